@@ -1,0 +1,117 @@
+"""A small laboratory: a data set in memory, tiny networks, whole trainings in a fraction of a second."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trickbag.data.images import Images
+from trickbag.engine.assemble import assemble, build_model
+from trickbag.engine.loop import Loop, Step
+from trickbag.engine.pixels import Data
+from trickbag.engine.precision import fabric_for
+from trickbag.outcome import finish
+from trickbag.recipe import Recipe
+from trickbag.state import pack
+from trickbag.streams import generator
+from trickbag.trick import Trick
+from trickbag.tricks import bag, parse
+
+CLASSES = ("a", "b", "c")
+COUNTS = {"train": (20, 12, 9), "val": (4, 4, 3), "test": (5, 4, 4)}
+SIZE = 16
+
+
+def example(name: str) -> Trick:
+    """The trick at its defaults, or as its example spells it."""
+    return parse(bag()[name].example or name)
+
+
+def dataset(channels: int = 3) -> tuple[Data, list[Tensor]]:
+    """Images of three textures that a network can tell apart, 20 x 24 pixels, and their table."""
+    rng, paths, labels, splits, pixels = np.random.default_rng(0), [], [], [], []
+    for split, counts in COUNTS.items():
+        for label, count in enumerate(counts):
+            for number in range(count):
+                y, x = np.mgrid[:20, :24]
+                wave = np.sin((x if label == 0 else y if label == 1 else x + y) * 0.9 + rng.uniform(0, 6))
+                image = 128 + 70 * wave + rng.normal(0, 25, (channels, 20, 24))
+                paths.append(f"{split}/{CLASSES[label]}/{number:02d}.png")
+                labels.append(label)
+                splits.append(split)
+                pixels.append(torch.from_numpy(image.clip(0, 255).astype(np.uint8)))
+    images = Images(Path(), tuple(paths), np.array(labels), np.array(splits), np.arange(len(paths)), CLASSES)
+    return Data(images, "lab", channels), pixels
+
+
+def recipe(*tricks: Any, **fields: Any) -> Recipe:
+    """A recipe of a few steps; tricks by spelling or as they are."""
+    small = {"model": "cifar_resnet8", "size": SIZE, "crop_share": 1.0, "epochs": 2, "batch_size": 16, "lr": 0.05}
+    numbers = {"precision": "fp32", "channels_last": False, "weight_decay": 0.01, "mean": (0.5,), "std": (0.25,)}
+    return Recipe(**{**small, **numbers, **fields}, tricks=tricks)
+
+
+def loop(made: Recipe, seed: int = 0, channels: int = 3) -> Loop:
+    """The loop of a recipe on the laboratory's data set. A teacher is an untrained network of another seed."""
+    data, pixels = dataset(channels)
+    fabric = fabric_for(made.precision)
+
+    def teacher(run: str, normal: object) -> torch.nn.Module:
+        return build_model(made, (), len(CLASSES), channels, 99, "none").eval().requires_grad_(False)
+
+    return assemble(made, data, pixels, seed, fabric, teacher)
+
+
+@dataclass
+class Trained:
+    """What came out of a training."""
+
+    loop: Loop
+    live: dict[str, Tensor]
+    """The weights at the end of training."""
+    logits: Tensor
+    """Of the test split, with all tricks."""
+    losses: list[float]
+
+    def same(self, other: "Trained") -> bool:
+        """Whether weights and predictions are equal, bit for bit."""
+        return same(self.live, other.live) and torch.equal(self.logits, other.logits)
+
+
+def follow(made: Loop) -> Trained:
+    """Train a loop to its end, finish it and judge the test split."""
+    if not made.best:
+        list(made.prepare())
+    losses = [float(event.loss) for event in made.train() if isinstance(event, Step)]
+    live = {name: value.clone() for name, value in made.model.state_dict().items()}
+    model = finish(made)
+    return Trained(made, live, made.judge.outputs(model, "test", made.tricks)[1], losses)
+
+
+def train(*tricks: Any, seed: int = 0, **fields: Any) -> Trained:
+    """Train a small recipe with these tricks."""
+    return follow(loop(recipe(*tricks, **fields), seed))
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether two states hold equal tensors under equal names."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def fingerprint(state: Any) -> tuple[str, list[bytes]]:
+    """A nested state as comparable values, bit for bit."""
+    tensors, values = pack(state)
+
+    def raw(tensor: Tensor) -> bytes:
+        buffer = io.BytesIO()
+        np.save(buffer, tensor.numpy(), allow_pickle=False)
+        return buffer.getvalue()
+
+    return repr(values), [raw(tensor) for tensor in tensors.values()]
+
+
+__all__ = ["CLASSES", "SIZE", "dataset", "example", "fingerprint", "follow", "generator", "loop", "recipe", "same", "train"]

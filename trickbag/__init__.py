@@ -1,0 +1,48 @@
+"""Train image classifiers with the whole bag of tricks and measure which of them help.
+
+>>> import trickbag as tb
+>>> str(tb.tricks.MixUp(alpha=0.4))
+'mixup(alpha=0.4)'
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trickbag.classifier import Classifier, Prediction, evaluate
+    from trickbag.data.audit import Audit, Finding
+    from trickbag.data.images import Images
+    from trickbag.errors import TrickbagError, UsageError
+    from trickbag.forecast import Plan, plan
+    from trickbag.recipe import Recipe
+    from trickbag.request import check
+    from trickbag.run import Result, train
+
+_ROOMS = {
+    "trickbag.classifier": ("Classifier", "Prediction", "evaluate"),
+    "trickbag.data.audit": ("Audit", "Finding"),
+    "trickbag.data.images": ("Images",),
+    "trickbag.errors": ("TrickbagError", "UsageError"),
+    "trickbag.forecast": ("Plan", "plan"),
+    "trickbag.recipe": ("Recipe",),
+    "trickbag.request": ("check",),
+    "trickbag.run": ("Result", "train"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+__all__ = [*_ROOM_OF, "load"]
+
+
+def load(run: Any) -> "Classifier":
+    """The classifier in the folder of a finished run. Raises UsageError or TrickbagError as Classifier.load does."""
+    from trickbag.classifier import Classifier
+
+    return Classifier.load(run)
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import: what is not asked for is not imported
+    if name in _ROOM_OF:
+        return getattr(importlib.import_module(_ROOM_OF[name]), name)
+    if name == "tricks":
+        return importlib.import_module("trickbag.tricks")
+    raise AttributeError(f"module 'trickbag' has no attribute {name!r}")

@@ -1,0 +1,165 @@
+"""Decisions at the start of a run: what the recipe leaves open, and how a budget becomes a number of epochs.
+
+They are taken once, with a reason for each, and stored with the run; a resumed run reads them there.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from trickbag import models
+from trickbag.engine.pixels import Files
+from trickbag.engine.speed import Timing, fastest
+from trickbag.errors import UsageError
+from trickbag.events import Note, Tell
+from trickbag.recipe import Recipe
+from trickbag.request import Request
+
+SAFETY = 0.88
+"""Share of the budget that is planned for: a machine has other things to do at times."""
+SMALL_IMAGES = 64
+"""Shorter side in pixels up to which networks for small images are taken."""
+FEW_IMAGES = 8
+"""Training images per class below which only the classifier is trained."""
+MOST_EPOCHS = 12
+"""Of fine-tuning."""
+LEAST_EPOCHS = 6
+"""Of fine-tuning: larger images are chosen only where the budget holds as many."""
+SCRATCH_STEPS = 4_000
+"""From scratch."""
+SIZES = (224, 192, 160, 128)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A recipe with nothing left open, why it is so, and what it will take."""
+
+    recipe: Recipe
+    reasons: tuple[str, ...]
+    timing: Timing
+    seconds: float
+    """Expected for training and scoring."""
+
+
+def decide(wanted: Request, tell: Tell) -> Decision:
+    """Turn what was asked for into a recipe with nothing left open."""
+    recipe, reasons = choose(wanted) if wanted.auto else (wanted.recipe, [])
+    tell(Note(f"timing a few steps of {recipe.model} at {recipe.size} pixels"))
+    recipe, timing, reason = fastest(recipe, wanted.data, wanted.seed)
+    reasons.append(reason)
+    if wanted.auto and wanted.budget and "size" not in wanted.chosen and recipe.weights != "none":
+        recipe, timing, reason = sized(recipe, wanted, timing)
+        reasons.append(reason)
+    if wanted.budget and "epochs" not in wanted.chosen and recipe.epochs:
+        recipe, reason = shortened(recipe, wanted, timing)
+        reasons.append(reason)
+    return Decision(recipe, tuple(reasons), timing, expected(recipe, wanted, timing))
+
+
+def choose(wanted: Request) -> tuple[Recipe, list[str]]:
+    """The recipe that fits the data, and why; fields that the user set stay."""
+    images = wanted.data.images
+    train = images.split("train")
+    per_class = len(train) / len(images.classes)
+    side = typical_side(wanted)
+    if side <= SMALL_IMAGES and wanted.recipe.weights == "none":
+        return _from_scratch(wanted, side, len(train))
+    recipe, reasons = _with_weights(wanted)
+    if recipe.weights == "none":
+        return _from_scratch(wanted, side, len(train), reasons)
+    if per_class < FEW_IMAGES:
+        return recipe.edit(epochs=0), [
+            *reasons,
+            f"{per_class:.0f} training images per class are few: only the classifier is trained",
+        ]
+    reasons.append(
+        f"{per_class:.0f} training images per class: the classifier is fitted first, then the whole network is tuned"
+    )
+    return recipe, reasons
+
+
+def typical_side(wanted: Request) -> int:
+    """The median shorter side of a sample of the images, in pixels."""
+    images = wanted.data.images
+    files = Files(images, wanted.data.channels, 1_000)
+    return int(np.median([min(files[int(row)].shape[-2:]) for row in np.linspace(0, len(images) - 1, min(25, len(images)))]))
+
+
+def _put(wanted: Request, recipe: Recipe, **fields: object) -> Recipe:
+    return recipe.edit(**{name: value for name, value in fields.items() if name not in wanted.chosen})
+
+
+def _with_weights(wanted: Request) -> tuple[Recipe, list[str]]:
+    recipe = wanted.recipe
+    if "model" not in wanted.chosen:
+        recipe = recipe.edit(model="resnet50" if torch.cuda.is_available() else "mobilenetv3_large_100")
+    if "weights" in wanted.chosen:
+        return recipe, []
+    try:
+        models.build(recipe.model, len(wanted.data.images.classes), wanted.data.channels, recipe.size, "hub")
+    except UsageError as error:
+        return recipe, [f"no published weights: {error} The network starts from scratch"]
+    return recipe.edit(weights="hub"), [f"{recipe.model} with its published weights: a good start for photos on this machine"]
+
+
+def _from_scratch(wanted: Request, side: int, images: int, reasons: list[str] | None = None) -> tuple[Recipe, list[str]]:
+    small = side <= SMALL_IMAGES
+    size = max(32, side) if small else min(160, side)
+    model = "cifar_resnet20" if small else wanted.recipe.model if "model" in wanted.chosen else "resnet18"
+    steps = -(-images // 64)
+    epochs = min(200, max(10, round(SCRATCH_STEPS / steps)))
+    recipe = Recipe.load("cifar").edit(**{name: getattr(wanted.recipe, name) for name in wanted.chosen})
+    recipe = _put(wanted, recipe, model=model, size=size, epochs=epochs, crop_share=1.0 if small else 0.875, batch_size=64)
+    said = [
+        *(reasons or []),
+        f"images of {side} pixels: {recipe.model} from scratch at {recipe.size} pixels, {recipe.epochs} epochs",
+    ]
+    if small and wanted.data.channels == 1:
+        recipe = recipe.edit(without=["flip"])
+        said.append("small grey images may be letters or digits, which have no mirror image: no flips")
+    return recipe, said
+
+
+def expected(recipe: Recipe, wanted: Request, timing: Timing) -> float:
+    """Seconds that training and scoring take."""
+    splits = wanted.data.images.splits
+    train, val, test = (int((splits == name).sum()) for name in ("train", "val", "test"))
+    prepare = any("prepare" in trick.plugs() or "finish" in trick.plugs() for trick in recipe.tricks)
+    once = (prepare * (train + val) + val + test) * timing.judge + prepare * 10
+    return once + recipe.epochs * epoch_seconds(timing, train, val, recipe)
+
+
+def epoch_seconds(timing: Timing, train: int, val: int, recipe: Recipe) -> float:
+    """Seconds of one epoch with its validation."""
+    averaged = any("eval_model" in trick.plugs() for trick in recipe.tricks)
+    return train * timing.train + val * timing.judge * (1 + averaged) + averaged * min(train, 2048) * timing.judge
+
+
+def left(wanted: Request) -> float:
+    """Seconds of the budget that may still be planned for."""
+    return SAFETY * wanted.budget - (time.monotonic() - wanted.began)
+
+
+def sized(recipe: Recipe, wanted: Request, timing: Timing) -> tuple[Recipe, Timing, str]:
+    """The largest images with which the budget holds enough epochs; cost grows with the area."""
+    for size in SIZES:
+        factor = (size / recipe.size) ** 2
+        scaled = timing._replace(train=timing.train * factor, judge=timing.judge * factor)
+        if expected(recipe.edit(size=size, epochs=LEAST_EPOCHS), wanted, scaled) <= left(wanted):
+            break
+    return (
+        recipe.edit(size=size),
+        scaled,
+        f"{size} pixels: the largest images with which the budget holds {LEAST_EPOCHS} epochs",
+    )
+
+
+def shortened(recipe: Recipe, wanted: Request, timing: Timing) -> tuple[Recipe, str]:
+    """As many of the recipe's epochs as the budget holds."""
+    fixed = expected(recipe.edit(epochs=0), wanted, timing)
+    each = expected(recipe.edit(epochs=1), wanted, timing) - fixed
+    epochs = int((left(wanted) - fixed) / each)
+    epochs = min(recipe.epochs, max(epochs, 0 if any("prepare" in t.plugs() for t in recipe.tricks) else 1))
+    return recipe.edit(epochs=epochs), f"{epochs} epochs of about {each:.0f} s fit the budget of {wanted.budget:.0f} s"

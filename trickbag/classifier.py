@@ -1,0 +1,222 @@
+"""A trained classifier: all that prediction needs, in ``model.safetensors`` and ``model.json``."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trickbag import models, store, tricks
+from trickbag.data.audit import audit
+from trickbag.data.decode import decode
+from trickbag.data.images import read
+from trickbag.data.listing import walk
+from trickbag.data.sniff import Unreadable
+from trickbag.engine.assemble import Normal, build_model
+from trickbag.engine.judge import judged_view, predictor
+from trickbag.engine.loader import cut
+from trickbag.engine.loop import load_trick_state
+from trickbag.engine.pixels import Files, ahead, shrink
+from trickbag.engine.precision import fabric_for
+from trickbag.engine.scores import Scores, score
+from trickbag.errors import TrickbagError, UsageError
+from trickbag.events import Doing, Note, Tell, silent
+from trickbag.recipe import Recipe
+from trickbag.trick import Facts, Outputs, Trick, View, having, ordered
+
+BATCH = 32
+
+
+class Prediction(NamedTuple):
+    """The classes of one image, the most probable first."""
+
+    path: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+class Classifier:
+    """A network with its class map, preprocessing and evaluation tricks.
+
+    ``card`` is the content of ``model.json``: model, channels, classes, size, crop_share, kept (pixels at which decoded
+    images are kept), mean, std, precision, channels_last, tricks and their state.
+    """
+
+    def __init__(self, model: models.Net, chosen: Sequence[Trick], card: dict[str, Any]) -> None:
+        self.model, self.tricks, self.card = model, ordered(chosen), card
+        self.classes: tuple[str, ...] = tuple(card["classes"])
+        self.fabric = fabric_for(card["precision"])
+        model.to(self.fabric.device, memory_format=torch.channels_last if card["channels_last"] else torch.contiguous_format)
+        self.plain = View(round(card["size"] / card["crop_share"]), card["size"])
+        self.view = judged_view(self.plain, self.tricks)
+        self.predict_batch = predictor(model, self.tricks, self.fabric.autocast)
+
+    @classmethod
+    def load(cls, run: str | Path, with_: Iterable[str] = ()) -> "Classifier":
+        """The classifier of a run's folder, with more tricks for evaluation put in.
+
+        Raises UsageError where the folder holds no finished run or a trick needs training, TrickbagError where it is damaged.
+        """
+        folder = Path(run)
+        if not (folder / "model.json").is_file():
+            raise UsageError(f"{folder} holds no trained classifier: there is no model.json. Give the folder that train wrote.")
+        if reason := store.verify(folder):
+            raise TrickbagError(f"{folder} is damaged: {reason}. Train it again or restore it.")
+        card = json.loads((folder / "model.json").read_text("utf-8"))
+        chosen = {trick.name(): trick for trick in map(tricks.parse, card["tricks"])}
+        model = build_model(_recipe(card), ordered(list(chosen.values())), len(card["classes"]), card["channels"], 0, "none")
+        tensors = store.load_tensors(folder / "model.safetensors")
+        model.load_state_dict({f"net.{k}": v for k, v in tensors.items() if not k.startswith("tricks/")})
+        extra = [tricks.parse(text) for text in with_]
+        for trick in extra:
+            if set(trick.plugs()) - {"setup", "view", "predict"}:
+                raise UsageError(f"{trick} needs training images: train with --with {trick.name()} instead.")
+        chosen |= {trick.name(): trick for trick in extra}
+        for trick in having(list(chosen.values()), "setup"):
+            trick.setup(model, _Facts(card))
+        load_trick_state(list(chosen.values()), _state(card["state"], tensors))
+        return cls(model.requires_grad_(False), list(chosen.values()), card)
+
+    def outputs(self, images: Iterable[Tensor]) -> Iterator[Outputs]:
+        """Outputs of uint8 images [C, h, w], a batch at a time."""
+        batch: list[Tensor] = []
+        for image in images:
+            batch.append(cut(shrink(image, self.card["kept"]), self.view))
+            if len(batch) == BATCH:
+                yield self._outputs(batch)
+                batch = []
+        if batch:
+            yield self._outputs(batch)
+
+    def _outputs(self, images: list[Tensor]) -> Outputs:
+        mean, std = (torch.tensor(self.card[k], device=self.fabric.device).mul(255)[:, None, None] for k in ("mean", "std"))
+        memory = torch.channels_last if self.card["channels_last"] else torch.contiguous_format
+        x = torch.stack(images).to(self.fabric.device).to(torch.float32, memory_format=memory)
+        return self.predict_batch((x - mean) / std)
+
+    def predict(self, images: Iterable[str | Path], top: int = 5) -> Iterator[Prediction]:
+        """The ``top`` most probable classes of each image file, and of each image in a folder, in order.
+
+        Raises TrickbagError at a file that cannot be read: a prediction is never made on something else.
+        """
+        paths = [file for path in map(Path, images) for file in (walk(path) if path.is_dir() else [path])]
+        decoded = ahead(lambda p: self._decode(p), paths, 2, BATCH)
+        named = iter(paths)
+        for outputs in self.outputs(decoded):
+            best = outputs.logits.softmax(1).cpu().topk(min(top, len(self.classes)), dim=1)
+            for values, ranks in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                yield Prediction(str(next(named)), tuple(self.classes[k] for k in ranks), tuple(values))
+
+    def _decode(self, path: Path) -> Tensor:
+        try:
+            return decode(path, self.card["channels"], shorter=self.card["kept"]).pixels
+        except (Unreadable, OSError) as error:
+            raise TrickbagError(f"{path} cannot be predicted: {error}.") from None
+
+
+def evaluate(run: str | Path, data: str | Path, with_: Iterable[str] = (), tell: Tell = silent) -> Scores:
+    """Metrics of a trained run on all images of a data set, with more test-time tricks if wanted.
+
+    Raises UsageError where the data set has a class that the run does not know.
+    """
+    found = Classifier.load(run, with_)
+    table = read(data)
+    checked = audit(table, found.card["channels"], progress=lambda done, total: tell(Doing("checking images", done, total)))
+    for finding in checked.findings:
+        if finding.kind == "left out":
+            tell(Note(finding.message))
+    images = checked.images
+    unknown = [name for name in images.classes if name not in found.classes]
+    if unknown:
+        known = ", ".join(found.classes[:10])
+        raise UsageError(f"{data} has the class {unknown[0]!r}, which the run does not know. It knows: {known}.")
+    index = torch.tensor([found.classes.index(name) for name in images.classes])
+    files = Files(images, found.card["channels"], found.card["kept"])
+    logits = []
+    for outputs in found.outputs(ahead(files.__getitem__, range(len(images)), 2, BATCH)):
+        logits.append(outputs.logits.cpu())
+        tell(Doing("evaluating", sum(map(len, logits)), len(images)))
+    return score(torch.cat(logits), index[torch.from_numpy(images.labels)])
+
+
+class Renormalised(nn.Module):
+    """A frozen network of another run for batches that were normalised for this one; its classes in this run's order."""
+
+    def __init__(self, model: nn.Module, theirs: Normal, ours: Normal, order: Sequence[int]) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        for name, values in (("our_mean", ours[0]), ("our_std", ours[1]), ("their_mean", theirs[0]), ("their_std", theirs[1])):
+            self.register_buffer(name, torch.tensor(values)[:, None, None])
+        self.order = list(order)
+
+    def forward(self, x: Tensor) -> Outputs:
+        """A batch [B, C, H, W] of this run -> the other network's outputs."""
+        outputs: Outputs = self.model((x * self.our_std + self.our_mean - self.their_mean) / self.their_std)
+        return outputs._replace(logits=outputs.logits[:, self.order])
+
+
+def teacher(run: Path, classes: Sequence[str], ours: Normal) -> nn.Module:
+    """The network of a run, for another run's batches. Raises UsageError where its classes are others."""
+    other = Classifier.load(run)
+    if set(other.classes) != set(classes):
+        raise UsageError(f"the teacher {run} knows other classes than this data set. Train a teacher on the same classes.")
+    if other.card["channels"] != len(ours[0]):
+        raise UsageError(f"the teacher {run} sees {other.card['channels']} channels and these images have {len(ours[0])}.")
+    normal = tuple(other.card["mean"]), tuple(other.card["std"])
+    return Renormalised(other.model, normal, ours, [other.classes.index(c) for c in classes]).to(other.fabric.device)
+
+
+def export(
+    model: models.Net, chosen: Sequence[Trick], recipe: Recipe, classes: Sequence[str], normal: Normal, kept: int
+) -> dict[str, Any]:
+    """The tensors and the card of a trained network: ``{"tensors": …, "card": …}``."""
+    used = [trick for trick in chosen if set(trick.plugs()) & {"model", "view", "predict"}]
+    tensors = {name.removeprefix("net."): value for name, value in model.state_dict().items()}
+    state: dict[str, dict[str, Any]] = {}
+    for trick in used:
+        for name, value in trick.state().items():
+            if isinstance(value, Tensor):
+                tensors[f"tricks/{trick.name()}/{name}"] = value
+            else:
+                state.setdefault(trick.name(), {})[name] = value
+    card = {
+        "model": recipe.model,
+        "channels": len(normal[0]),
+        "classes": list(classes),
+        "size": recipe.size,
+        "crop_share": recipe.crop_share,
+        "kept": kept,
+        "mean": normal[0],
+        "std": normal[1],
+        "precision": recipe.precision,
+        "channels_last": recipe.channels_last,
+        "tricks": [str(trick) for trick in used],
+        "state": state,
+    }
+    return {"tensors": tensors, "card": card}
+
+
+def _recipe(card: dict[str, Any]) -> Recipe:
+    return Recipe(model=card["model"], size=card["size"])
+
+
+def _state(values: dict[str, dict[str, Any]], tensors: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
+    state = {name: dict(fields) for name, fields in values.items()}
+    for key, tensor in tensors.items():
+        if key.startswith("tricks/"):
+            _, name, field = key.split("/")
+            state.setdefault(name, {})[field] = tensor
+    return state
+
+
+class _Facts:
+    """What a trick may know of a trained run: the facts, no images."""
+
+    def __init__(self, card: dict[str, Any]) -> None:
+        classes = tuple(card["classes"])
+        self.facts = Facts(classes, torch.zeros(len(classes)), 0, 0, card["size"], card["channels"], 0)
+
+    def __getattr__(self, name: str) -> Any:
+        raise UsageError(f"a trick asks for {name} of the training images, which a trained run no longer has.")

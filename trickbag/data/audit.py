@@ -1,0 +1,161 @@
+"""What is wrong with this data set: the same answer for ``check`` and for the ingest of ``train``.
+
+Every file is looked at (``facts``), files without pixels are left out with the reason, exact duplicates are put into one
+group so that no split separates them, and whatever a person should know becomes a ``Finding`` with a suggestion.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from trickbag.data.duplicates import merged
+from trickbag.data.facts import Facts, look_at_all
+from trickbag.data.findings import (
+    Finding,
+    Severity,
+    about_classes,
+    about_duplicates,
+    about_files,
+    about_ignored,
+    about_left_out,
+    about_near_duplicates,
+    some,
+)
+from trickbag.data.images import Images
+from trickbag.errors import TrickbagError
+from trickbag.text import show
+
+__all__ = ["Audit", "Finding", "audit"]
+
+
+LEAST = ("", "train", "val", "test")
+"""Splits, the one first whose copy is given up."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A data set that has been looked at."""
+
+    images: Images
+    """Without the files left out, with hashes, and with exact duplicates in one group."""
+    findings: tuple[Finding, ...]
+    left_out: dict[str, str]
+    """Path as in the file system -> reason."""
+    sizes: dict[str, int]
+    """Median, least and greatest height and width in pixels, and the commonest number of channels."""
+
+    @property
+    def errors(self) -> list[Finding]:
+        """The findings with which nothing should be trained."""
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+    @cached_property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Class -> split -> images; files of no given split stand under ``unassigned``."""
+        table: dict[str, dict[str, int]] = {name: {} for name in self.images.classes}
+        for label, split in zip(self.images.labels.tolist(), self.images.splits.tolist(), strict=True):
+            row = table[self.images.classes[label]]
+            row[split or "unassigned"] = row.get(split or "unassigned", 0) + 1
+        return table
+
+    @property
+    def imbalance(self) -> float:
+        """Images of the largest class for one of the smallest, empty classes aside; 1 where all are equal."""
+        sizes = [sum(row.values()) for row in self.counts.values() if row]
+        return max(sizes) / min(sizes) if sizes else 1.0
+
+    def without_leaks(self) -> Self:
+        """The same with only one of the copies that stand in several splits: that of test, else of val.
+
+        What is taken out is listed with the files left out, and the finding becomes a warning.
+        """
+        rows = {show(path): row for row, path in enumerate(self.images.paths)}
+        gone: dict[int, str] = {}
+        for finding in self.findings:
+            for pair in finding.pairs if finding.kind == "leak" else ():
+                less, more = sorted((rows[name] for name in pair), key=lambda row: LEAST.index(self.images.splits[row]))
+                gone[less] = f"a copy of {show(self.images.paths[more])}"
+        findings = tuple(
+            f.model_copy(update={"severity": "warning", "suggestion": f"{len(gone)} training copies are left out."})
+            if f.kind == "leak" else f
+            for f in self.findings
+        )  # fmt: skip
+        left_out = self.left_out | {self.images.paths[row]: reason for row, reason in gone.items()}
+        kept = [row for row in range(len(self.images)) if row not in gone]
+        return replace(self, images=self.images.take(kept), findings=findings, left_out=left_out)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it in plain values; names are spelled by ``text.show``."""
+        return {
+            "images": len(self.images.paths),
+            "classes": {show(name): row for name, row in self.counts.items()},
+            "imbalance": round(self.imbalance, 3),
+            "sizes": self.sizes,
+            "left_out": {show(path): reason for path, reason in self.left_out.items()},
+            "findings": [finding.model_dump() for finding in self.findings],
+        }
+
+
+def audit(
+    images: Images,
+    channels: int | None = None,
+    on_bad: Literal["skip", "error"] = "skip",
+    on_conflict: Severity = "error",
+    on_leak: Severity = "error",
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> Audit:
+    """Look at every image of the data set.
+
+    ``channels``: how many the model takes; None for what most files have. ``on_conflict`` and ``on_leak``: how severe it
+    is that a file stands in two classes, or in two of the given splits. Raises ``TrickbagError`` if files have to be left
+    out and ``on_bad`` is ``error``; what the files hold raises nothing else.
+    """
+    facts = look_at_all(images.root, images.paths, channels, progress, workers)
+    reasons = _reasons(facts, channels)
+    left_out = {path: reason for path, reason in zip(images.paths, reasons, strict=True) if reason}
+    if left_out and on_bad == "error":
+        raise TrickbagError(_refusal(left_out, len(facts)))
+    kept = np.flatnonzero([not reason for reason in reasons])
+    facts = [facts[row] for row in kept]
+    images = images.take(kept)
+    groups = merged(images.groups, [fact.content for fact in facts], [fact.pixels for fact in facts])
+    same = merged(np.arange(len(facts)), [fact.content for fact in facts], [fact.pixels for fact in facts])
+    images = replace(images, hashes=tuple(fact.content for fact in facts), groups=groups)
+    result = Audit(images, (), left_out, _sizes(facts))
+    findings = chain(
+        about_left_out(left_out, len(reasons)),
+        about_duplicates(images, same.tolist(), on_conflict, on_leak),
+        about_near_duplicates(images, facts, same),
+        about_classes(images, result.counts, result.imbalance),
+        about_files(images, facts),
+        about_ignored(images),
+    )
+    return replace(result, findings=tuple(findings))
+
+
+def _reasons(facts: Sequence[Facts], channels: int | None) -> list[str]:
+    usual = Counter(fact.channels for fact in facts if not fact.error).most_common(1)
+    wanted = channels or (usual[0][0] if usual else 3)
+    fitting = {1, 3} if wanted in (1, 3) else {wanted}
+    return [fact.error or ("" if fact.channels in fitting else f"has {fact.channels} channels, not {wanted}") for fact in facts]
+
+
+def _refusal(left_out: dict[str, str], total: int) -> str:
+    named = some([f"{show(path)}: {reason}" for path, reason in left_out.items()], 20)
+    return f"{len(left_out)} of {total} files give no image ({named}). Repair or remove them, or leave them out (on-bad skip)."
+
+
+def _sizes(facts: Sequence[Facts]) -> dict[str, int]:
+    if not facts:
+        return {}
+    sizes: dict[str, int] = {}
+    for name in ("height", "width"):
+        values = np.array([getattr(fact, name) for fact in facts])
+        sizes |= {name: int(np.median(values)), f"least_{name}": int(values.min()), f"greatest_{name}": int(values.max())}
+    return sizes | {"channels": Counter(fact.channels for fact in facts).most_common(1)[0][0]}

@@ -1,0 +1,135 @@
+"""What one look at each file tells: its hashes, its size, or why it gives no pixels. Looked at once, then remembered.
+
+The memory is a JSON file in the cache folder, one per data set folder; an entry holds as long as the file's size and time
+of change stay the same, so a second look opens no image.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trickbag.data.decode import Unreadable, decode, opened
+from trickbag.data.duplicates import Likeness, likeness
+from trickbag.data.sources import cache_dir
+
+_VERSION = 1
+_AT_ONCE = 1024
+
+
+class Facts(NamedTuple):
+    """One file."""
+
+    content: str = ""
+    """BLAKE2b of its bytes, 32 hex digits."""
+    pixels: str = ""
+    """BLAKE2b of shape and pixels, so that a PNG and a BMP of one picture are told to be the same."""
+    bits: int = 0
+    copy: str = ""
+    """The picture's ``Likeness``; the grey copy in hex digits, empty where there is none."""
+    height: int = 0
+    width: int = 0
+    channels: int = 0
+    """1 for grey, whatever the file stores; 3 for colour; more for arrays of bands."""
+    notes: tuple[str, ...] = ()
+    error: str = ""
+    """Why it gives no pixels; empty if it does."""
+
+    @property
+    def likeness(self) -> Likeness | None:
+        """What near duplicates have in common; None where an image is too small or too even."""
+        return Likeness(self.bits, bytes.fromhex(self.copy)) if self.copy else None
+
+
+def look(path: Path, channels: int | None = None) -> Facts:
+    """Read and decode one file, in ``channels`` if these are more than 3, else as it is; never raises for what it holds."""
+    content = ""
+    try:
+        with opened(path) as file:
+            content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()  # type: ignore[arg-type]
+            picture, notes = decode(file, channels if channels and channels > 3 else None)
+    except (Unreadable, OSError) as error:
+        reason = str(error) if isinstance(error, Unreadable) else f"unreadable: {error.strerror}"
+        return Facts(content, error=reason)
+    bands, height, width = picture.shape
+    digest = hashlib.blake2b(f"{bands} {height} {width} ".encode(), digest_size=16)
+    digest.update(picture.numpy().data)
+    like = likeness(picture)
+    bits, copy = (like.bits, like.copy.hex()) if like else (0, "")
+    return Facts(content, digest.hexdigest(), bits, copy, height, width, bands, notes)
+
+
+def look_at_all(
+    root: Path,
+    paths: tuple[str, ...],
+    channels: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> list[Facts]:
+    """Facts of every path below ``root``, in order; ``progress`` is told how many of how many files are done.
+
+    Only the files that are new or have changed since the last look are opened, ``workers`` at once (None: as many as
+    processors). At most that many pictures are in memory.
+    """
+    memory = _memory_of(root, channels)
+    known = _recall(memory)
+    stamps = [_stamp(root / path) for path in paths]
+    found = {path: fact for path, stamp in zip(paths, stamps, strict=True) if stamp and (fact := _valid(known, path, stamp))}
+    new = [path for path in paths if path not in found]
+    done = len(paths) - len(new)
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for start in range(0, len(new), _AT_ONCE):
+            some = new[start : start + _AT_ONCE]
+            for path, fact in zip(some, pool.map(lambda path: look(root / path, channels), some), strict=True):
+                found[path] = fact
+                done += 1
+                if progress is not None:
+                    progress(done, len(paths))
+    if new:
+        entries = {path: [stamp, found[path]] for path, stamp in zip(paths, stamps, strict=True) if found[path].content}
+        _remember(memory, known | entries)
+    return [found[path] for path in paths]
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _memory_of(root: Path, channels: int | None) -> Path:
+    name = f"{_VERSION} {channels if channels and channels > 3 else 0} ".encode() + os.fsencode(root.resolve())
+    return cache_dir() / "facts" / f"{hashlib.blake2b(name, digest_size=16).hexdigest()}.json"
+
+
+def _recall(memory: Path) -> dict[str, Any]:
+    try:
+        entries = json.loads(memory.read_text("ascii"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def _valid(known: dict[str, Any], path: str, stamp: list[int]) -> Facts | None:
+    """The remembered facts, unless the file has changed or somebody has edited the memory."""
+    match known.get(path):
+        case [was, [str(), str(), int(), str(), int(), int(), int(), list() as notes, str()] as facts] if was == stamp:
+            return Facts(*facts)._replace(notes=tuple(map(str, notes)))
+    return None
+
+
+def _remember(memory: Path, entries: dict[str, Any]) -> None:
+    """Write whole or not at all; a cache that cannot be written costs time and nothing else."""
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=memory.parent, encoding="ascii", delete=False) as file:
+            json.dump(entries, file)
+        Path(file.name).replace(memory)
+    except OSError:
+        return

@@ -1,0 +1,218 @@
+"""The findings of an audit: what a person should know about the data, each with a suggestion."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from trickbag.data.duplicates import near
+from trickbag.data.facts import Facts
+from trickbag.data.images import Images, gaps
+from trickbag.text import show
+
+Severity = Literal["error", "warning", "note"]
+
+FEW = 10
+"""Training images per class below which a class is called very small."""
+TINY = 16
+"""Pixels of the shorter side below which an image is called very small."""
+IMBALANCE = 10
+"""Ratio of the largest class to the smallest above which classes are called imbalanced."""
+
+
+class Finding(BaseModel):
+    """One thing that a person should know about the data."""
+
+    kind: str
+    severity: Severity
+    message: str
+    suggestion: str = ""
+    paths: list[str] = []
+    """All files concerned, spelled by ``text.show``."""
+    pairs: list[tuple[str, str]] = []
+    """The files pair by pair, where the finding is about pairs."""
+
+
+def about_left_out(left_out: dict[str, str], total: int) -> Iterable[Finding]:
+    """Files without pixels, by reason."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for path, reason in left_out.items():
+        by_reason[reason.partition(":")[0] if reason.startswith(("broken", "too large")) else reason].append(show(path))
+    for reason, paths in sorted(by_reason.items()):
+        message = f"{len(paths)} of {total} files left out: {reason}."
+        remedy = reason.partition("; ")[2].capitalize()
+        yield Finding(
+            kind="left out",
+            severity="warning",
+            message=message,
+            suggestion=f"{remedy or 'Repair or remove the files'}; they are not used.",
+            paths=paths,
+        )
+    if len(left_out) == total:
+        yield Finding(
+            kind="nothing",
+            severity="error",
+            message="Not one file gives an image.",
+            suggestion="Check that the path leads to the folder above the class folders.",
+        )
+
+
+def about_duplicates(images: Images, same: list[int], on_conflict: Severity, on_leak: Severity) -> Iterable[Finding]:
+    """Exact copies: in two classes, in two given splits, or harmless; ``same`` [N] tells which rows are equal."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for row, group in enumerate(same):
+        members[group].append(row)
+    copies = [rows for rows in members.values() if len(rows) > 1]
+    labels, splits = images.labels.tolist(), images.splits.tolist()
+    conflicts = [pair for rows in copies for pair in _pairs(rows, labels)]
+    if conflicts:
+        yield _about_pairs(
+            images,
+            conflicts,
+            "conflict",
+            on_conflict,
+            "images stand in two classes",
+            "Decide which class is right and delete the other file.",
+        )
+    leaks = [pair for rows in copies for pair in _pairs([row for row in rows if splits[row]], splits)]
+    if leaks:
+        yield _about_pairs(
+            images,
+            leaks,
+            "leak",
+            on_leak,
+            "images stand in two splits, which makes scores too good",
+            "Delete them from the training split.",
+        )
+    kept_together = [(rows[0], row) for rows in copies for row in rows[1:] if splits[row] == splits[rows[0]]]
+    if kept_together:
+        yield _about_pairs(
+            images,
+            kept_together,
+            "duplicate",
+            "note",
+            "images are exact copies of another and are kept in one split with it",
+            "Delete the copies, unless they are meant to count more.",
+        )
+
+
+def _pairs(rows: Sequence[int], labels: Sequence[Any]) -> list[tuple[int, int]]:
+    """Each row beside the first one that is labelled differently, every pair once; no pairs where all labels agree."""
+    first: dict[Any, int] = {}
+    for row in rows:
+        first.setdefault(labels[row], row)
+    if len(first) < 2:
+        return []
+    one, other = list(first.values())[:2]
+    return sorted({tuple(sorted((row, other if labels[row] == labels[one] else one))) for row in rows})  # type: ignore[misc]
+
+
+def _about_pairs(
+    images: Images, pairs: Sequence[tuple[int, int]], kind: str, severity: Severity, what: str, suggestion: str
+) -> Finding:
+    named = [(show(images.paths[left]), show(images.paths[right])) for left, right in pairs]
+    paths = list(dict.fromkeys(chain.from_iterable(named)))
+    shown = f"{named[0][0]} and {named[0][1]}"
+    message = f"{len(pairs)} pair{'s'[: len(pairs) > 1]} of {what}: {shown}{', …' if len(pairs) > 1 else ''}."
+    return Finding(kind=kind, severity=severity, message=message, suggestion=suggestion, paths=paths, pairs=named)
+
+
+def about_near_duplicates(images: Images, facts: Sequence[Facts], same: NDArray[Any]) -> Iterable[Finding]:
+    """Images that look the same in two given splits."""
+    rows = [row for row, fact in enumerate(facts) if fact.copy and images.splits[row]]
+    likenesses = [like for row in rows if (like := facts[row].likeness)]
+    pairs = [(rows[left], rows[right]) for left, right in near(likenesses, images.splits[rows], same[rows])]
+    if pairs:
+        yield _about_pairs(
+            images,
+            pairs,
+            "near duplicate",
+            "warning",
+            "images that look the same stand in two splits",
+            "Look at them; delete one of each pair, or give both the same group in a manifest.",
+        )
+
+
+def about_classes(images: Images, counts: dict[str, dict[str, int]], imbalance: float) -> Iterable[Finding]:
+    """Empty, small and unequal classes, and those that a split lacks."""
+    for sentence in gaps(images):
+        yield Finding(kind="class", severity="warning", message=sentence)
+    training = {
+        name: sum(count for split, count in row.items() if split in ("train", "unassigned")) for name, row in counts.items()
+    }
+    few = [show(name) for name, count in training.items() if 0 < count < FEW]
+    if few:
+        yield Finding(
+            kind="few",
+            severity="warning",
+            message=f"{len(few)} of {len(training)} classes have fewer than {FEW} images to train on: {some(few)}.",
+            suggestion="Add images; with so few, train on frozen features (recipe linear-probe or one-nn).",
+        )
+    if imbalance > IMBALANCE:
+        yield Finding(
+            kind="imbalance",
+            severity="warning",
+            message=f"The largest class has {imbalance:.0f} times as many images as the smallest.",
+            suggestion="Use class_weights or balanced_sampling, and judge by macro recall rather than by accuracy.",
+        )
+
+
+def about_files(images: Images, facts: Sequence[Facts]) -> Iterable[Finding]:
+    """What was done to read files, and images that are very small or grey among coloured ones."""
+    by_note: dict[str, list[str]] = defaultdict(list)
+    for path, fact in zip(images.paths, facts, strict=True):
+        for note in fact.notes:
+            by_note["extension" if " named ." in note or note.endswith("without an extension") else note].append(show(path))
+    wrong = by_note.pop("extension", [])
+    if wrong:
+        yield Finding(
+            kind="extension",
+            severity="note",
+            message=f"{len(wrong)} files are not what their names say and are read by content.",
+            suggestion="Rename them if other programs are to read them.",
+            paths=wrong,
+        )
+    for note, paths in sorted(by_note.items()):
+        yield Finding(kind="decoded", severity="note", message=f"{len(paths)} files: {note}.", paths=paths)
+    tiny = [show(path) for path, fact in zip(images.paths, facts, strict=True) if min(fact.height, fact.width) < TINY]
+    if tiny:
+        yield Finding(
+            kind="tiny",
+            severity="note",
+            message=f"{len(tiny)} images are less than {TINY} pixels high or wide.",
+            suggestion="Thumbnails hold little to learn from: give the originals if there are any.",
+            paths=tiny,
+        )
+    grey = [show(path) for path, fact in zip(images.paths, facts, strict=True) if fact.channels == 1]
+    if 0 < len(grey) < len(facts):
+        yield Finding(
+            kind="grey",
+            severity="note",
+            message=f"{len(grey)} of {len(facts)} images are grey, the others in colour.",
+            suggestion="If whole classes are grey the model may learn that alone; train with channels=1 then.",
+            paths=grey,
+        )
+
+
+def about_ignored(images: Images) -> Iterable[Finding]:
+    """What the listing left aside, by reason."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for path, reason in images.ignored:
+        by_reason[reason].append(show(path))
+    for reason, paths in sorted(by_reason.items()):
+        harmless = reason in ("system file", "side file")
+        yield Finding(
+            kind="ignored",
+            severity="note" if harmless else "warning",
+            message=f"{len(paths)} ignored: {reason}.",
+            suggestion="" if harmless else "Nothing of it is used; remove it or make it readable.",
+            paths=paths,
+        )
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first of these, and how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

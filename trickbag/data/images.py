@@ -1,0 +1,216 @@
+"""The data set as a table of paths, classes, splits and groups; it holds no pixels and opens no image."""
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import repeat
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from trickbag.data import named, sources
+from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, list_folder, suffix, walk
+from trickbag.data.sources import cache_dir
+from trickbag.data.splits import Ints, Words, fill
+from trickbag.errors import UsageError
+
+__all__ = ["Ignored", "Images", "cache_dir", "divide", "gaps", "read", "walk"]
+
+FORMS = "Give a folder with a folder per class, a CSV or Parquet manifest, a tar or zip, torchvision:NAME or timm:NAME."
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """N images of K classes.
+
+    >>> rows = {"labels": np.array([0, 0, 1]), "splits": np.array(["train", "val", "train"]), "groups": np.arange(3)}
+    >>> images = Images(Path("photos"), ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg"), **rows, classes=("cat", "dog"))
+    >>> len(images.split("train")), images.split("val").counts()
+    (2, array([1, 0]))
+    """
+
+    root: Path
+    """Relative paths start here."""
+    paths: tuple[str, ...]
+    """POSIX paths; bytes that are not UTF-8 are kept by surrogateescape, so that they open but may not print."""
+    labels: Ints
+    """[N], places in ``classes``."""
+    splits: Words
+    """[N], "train", "val", "test", or "" where none is given."""
+    groups: Ints
+    """[N]: images of one group stay in one split."""
+    classes: tuple[str, ...]
+    """Full class paths such as "shoe/red", sorted: one map over all splits, so that no split can shift it."""
+    hashes: tuple[str, ...] = ()
+    """[N], a hash of each image's content, or nothing as long as nobody looked."""
+    ignored: tuple[Ignored, ...] = ()
+    """What the listing left aside, with the reason."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, row: int) -> Path:
+        """Where the image of a row lies."""
+        return self.root / self.paths[row]
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Self:
+        """These rows, in this order (or those where a mask is true); the class map stays."""
+        index = np.arange(len(self))[np.asarray(rows) if len(rows) else []]
+        return replace(
+            self,
+            paths=tuple(self.paths[row] for row in index),
+            labels=self.labels[index],
+            splits=self.splits[index],
+            groups=self.groups[index],
+            hashes=tuple(self.hashes[row] for row in index) if self.hashes else (),
+        )
+
+    def split(self, name: str) -> Self:
+        """The rows of a split."""
+        return self.take(np.flatnonzero(self.splits == name))
+
+    def counts(self) -> Ints:
+        """Images per class [K]."""
+        return np.bincount(self.labels, minlength=len(self.classes))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the class map and of every image's path, class, split, group and content, in any order of rows.
+
+        The root plays no part; a group counts as what it holds together, whatever its number.
+        """
+        groups = self.groups.tolist()
+        first: dict[int, str] = {}
+        for path, group in zip(self.paths, groups, strict=True):
+            if path < first.get(group, path + "\0"):
+                first[group] = path
+        names = (self.classes[label] for label in self.labels.tolist())
+        contents: Iterable[str] = self.hashes or repeat("", len(self))
+        rows = zip(self.paths, names, self.splits.tolist(), (first[group] for group in groups), contents, strict=True)
+        digest = hashlib.blake2b(digest_size=16)
+        for row in (self.classes, *sorted(rows)):
+            digest.update(("\0".join(row) + "\0\0").encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+def read(data: str | Path) -> Images:
+    """The data set that a folder, a manifest, an archive or a name spells; see FORMS.
+
+    Raises UsageError where there is nothing of that kind, or no image in it.
+    """
+    path = (named.export(str(data)) if named.is_named(str(data)) else Path(data)).expanduser().absolute()
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise UsageError(f"there is no folder and no file {str(data)!r}. {FORMS}")
+    if suffix(path.name) in (".csv", *sources.PARQUET_SUFFIXES):
+        rows = sources.read_manifest(path)
+        return _table(path.parent, *rows)
+    if sources.is_archive(path):
+        return _read_folder(sources.unpack(path))
+    raise UsageError(f"{str(data)!r} is neither a manifest nor an archive. {FORMS}")
+
+
+def _read_folder(root: Path) -> Images:
+    found = list_folder(root)
+    tops = {path.partition("/")[0].lower() for path in found.files if "/" in path}
+    split_above = tops <= SPLITS.keys() and "train" in {SPLITS[top] for top in tops}
+
+    def home(folder: str) -> tuple[str, str]:
+        top, _, below = folder.partition("/")
+        return (SPLITS.get(top.lower(), ""), below) if split_above else ("", folder)
+
+    folders = [path.rpartition("/")[0] for path in found.files]
+    homes = {folder: home(folder) for folder in {*folders, *found.empty}}
+    ignored = list(found.ignored)
+    kept: list[tuple[str, str, str]] = []
+    for path, folder in zip(found.files, folders, strict=True):
+        split, name = homes[folder]
+        if name:
+            kept.append((path, name, split))
+        elif suffix(path) in IMAGE_SUFFIXES:
+            raise UsageError(f"{path!r} in {str(root)!r} lies in no class folder. Put it into a folder named like its class.")
+        else:
+            ignored.append(Ignored(path, "file outside of the class folders"))
+    empty = [homes[folder][1] for folder in found.empty if homes[folder][0] or not split_above]
+    paths, names, splits = (list(column) for column in zip(*kept, strict=True)) if kept else ([], [], [])
+    return _table(root, paths, names, splits, [], [name for name in empty if name], tuple(ignored))
+
+
+def _table(
+    root: Path,
+    paths: list[str],
+    names: list[str],
+    splits: list[str],
+    groups: list[str],
+    empty: Sequence[str] = (),
+    ignored: tuple[Ignored, ...] = (),
+) -> Images:
+    if not paths:
+        left = Counter(reason for _, reason in ignored)
+        aside = f" (left aside: {', '.join(f'{n} x {reason}' for reason, n in left.items())})" if left else ""
+        raise UsageError(f"{str(root)!r} holds no image{aside}. {FORMS}")
+    classes = tuple(sorted({*names, *empty}))
+    place = {name: label for label, name in enumerate(classes)}
+    order = sorted(range(len(paths)), key=paths.__getitem__)
+    first: dict[str, int] = {}
+    ids = [first.setdefault(groups[i], row) if groups and groups[i] else row for row, i in enumerate(order)]
+    return Images(
+        root=root,
+        paths=tuple(paths[i] for i in order),
+        labels=np.array([place[names[i]] for i in order], dtype=np.int64),
+        splits=np.array([splits[i] for i in order], dtype="<U5"),
+        groups=np.array(ids, dtype=np.int64),
+        classes=classes,
+        ignored=ignored,
+    )
+
+
+def divide(images: Images, seed: int, val: float = 0.1, test: float = 0.2) -> Images:
+    """The images with every row in a split: what is given stays, a missing validation or test split is taken out of train.
+
+    ``val`` and ``test`` are shares of each class's images; see ``splits.fill``.
+    Raises UsageError where they leave nothing to train on.
+    """
+    if not (val >= 0 and test >= 0 and val + test < 1):
+        raise UsageError(f"val={val:g} and test={test:g} are shares of the images: both at least 0, together below 1.")
+    shares = {name: share for name, share in (("val", val), ("test", test)) if share and not (images.splits == name).any()}
+    return replace(images, splits=fill(images.paths, images.labels, images.splits, images.groups, seed, shares))
+
+
+def gaps(images: Images) -> list[str]:
+    """What the table lacks, a sentence for each: classes without images or missing in a split, twin names, split groups."""
+    counts = images.counts()
+    found = _about(images, counts == 0, "hold no image. Add some, or remove the folder.")
+    found += _about(images, counts == 1, "have one image, so that either training or judging goes without. Add more.")
+    splits = [name for name in ("train", "val", "test") if (images.splits == name).any()]
+    if splits:
+        table = np.stack([images.split(name).counts() > 0 for name in splits])
+        for pattern in np.unique(table[:, counts > 1], axis=1).T:
+            there = [name for name, has in zip(splits, pattern, strict=True) if has]
+            missing = [name for name in splits if name not in there]
+            alike = (table == pattern[:, None]).all(0) & (counts > 1)
+            if missing:
+                harm = "cannot be learned" if "train" in missing else f"are not judged in {' and '.join(missing)}"
+                where = " and ".join(there) + (" only" if len(there) == 1 else "") if there else "no split"
+                found += _about(images, alike, f"lie in {where} and {harm}. Add images to {' and '.join(missing)}.")
+    pairs = {(group, split) for group, split in zip(images.groups.tolist(), images.splits.tolist(), strict=True) if split}
+    torn = len(pairs) - len({group for group, _ in pairs})
+    if torn:
+        found.append(f"groups: {torn} cross splits, so that the score is too good. Give each group one split.")
+    normal = Counter(unicodedata.normalize("NFC", name) for name in images.classes)
+    twins = np.array([normal[unicodedata.normalize("NFC", name)] > 1 for name in images.classes], dtype=bool)
+    found += _about(images, twins, "look alike and differ in Unicode normalisation alone. Rename them if one class is meant.")
+    above = np.array([name.partition("/")[0].lower() in SPLITS and "/" in name for name in images.classes], dtype=bool)
+    return found + _about(images, above, "begin with a split's name, beside other folders. Put only split folders at the top.")
+
+
+def _about(images: Images, which: npt.NDArray[np.bool_], what: str) -> list[str]:
+    names = [repr(images.classes[k]) for k in np.flatnonzero(which)]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return [f"classes {', '.join(names[:5])}{more} {what}"] if names else []

@@ -1,0 +1,215 @@
+"""Where a data set may come from besides a folder: a manifest, an archive, or a set that torchvision or timm knows."""
+
+import csv
+import hashlib
+import os
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from lzma import LZMAError
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from filelock import FileLock
+
+from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, is_system, suffix
+from trickbag.errors import TrickbagError, UsageError
+
+PARQUET_SUFFIXES = (".parquet", ".pq")
+COLUMNS = ("path", "label", "split", "group")
+
+
+def cache_dir() -> Path:
+    """Where all that can be made again is kept: $TRICKBAG_CACHE, else $XDG_CACHE_HOME/trickbag, else ~/.cache/trickbag."""
+    if own := os.environ.get("TRICKBAG_CACHE"):
+        return Path(own).expanduser().absolute()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache").absolute() / "trickbag"
+
+
+def made_once(target: Path, build: Callable[[Path], None]) -> Path:
+    """The folder ``target``, filled by ``build(folder)`` if it is not there.
+
+    It appears whole or not at all: a killed builder leaves nothing that counts, and two builders wait for each other.
+    Raises TrickbagError where it cannot be written.
+    """
+    if target.is_dir():
+        return target
+    part = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if target.is_dir():
+                return target
+            shutil.rmtree(part, ignore_errors=True)
+            try:
+                part.mkdir()
+                build(part)
+                part.rename(target)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise TrickbagError(f"{target.parent} cannot be filled: {error}. Set TRICKBAG_CACHE to a folder with room.") from error
+    return target
+
+
+def key_of(*facts: object) -> str:
+    """A folder name for what these facts decide; names of files and classes never become part of a path in the cache."""
+    return hashlib.blake2b("\0".join(map(str, facts)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+class Rows(NamedTuple):
+    """A manifest's columns, all of one length; an empty split or group means that none is given."""
+
+    paths: list[str]
+    labels: list[str]
+    splits: list[str]
+    groups: list[str]
+
+
+def read_manifest(path: Path) -> Rows:
+    """The rows of a CSV or Parquet file with the columns path, label and, if wanted, split and group.
+
+    Raises UsageError with the line (CSV) or row (Parquet, from 1) where a column is missing, a split is unknown, a path or
+    label is empty, or a path stands twice.
+    """
+    parquet = suffix(path.name) in PARQUET_SUFFIXES
+    rows, places, known = Rows([], [], [], []), dict[str, int](), {**SPLITS, "": ""}
+    same = dict[str, str]()  # one string object per label, not one per row
+    for place, (name, label, split, group) in (_parquet_rows if parquet else _csv_rows)(path):
+        where = f"{path.name}, {'row' if parquet else 'line'} {place}"
+        name, label, split = name.removeprefix("./"), label.strip(), split.strip().lower()
+        if not name or "\0" in name:
+            raise UsageError(f"{where}: the path {name!r} names no file. Write the path of an image.")
+        if not label or "\0" in label:
+            raise UsageError(f"{where}: {name!r} has the label {label!r}. Write the name of its class.")
+        if split not in known:
+            raise UsageError(f"{where}: there is no split {split!r}. Write train, val or test, or leave it empty.")
+        if (first := places.setdefault(name, place)) != place:
+            raise UsageError(f"{where}: {name!r} stands in {'row' if parquet else 'line'} {first} already. Remove one of them.")
+        for column, value in zip(rows, (name, same.setdefault(label, label), known[split], group.strip()), strict=True):
+            column.append(value)
+    return rows
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        line = 1
+        try:
+            header = [name.strip().lower() for name in next(reader, [])]
+            columns = _columns(path, header)
+            while True:
+                line = reader.line_num + 1
+                row = next(reader, None)
+                if row is None:
+                    return
+                if row and len(row) != len(header):
+                    raise UsageError(f"{path.name}, line {line}: {len(row)} fields, not {len(header)}. Quote commas in names.")
+                if row:
+                    yield line, ["" if i is None else row[i] for i in columns]
+        except csv.Error as error:
+            raise UsageError(f"{path.name}, line {line}: this is no CSV ({error}). Write path,label[,split][,group].") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    from pyarrow import ArrowException, parquet
+
+    place = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            header = [name.strip().lower() for name in file.schema_arrow.names]
+            columns = _columns(path, header)
+            wanted = [None if i is None else file.schema_arrow.names[i] for i in columns]
+            for batch in file.iter_batches(columns=[name for name in wanted if name is not None]):
+                lists = [[""] * len(batch) if name is None else map(_text, batch.column(name).to_pylist()) for name in wanted]
+                for row in zip(*lists, strict=True):
+                    place += 1
+                    yield place, list(row)
+    except (ArrowException, OSError) as error:
+        raise UsageError(f"{path.name} is no Parquet file that can be read ({error}). Write it again.") from None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
+    return "" if value is None else str(value)
+
+
+def _columns(path: Path, header: list[str]) -> list[int | None]:
+    """The place of each of COLUMNS in the header, None where an optional one is missing."""
+    for name in COLUMNS:
+        if header.count(name) > 1 or (name in ("path", "label") and name not in header):
+            there = ", ".join(map(repr, header))
+            raise UsageError(f"{path.name}, line 1: one column {name} is needed in {there}. Write path,label[,split][,group].")
+    return [header.index(name) if name in header else None for name in COLUMNS]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a tar (plain or compressed) or a zip, by its content."""
+    return tarfile.is_tarfile(path) or zipfile.is_zipfile(path)
+
+
+def unpack(archive: Path) -> Path:
+    """The folder with an archive's images: unpacked once into the cache, past a single folder around them all.
+
+    Raises UsageError where a member would be written outside or is no plain file, or where the archive is damaged.
+    """
+    facts = archive.stat()
+    key = key_of(archive.resolve(), facts.st_size, facts.st_mtime_ns)
+    folder = made_once(cache_dir() / "archives" / key, lambda part: _extract(archive, part))
+    while (inner := _wrapped(folder)) is not None:
+        folder = inner
+    return folder
+
+
+def _wrapped(folder: Path) -> Path | None:
+    """The one folder that wraps all others; a split's folder or a class's folder is no wrapping."""
+    inside = _subfolders(folder)
+    if len(inside) != 1 or inside[0].name.lower() in SPLITS or not _subfolders(inside[0]):
+        return None
+    return None if any(suffix(entry.name) in IMAGE_SUFFIXES for entry in folder.iterdir()) else inside[0]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.is_dir() and not is_system(entry.name)]
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    try:
+        for name, content in _members(archive):
+            inside = Path(name)
+            if inside.is_absolute() or inside.drive or ".." in inside.parts:
+                raise UsageError(f"{archive.name}: {name!r} would be written outside. Pack it again with relative paths.")
+            if content is None:
+                (folder / inside).mkdir(parents=True, exist_ok=True)
+                continue
+            (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+            with content, (folder / inside).open("wb") as file:
+                shutil.copyfileobj(content, file)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, LZMAError, RuntimeError) as error:
+        raise UsageError(f"{archive.name} cannot be unpacked ({error}). Fetch or pack it again.") from error
+
+
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+    """Each member's name and content; None for a folder. A link inside of a tar is read as the file it points to."""
+    if tarfile.is_tarfile(archive):
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                yield member.name, None if member.isdir() else _content(archive, tar, member)
+    else:
+        with zipfile.ZipFile(archive) as zipped:
+            for entry in zipped.infolist():
+                yield entry.filename, None if entry.is_dir() else zipped.open(entry)
+
+
+def _content(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    try:
+        content = tar.extractfile(member)
+    except (KeyError, RecursionError):
+        content = None
+    if content is None:
+        raise UsageError(f"{archive.name}: {member.name!r} is no file, nor a link to one inside. Pack the files themselves.")
+    return content

@@ -1,0 +1,137 @@
+"""From a recipe and a data set to a loop that is ready to train."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trickbag import models
+from trickbag.engine.judge import Judge
+from trickbag.engine.loader import Loader, Plan
+from trickbag.engine.loop import Loop
+from trickbag.engine.pixels import Data, Pixels
+from trickbag.errors import UsageError
+from trickbag.recipe import Recipe
+from trickbag.streams import generator, key
+from trickbag.trick import Facts, Trick, View, having
+
+Normal = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, 0 to 1."""
+CACHE_MARGIN = 1.4
+"""Pixels are kept at this times the training size: a crop of the mean area of He et al. (54 %) then needs no enlarging."""
+
+
+class Rows:
+    """Some rows of a table of pixels."""
+
+    def __init__(self, pixels: Pixels, rows: np.ndarray) -> None:
+        self.pixels, self.rows = pixels, rows
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self.pixels[int(self.rows[row])]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def plain_view(recipe: Recipe) -> View:
+    """How judged images are cut where no trick has a say."""
+    return View(round(recipe.size / recipe.crop_share), recipe.size)
+
+
+def kept_pixels(recipe: Recipe) -> int:
+    """The shorter side at which decoded images are kept."""
+    return max(plain_view(recipe).resize, round(CACHE_MARGIN * recipe.size))
+
+
+def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """One value per channel: as they are, or their mean where the number of channels differs.
+
+    >>> per_channel((0.25, 0.5, 0.75), 1)
+    (0.5,)
+    """
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def normal(recipe: Recipe, model: models.Net, channels: int) -> Normal:
+    """Mean and standard deviation of each channel: the recipe's, else those that the weights were trained with."""
+    if recipe.mean and len(recipe.mean) not in (1, 3, channels):
+        raise UsageError(f"mean has {len(recipe.mean)} values and the images have {channels} channels. Give one per channel.")
+    return per_channel(recipe.mean or model.mean, channels), per_channel(recipe.std or model.std, channels)
+
+
+def build_model(recipe: Recipe, tricks: Sequence[Trick], classes: int, channels: int, seed: int, weights: str) -> models.Net:
+    """The network with the tricks' surgery; every draw is keyed."""
+    torch.manual_seed(key(seed, "init"))
+    model = models.build(recipe.model, classes, channels, recipe.size, "" if weights == "none" else weights)
+    for trick in having(tricks, "model"):
+        torch.manual_seed(key(seed, trick.name()))
+        model = trick.model(model)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.num_batches_tracked is not None:
+            module.num_batches_tracked.zero_()
+    return model
+
+
+def split_rows(data: Data, tricks: Sequence[Trick], seed: int) -> dict[str, np.ndarray]:
+    """The rows of each split; tricks may change those of train."""
+    rows = {name: np.flatnonzero(data.images.splits == name) for name in ("train", "val", "test")}
+    for trick in having(tricks, "data"):
+        index = {path: row for row, path in enumerate(data.images.paths)}
+        train = trick.data(data.images.take(rows["train"]), generator(seed, trick.name()))
+        rows["train"] = np.array([index[path] for path in train.paths], np.int64)
+    return rows
+
+
+def assemble(
+    recipe: Recipe, data: Data, pixels: Pixels, seed: int, fabric: Fabric, network: Callable[[str, Normal], nn.Module]
+) -> Loop:
+    """A loop before its first step; ``network`` finds or trains the runs that tricks ask for."""
+    tricks = tuple(trick.fresh() for trick in recipe.tricks)
+    classes = data.images.classes
+    model = build_model(recipe, tricks, len(classes), data.channels, seed, recipe.weights)
+    model = model.to(fabric.device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
+    mean_std = normal(recipe, model, data.channels)
+    loaders = {}
+    for name, rows in split_rows(data, tricks, seed).items():
+        labels = torch.from_numpy(data.images.labels[rows])
+        loaders[name] = Loader(
+            Rows(pixels, rows),
+            labels,
+            len(classes),
+            tricks,
+            plain_view(recipe),
+            mean_std,
+            seed,
+            fabric.device,
+            bool(recipe.channels_last),
+            fabric.global_rank,
+            fabric.world_size,
+        )
+    train = loaders["train"]
+    plan = Plan(train.labels, tricks, seed, recipe.epochs, recipe.batch_size, recipe.size)
+    counts = torch.bincount(train.labels, minlength=len(classes))
+    facts = Facts(classes, counts, plan.steps(), recipe.batch_size, recipe.size, data.channels, seed)
+    judge = Judge(facts, loaders, plan, tricks, fabric, lambda run: network(run, mean_std))
+    judge.see(model)
+    for trick in having(tricks, "setup"):
+        trick.setup(model, judge)
+    check_sizes(model, tricks, recipe, data.channels)
+    return Loop(recipe, model, tricks, plan, train, judge, fabric)
+
+
+def check_sizes(model: nn.Module, tricks: Sequence[Trick], recipe: Recipe, channels: int) -> None:
+    """Raise UsageError where a trick shows the network images of a size that it cannot read."""
+    for trick in having(tricks, "size"):
+        least = min(trick.size(step / 100) for step in range(100))
+        place = next(model.parameters()).device
+        try:
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, channels, least, least, device=place))
+        except RuntimeError as error:
+            raise UsageError(
+                f"{trick} shows {recipe.model} images of {least} pixels, which are too small for it ({error})."
+            ) from None

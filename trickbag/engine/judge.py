@@ -1,0 +1,157 @@
+"""Judging: a network and its evaluation tricks applied to whole splits; also what tricks see of the data (``Fit``)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trickbag.engine.loader import Loader, Plan
+from trickbag.engine.scores import Scores, score
+from trickbag.streams import generator
+from trickbag.trick import Batch, Facts, Outputs, Predict, Trick, View, having
+
+NORM_IMAGES = 2048
+"""Training images that the statistics of an averaged network are estimated from."""
+
+
+def float_outputs(outputs: Outputs) -> Outputs:
+    """Outputs with features and logits in fp32, where losses and scores are computed."""
+    return outputs._replace(features=outputs.features.float(), logits=outputs.logits.float())
+
+
+def predictor(model: nn.Module, tricks: Sequence[Trick], autocast: Callable[[], AbstractContextManager[Any]]) -> Predict:
+    """How a batch of judged views becomes outputs: the network in evaluation mode, wrapped by the tricks."""
+    model.eval()
+
+    def plain(x: Tensor) -> Outputs:
+        with torch.no_grad(), autocast():
+            outputs = model(x)
+        return float_outputs(outputs)
+
+    predict: Predict = plain
+    for trick in having(tricks, "predict"):
+        predict = trick.predict(predict)
+    return predict
+
+
+def judged_view(view: View, tricks: Sequence[Trick]) -> View:
+    """The view of judged images after the tricks had their say."""
+    for trick in having(tricks, "view"):
+        view = trick.view(view)
+    return view
+
+
+def collect(predict: Predict, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
+    """The features [N, D] and logits [N, K] of all batches, on the CPU."""
+    parts = [(o.features.cpu(), o.logits.cpu()) for o in (predict(batch.x) for batch in batches)]
+    return torch.cat([f for f, _ in parts]), torch.cat([z for _, z in parts])
+
+
+class Judge:
+    """Scores weights on splits; implements ``trick.Fit`` for the network that :meth:`see` was given."""
+
+    def __init__(
+        self,
+        facts: Facts,
+        loaders: Mapping[str, Loader],
+        plan: Plan,
+        tricks: Sequence[Trick],
+        fabric: Fabric,
+        network: Callable[[str], nn.Module],
+    ) -> None:
+        self.facts, self.loaders, self.plan, self.tricks, self.fabric, self.network = (
+            facts,
+            loaders,
+            plan,
+            tricks,
+            fabric,
+            network,
+        )
+        self.batch_size = max(32, facts.batch_size)
+        self.before: Sequence[Trick] = ()
+        self._features: dict[str, Tensor] = {}
+
+    def see(self, model: nn.Module) -> None:
+        """From now on features and logits are those of this network."""
+        self.model = model
+        self._features.clear()
+
+    def features(self, split: str) -> tuple[Tensor, Tensor]:
+        """[N, D] features and [N, K] targets of a split, on the CPU; computed once."""
+        if split not in self._features:
+            self._features[split] = self.outputs(self.model, split)[0]
+        return self._features[split], self.targets(split)
+
+    def logits(self, split: str) -> tuple[Tensor, Tensor]:
+        """[N, K] logits as predicted by the network and the tricks before the one that asks, and [N, K] targets."""
+        return self.outputs(self.model, split, self.before)[1], self.targets(split)
+
+    def batches(self) -> Iterator[Batch]:
+        """Training batches as in training, about NORM_IMAGES images, the same at every call."""
+        epoch = self.plan.epochs
+        for part, batch in self.loaders["train"].train(
+            islice(self.plan.epoch(epoch), -(-NORM_IMAGES // self.facts.batch_size)), epoch
+        ):
+            for trick in having(self.tricks, "batch"):
+                batch = trick.batch(batch, part.t, generator(self.facts.seed, trick.name(), epoch, part.position))
+            yield batch
+
+    def targets(self, split: str) -> Tensor:
+        """[N, K] targets of a split."""
+        return torch.nn.functional.one_hot(self.loaders[split].labels, len(self.facts.classes)).float()
+
+    def outputs(self, model: nn.Module, split: str, tricks: Sequence[Trick] = ()) -> tuple[Tensor, Tensor]:
+        """[N, D] features and [N, K] logits of a split."""
+        loader = self.loaders[split]
+        predict = predictor(model, tricks, self.fabric.autocast)
+        rows = torch.arange(len(loader.labels))
+        return collect(predict, loader.judged(rows, self.batch_size, judged_view(loader.view, tricks)))
+
+    def score(self, model: nn.Module) -> Scores:
+        """The scores of a network on validation, without evaluation tricks."""
+        return score(self.outputs(model, "val")[1], self.loaders["val"].labels)
+
+    def weights(self, model: nn.Module) -> nn.Module:
+        """The network that is judged: a trick's average with norm statistics estimated anew, or the live one."""
+        share_buffers(model, self.fabric)
+        for trick in having(self.tricks, "eval_model"):
+            judged: nn.Module = trick.eval_model(model)
+            if judged is not model:
+                moved = {n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and int(m.num_batches_tracked or 0)}
+                estimate_norms(judged, moved, self.batches())
+            return judged
+        return model
+
+
+def estimate_norms(model: nn.Module, names: set[str], batches: Iterator[Batch]) -> None:
+    """Replace the running statistics of the named norms by their means over batches; all else stays in evaluation mode.
+
+    Izmailov et al., "Averaging Weights Leads to Wider Optima", UAI 2018, arXiv:1803.05407, section 3.2.
+    """
+    norms = [m for n, m in model.named_modules() if n in names and isinstance(m, _BatchNorm)]
+    if not norms:
+        return
+    model.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative mean
+        norm.train()
+    with torch.no_grad():
+        for batch in batches:
+            model(batch.x)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+def share_buffers(model: nn.Module, fabric: Fabric) -> None:
+    """Give every rank the running statistics of the first."""
+    if fabric.world_size > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)

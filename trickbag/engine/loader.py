@@ -1,0 +1,172 @@
+"""Batches: which images, cut and augmented how, on which device. Every draw is keyed, so workers and ranks change nothing."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+from torchvision.transforms.v2 import functional as F
+
+from trickbag.engine.pixels import Pixels, ahead
+from trickbag.streams import generator
+from trickbag.trick import Batch, Trick, View, having
+
+DEPTH = 3
+"""Batches made ahead of the one in training."""
+
+
+class Slice(NamedTuple):
+    """One step of an epoch: the images of all ranks, and when it happens."""
+
+    rows: Tensor
+    """[B] int64."""
+    copies: Tensor
+    """[B] int64: how often the row stood in this epoch before."""
+    size: int
+    t: float
+    after: float
+    """Share of training done after the step."""
+    position: int
+    """Images of the epoch that stand before it."""
+
+
+class Plan:
+    """Which training images each epoch shows, cut into steps.
+
+    Arguments: labels [N] of the training images, tricks in order, and the recipe's numbers.
+    """
+
+    def __init__(self, labels: Tensor, tricks: Sequence[Trick], seed: int, epochs: int, batch_size: int, size: int) -> None:
+        self.labels, self.seed, self.epochs = labels, seed, epochs
+        self.order = next(iter(having(tricks, "order")), None)
+        self.batch_size = next((trick.batch_size for trick in having(tricks, "batch_size")), lambda t: batch_size)
+        self.size = next((trick.size for trick in having(tricks, "size")), lambda t: size)
+
+    def rows(self, epoch: int) -> Tensor:
+        """The rows of an epoch [M], in order."""
+        if self.order:
+            return self.order.order(self.labels, epoch, generator(self.seed, self.order.name(), epoch))
+        return torch.randperm(len(self.labels), generator=generator(self.seed, "order", epoch))
+
+    def epoch(self, epoch: int, position: int = 0) -> Iterator[Slice]:
+        """The steps of an epoch from the given position on. A single image that would be left over joins the last step,
+        since a batch of one has no batch statistics."""
+        rows = self.rows(epoch)
+        copies = _copies(rows)
+        while position < len(rows):
+            t = self._share(epoch + position / len(rows))
+            end = min(position + self.batch_size(t), len(rows))
+            end += len(rows) - end == 1
+            part = slice(position, end)
+            yield Slice(rows[part], copies[part], self.size(t), t, self._share(epoch + end / len(rows)), position)
+            position = end
+
+    def _share(self, epochs: float) -> float:
+        """The share of training done; the epoch after the last one, which estimates norm statistics, counts as its end."""
+        return min(epochs / self.epochs, 1.0) if self.epochs else 0.0
+
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        count = len(self.rows(0)) if self.order else len(self.labels)
+        steps = 0
+        for epoch in range(self.epochs):
+            position = 0
+            while position < count:
+                position += self.batch_size(self._share(epoch + position / count))
+                position += count - position == 1
+                steps += 1
+        return steps
+
+
+def _copies(rows: Tensor) -> Tensor:
+    """How often each entry stood before it in the same list.
+
+    >>> _copies(torch.tensor([4, 2, 4, 4]))
+    tensor([0, 0, 1, 2])
+    """
+    values = rows.numpy()
+    order = np.argsort(values, kind="stable")
+    ranks = np.arange(len(values))
+    starts = np.concatenate([[True], values[order][1:] != values[order][:-1]])
+    copies = np.empty(len(values), np.int64)
+    copies[order] = ranks - np.maximum.accumulate(np.where(starts, ranks, 0))
+    return torch.from_numpy(copies)
+
+
+class Loader:
+    """Turns pixels into batches on a device."""
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        labels: Tensor,
+        classes: int,
+        tricks: Sequence[Trick],
+        view: View,
+        normal: tuple[tuple[float, ...], tuple[float, ...]],
+        seed: int,
+        device: torch.device,
+        channels_last: bool,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.pixels, self.labels, self.classes, self.view, self.seed, self.device = pixels, labels, classes, view, seed, device
+        self.transforms = [(trick.name(), f) for trick in having(tricks, "augment") for f in trick.augment()]
+        self.mean, self.std = (torch.tensor(v, device=device).mul(255)[:, None, None] for v in normal)
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.rank, self.ranks = rank, ranks
+        self.workers = int(os.environ.get("TRICKBAG_WORKERS", "0")) or max(1, (os.cpu_count() or 2) // 2)
+
+    def train(self, slices: Iterator[Slice], epoch: int) -> Iterator[tuple[Slice, Batch]]:
+        """Augmented batches of this rank's share of each step."""
+
+        def make(part: Slice) -> tuple[Slice, Tensor, Tensor]:
+            rows, copies = part.rows[self.rank :: self.ranks], part.copies[self.rank :: self.ranks]
+            keys = zip(rows.tolist(), copies.tolist(), strict=True)
+            return part, rows, torch.stack([self.augmented(row, copy, epoch, part.size) for row, copy in keys])
+
+        for part, rows, x in ahead(make, slices, self.workers, DEPTH):
+            yield part, self.batch(x, rows)
+
+    def augmented(self, row: int, copy: int, epoch: int, size: int) -> Tensor:
+        """One training image, uint8 [C, size, size]."""
+        image = self.pixels[row]
+        for name, transform in self.transforms:
+            image = transform(image, size, generator(self.seed, name, epoch, row, copy))
+        if image.shape[-2:] != (size, size):
+            image = cut(image, View(round(size * self.view.resize / self.view.crop), size))
+        return image
+
+    def judged(self, rows: Tensor, batch_size: int, view: View | None = None) -> Iterator[Batch]:
+        """Judged views of these rows, in order, the last batch as long as it comes."""
+
+        def make(part: Tensor) -> tuple[Tensor, Tensor]:
+            return part, torch.stack([cut(self.pixels[row], view or self.view) for row in part.tolist()])
+
+        for part, x in ahead(make, list(rows.split(batch_size)), self.workers, DEPTH):
+            yield self.batch(x, part)
+
+    def batch(self, x: Tensor, rows: Tensor) -> Batch:
+        """uint8 images [B, C, H, W] -> a normalised batch on the device."""
+        y = one_hot(self.labels[rows], self.classes).float()
+        if self.device.type == "cuda":
+            x, y = x.pin_memory(), y.pin_memory()
+        x = x.to(self.device, non_blocking=True).to(torch.float32, memory_format=self.format)
+        return Batch(x.sub_(self.mean).div_(self.std), y.to(self.device, non_blocking=True), rows)
+
+
+def cut(image: Tensor, view: View) -> Tensor:
+    """An image [C, H, W] resized to the view's shorter side, then its central square [C, crop, crop].
+
+    >>> cut(torch.zeros(3, 40, 60, dtype=torch.uint8), View(36, 32)).shape
+    torch.Size([3, 32, 32])
+    """
+    height, width = image.shape[-2:]
+    if max(height, width) > 4 * min(height, width):  # a resized ribbon could fill the memory; its ends are never seen
+        image = F.center_crop(image, [min(height, 4 * width), min(width, 4 * height)])
+    if min(image.shape[-2:]) != view.resize:
+        image = F.resize(image, [view.resize], antialias=True)
+    return image if image.shape[-2:] == (view.crop, view.crop) else F.center_crop(image, [view.crop, view.crop])

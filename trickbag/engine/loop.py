@@ -1,0 +1,270 @@
+"""The training loop, on one screen; state in and out, no files, no printing."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD, Optimizer
+
+from trickbag.engine.judge import Judge, float_outputs
+from trickbag.engine.loader import Loader, Plan, Slice
+from trickbag.engine.precision import LossScale
+from trickbag.engine.scores import Scores
+from trickbag.recipe import Recipe
+from trickbag.streams import generator, key
+from trickbag.trick import Batch, Compute, Groups, Outputs, Trick, having
+
+CHECK_EVERY = 50
+"""Steps between two looks at the losses: each look makes the device wait."""
+
+
+class Step(NamedTuple):
+    """Told after every step."""
+
+    step: int
+    t: float
+    lr: float
+    loss: Tensor
+    images: int
+
+
+class Judged(NamedTuple):
+    """Told after every epoch, and before the first where a trick prepared the network."""
+
+    epoch: int
+    step: int
+    scores: Scores
+    raw: Scores | None
+    """Of the live weights, where a trick has others judged."""
+    kept: bool
+
+
+class Diverged(Exception):
+    """The loss is no longer a number."""
+
+    def __init__(self, step: int, lr: float, rows: list[int]) -> None:
+        super().__init__(step, lr, rows)
+        self.step, self.lr, self.rows = step, lr, rows
+
+
+class Loop:
+    """The live state of one run."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: nn.Module,
+        tricks: Sequence[Trick],
+        plan: Plan,
+        loader: Loader,
+        judge: Judge,
+        fabric: Fabric,
+    ) -> None:
+        self.recipe, self.model, self.tricks = recipe, model, tricks
+        self.plan, self.loader, self.judge, self.fabric, self.seed = plan, loader, judge, fabric, plan.seed
+        self.groups = param_groups(model, tricks, recipe.weight_decay)
+        self.optimizer = make_optimizer(self.groups, tricks, recipe)
+        self.forward = torch.compile(model) if recipe.compile else model
+        self.scale = LossScale(enabled=recipe.precision == "fp16")
+        self.epoch = self.position = self.step = 0
+        self.share = self.lr = 0.0
+        self.losses = torch.zeros(2, device=fabric.device)
+        self.bad = torch.full((), -1, dtype=torch.int64, device=fabric.device)
+        self.best: dict[str, Any] = {}
+
+    def prepare(self) -> Iterator[Judged]:
+        """What happens once, before the first step."""
+        for trick in having(self.tricks, "prepare"):
+            self.model = trick.prepare(self.model, self.judge)
+        self.judge.see(self.model)
+        if having(self.tricks, "prepare") or not self.recipe.epochs:
+            yield self.judged()
+
+    def train(self) -> Iterator[Step | Judged]:
+        """Train from where the state stands to the end, and tell each step and each epoch's scores."""
+        while self.epoch < self.recipe.epochs:
+            slices = self.plan.epoch(self.epoch, self.position)
+            for part, batch in self.loader.train(slices, self.epoch):
+                self.model.train()
+                self.lr = self.set_lr(part.t)
+                for trick in having(self.tricks, "batch"):
+                    batch = trick.batch(batch, part.t, generator(self.seed, trick.name(), self.step))
+                compute = self.compute(batch, part.t)
+                for trick in having(self.tricks, "gradient"):
+                    compute = trick.gradient(compute, self.model, part.t)
+                loss = compute()
+                self.scale.step(self.optimizer)
+                for trick in having(self.tricks, "after_step"):
+                    trick.after_step(self.model, part.after)
+                self.bad = torch.where((self.bad < 0) & ~loss.isfinite(), self.step, self.bad)
+                self.losses += torch.stack([loss, torch.ones_like(loss)])
+                self.step, self.position, self.share = self.step + 1, part.position + len(part.rows), part.after
+                if self.step % CHECK_EVERY == 0:
+                    self.check_finite()
+                yield Step(self.step, part.after, self.lr, loss, len(part.rows))
+            self.check_finite()
+            self.epoch, self.position = self.epoch + 1, 0
+            yield self.judged()
+            self.losses.zero_()
+
+    def compute(self, batch: Batch, t: float) -> Compute:
+        """The gradient of one batch, over its micro-batches and all ranks."""
+
+        def run() -> Tensor:
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.manual_seed(key(self.seed, "model", self.step, self.fabric.global_rank))
+            total = torch.zeros((), device=self.fabric.device)
+            for part, share in micro_batches(batch, self.recipe.micro_batch):
+                with self.fabric.autocast():
+                    outputs = self.forward(part.x)
+                loss = share * mean_loss(self.tricks, part, float_outputs(outputs), self.model, t)
+                self.scale.up(loss).backward()  # type: ignore[no-untyped-call]
+                total = total + loss.detach()
+            total = average(total, self.model, self.fabric)
+            self.scale.down(self.model)
+            return total
+
+        return run
+
+    def set_lr(self, t: float) -> float:
+        """Set each group's learning rate for a step at ``t`` and return the common part."""
+        lr = self.recipe.lr * math.prod(trick.lr(t) for trick in having(self.tricks, "lr"))
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        return lr
+
+    def judged(self) -> Judged:
+        """Score the weights on validation, and keep them where they are the best so far (or the last are wanted)."""
+        model = self.judge.weights(self.model)
+        scores = self.judge.score(model)
+        raw = None if model is self.model else self.judge.score(self.model)
+        rank = [scores.top1, -scores.nll]
+        kept = self.recipe.keep == "last" or not self.best or rank > self.best["rank"]
+        if kept:
+            self.best = {"epoch": self.epoch, "rank": rank, "model": copy.deepcopy(model.state_dict())}
+        return Judged(self.epoch, self.step, scores, raw, kept)
+
+    def check_finite(self) -> None:
+        """Raise Diverged where a loss since the last look was no number."""
+        step = int(self.bad)
+        if step >= 0:
+            part = self.find(step)
+            raise Diverged(step + 1, self.set_lr(part.t), part.rows.tolist())
+
+    def find(self, step: int) -> Slice:
+        """The images of a step of this epoch."""
+        back = self.step - step
+        parts = [part for part in self.plan.epoch(self.epoch) if part.position < self.position]
+        return parts[-back]
+
+    @property
+    def mean_loss(self) -> float | None:
+        """Of the steps of this epoch; None before the first."""
+        total, steps = self.losses.tolist()
+        return total / steps if steps else None
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on."""
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "step": self.step,
+            "share": self.share,
+            "lr": self.lr,
+            "losses": self.losses,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scale": self.scale.state(),
+            "tricks": trick_state(self.tricks),
+            "best": self.best,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.epoch, self.position, self.step = state["epoch"], state["position"], state["step"]
+        self.share, self.lr, self.losses = state["share"], state["lr"], state["losses"].to(self.losses.device)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scale.load(state["scale"])
+        load_trick_state(self.tricks, state["tricks"])
+        self.best = state["best"]
+
+
+def param_groups(model: nn.Module, tricks: Sequence[Trick], weight_decay: float) -> Groups:
+    """The parameter groups: one of all parameters, regrouped by the tricks in turn."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups: Groups = [
+        {"params": [p for _, p in named], "names": [n for n, _ in named], "weight_decay": weight_decay, "lr_scale": 1.0}
+    ]
+    for trick in having(tricks, "groups"):
+        groups = trick.groups(groups, model)
+    return groups
+
+
+def make_optimizer(groups: Groups, tricks: Sequence[Trick], recipe: Recipe) -> Optimizer:
+    """The trick's optimiser, else SGD with Nesterov momentum."""
+    plain = [{k: v for k, v in group.items() if k != "names"} for group in groups]
+    for trick in having(tricks, "optimizer"):
+        return trick.optimizer(plain, recipe.lr)
+    return SGD(plain, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+
+
+def mean_loss(tricks: Sequence[Trick], batch: Batch, outputs: Outputs, model: nn.Module, t: float) -> Tensor:
+    """The weighted mean loss of a batch plus the penalties, a scalar."""
+    loss: Callable[[Outputs, Tensor], Tensor] = next((trick.loss for trick in having(tricks, "loss")), soft_cross_entropy)
+    each = loss(outputs, batch.y)
+    for trick in having(tricks, "weights"):
+        each = each * trick.weights(batch.y, t)
+    total = each.mean()
+    for trick in having(tricks, "penalty"):
+        total = total + trick.penalty(batch, outputs, model, t)
+    return total
+
+
+def soft_cross_entropy(outputs: Outputs, y: Tensor) -> Tensor:
+    """The cross-entropy [B] of logits [B, K] with targets [B, K]."""
+    return cross_entropy(outputs.logits, y, reduction="none")
+
+
+def micro_batches(batch: Batch, size: int) -> Iterator[tuple[Batch, float]]:
+    """The parts of a batch with at most ``size`` images (0: all), each with its share of the batch."""
+    total = len(batch.x)
+    for start in range(0, total, size or total):
+        part = Batch(*(values[start : start + (size or total)] for values in batch))
+        yield part, len(part.x) / total
+
+
+def average(loss: Tensor, model: nn.Module, fabric: Fabric) -> Tensor:
+    """Replace each gradient and the loss by the mean over the ranks, in one exchange."""
+    if fabric.world_size == 1:
+        return loss
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = fabric.all_reduce(torch.cat([loss.reshape(1), *(g.reshape(-1) for g in grads)]), reduce_op="mean")
+    mean_loss, *means = flat.split([1, *(g.numel() for g in grads)])
+    for grad, mean in zip(grads, means, strict=True):
+        grad.copy_(mean.view_as(grad))
+    return mean_loss.reshape(())
+
+
+def trick_state(tricks: Sequence[Trick]) -> dict[str, Any]:
+    """The run state of all tricks; modules as their state dicts."""
+    return {
+        trick.name(): {n: v.state_dict() if isinstance(v, nn.Module) else v for n, v in trick.state().items()}
+        for trick in tricks
+    }
+
+
+def load_trick_state(tricks: Sequence[Trick], state: dict[str, Any]) -> None:
+    """Put run state back into tricks that :meth:`Trick.setup` was called on."""
+    for trick in tricks:
+        for name, value in state.get(trick.name(), {}).items():
+            held = getattr(trick, name, None)
+            if isinstance(held, nn.Module):
+                held.load_state_dict(value)
+            else:
+                setattr(trick, name, value.to(held.device) if isinstance(held, Tensor) else value)

@@ -1,0 +1,154 @@
+"""Pixels of a data set, decoded once: a memory-mapped uint8 file that all runs on a machine share."""
+
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from trickbag import store
+from trickbag.data.decode import decode
+from trickbag.data.images import Images, cache_dir
+from trickbag.errors import TrickbagError
+from trickbag.events import Doing, Note, Tell
+
+AHEAD = 64
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Data(NamedTuple):
+    """A data set that is ready for training: good files only, every image in a split."""
+
+    images: Images
+    fingerprint: str
+    """Of the data set as the user gave it."""
+    channels: int
+
+
+class Pixels(Protocol):
+    """Row -> uint8 image [C, h, w]."""
+
+    def __getitem__(self, row: int) -> Tensor: ...
+    def __len__(self) -> int: ...
+
+
+def shrink(image: Tensor, shorter: int) -> Tensor:
+    """An image [C, H, W], made smaller where its shorter side is above ``shorter`` pixels, never larger.
+
+    >>> shrink(torch.zeros(3, 40, 60, dtype=torch.uint8), 20).shape
+    torch.Size([3, 20, 30])
+    """
+    if min(image.shape[-2:]) <= shorter:
+        return image
+    return F.resize(image, [shorter], antialias=True)
+
+
+class Files:
+    """Pixels decoded anew each time: for sets that are larger than the cache may be."""
+
+    def __init__(self, images: Images, channels: int, shorter: int) -> None:
+        self.images, self.channels, self.shorter = images, channels, shorter
+
+    def __getitem__(self, row: int) -> Tensor:
+        path = self.images.path(row)
+        try:
+            return shrink(decode(path, self.channels, shorter=self.shorter).pixels, self.shorter)
+        except OSError as error:
+            raise TrickbagError(f"{path} can no longer be read: {error.strerror}.") from None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class Cache:
+    """Pixels in one memory-mapped file, made by :func:`build`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bytes = np.memmap(folder / "pixels.bin", np.uint8, mode="c")
+        self.shapes = np.load(folder / "shapes.npy", allow_pickle=False)
+        self.offsets = np.concatenate([[0], np.cumsum(self.shapes.prod(1))])
+
+    def __getitem__(self, row: int) -> Tensor:
+        return torch.from_numpy(self.bytes[self.offsets[row] : self.offsets[row + 1]]).reshape(*map(int, self.shapes[row]))
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def size_limit() -> int:
+    """Bytes that a cache may take: TRICKBAG_CACHE_LIMIT (gigabytes), else half of the free disk."""
+    given = os.environ.get("TRICKBAG_CACHE_LIMIT")
+    if given is None:
+        return shutil.disk_usage(cache_dir()).free // 2
+    try:
+        return int(float(given) * 1e9)
+    except (ValueError, OverflowError):
+        raise TrickbagError(f"TRICKBAG_CACHE_LIMIT={given!r} is no number of gigabytes.") from None
+
+
+def pixels(data: Data, shorter: int, tell: Tell) -> Pixels:
+    """The pixels of a data set, shorter side at most ``shorter``, from the cache, which is built where it is missing.
+
+    Safe against two builders. A set that would exceed the size limit is streamed from its files instead.
+    """
+    plain = Files(data.images, data.channels, shorter)
+    folder = cache_dir() / f"pixels-{data.fingerprint[:16]}-{data.channels}x{shorter}"
+    with store.lock(folder, wait=True):
+        if not (folder / store.MANIFEST).exists():
+            need, limit = expected_bytes(plain), size_limit()
+            if need > limit:
+                tell(
+                    Note(
+                        f"the decoded images would take {need / 1e9:.1f} GB and the cache may take {limit / 1e9:.1f} GB: they are "
+                        "decoded anew each epoch, which is slower. Raise TRICKBAG_CACHE_LIMIT (gigabytes), or let TRICKBAG_CACHE "
+                        "name a folder on a larger disk."
+                    )
+                )
+                return plain
+            _build(plain, folder, tell)
+    return Cache(folder)
+
+
+def expected_bytes(files: Files) -> int:
+    """About how much the decoded images take, from a sample of them."""
+    sample = [files[int(row)].numel() for row in np.linspace(0, len(files) - 1, min(len(files), 32))]
+    return int(np.mean(sample) * len(files))
+
+
+def _build(plain: Files, folder: Path, tell: Tell) -> None:
+    shapes = np.zeros((len(plain), 3), np.int64)
+    with store.writing(folder) as part, open(part / "pixels.bin", "wb") as out:
+        for row, image in enumerate(ahead(plain.__getitem__, range(len(plain)), os.cpu_count() or 1, AHEAD)):
+            shapes[row] = image.shape
+            out.write(image.contiguous().numpy().tobytes())
+            if row % 100 == 99 or row + 1 == len(plain):
+                tell(Doing("decoding images, once", row + 1, len(plain)))
+        np.save(part / "shapes.npy", shapes)
+
+
+def ahead(work: Callable[[A], B], items: Iterable[A], workers: int, depth: int) -> Iterator[B]:
+    """``map`` in threads, in order, at most ``depth`` results ahead of the reader.
+
+    >>> list(ahead(lambda x: x * x, [1, 2, 3], 2, 2))
+    [1, 4, 9]
+    """
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[Future[B]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,141 @@
+"""Logits -> metrics. Every number comes from the whole set at once or in parts of any size: each image counts once."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+
+from trickbag.errors import TrickbagError
+
+BINS = 15
+TOP = 5
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """Lists over the classes. Precision is 0 for a class that is never predicted, recall is 0 for one that never occurs."""
+
+    precision: list[float]
+    """Of the images predicted as the class, the share that is of it, 0..1."""
+    recall: list[float]
+    """Of the images of the class, the share predicted as it, 0..1."""
+    count: list[int]
+    """Images of the class."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics of ``n`` images; shares are 0..1, and NaN (null in JSON) where there is no image."""
+
+    n: int
+    top1: float
+    """Share of images whose class has the largest logit; of equal logits the first class counts."""
+    top5: float
+    """Share of images whose class is among the five largest logits; of equal logits the first classes count."""
+    macro_recall: float
+    """Mean of the recalls of the classes that occur."""
+    macro_f1: float
+    """Mean of 2 precision recall / (precision + recall) over the classes that occur or are predicted."""
+    nll: float
+    """Mean negative log-likelihood, in nats."""
+    brier: float
+    """Mean squared distance of the probabilities from the one-hot label, 0..2."""
+    ece: float
+    """Expected calibration error of the largest probability, 15 equal bins (Guo et al., ICML 2017, eq. 3)."""
+    per_class: PerClass
+    confusion: list[list[int]]
+    """Images by class (row) and prediction (column)."""
+
+    def headline(self) -> dict[str, Any]:
+        """The numbers of an epoch's line in a log."""
+        return {name: value for name, value in self.as_json().items() if name in ("n", "top1", "macro_recall", "nll", "ece")}
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields as plain lists and numbers, with None in the place of NaN."""
+        return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in asdict(self).items()}
+
+
+class Judge:
+    """Collects logits part by part. ``classes``: K, at least 1.
+
+    >>> judge = Judge(classes=3).update(torch.eye(3), torch.tensor([0, 1, 2])).update(torch.eye(3)[:1], torch.tensor([1]))
+    >>> judge.scores().top1
+    0.75
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self._logits: list[Tensor] = []
+        self._labels: list[Tensor] = []
+
+    def update(self, logits: Tensor, labels: Tensor) -> Self:
+        """Add logits [B, K] and labels [B] int64. Raises TrickbagError for other shapes, unknown labels, logits not finite."""
+        if logits.ndim != 2 or logits.shape[1] != self.classes or labels.shape != logits.shape[:1]:
+            shapes = f"{list(logits.shape)} and {list(labels.shape)}"
+            raise TrickbagError(f"Logits and labels have the shapes {shapes}, not [N, {self.classes}] and [N].")
+        if bad := int((~logits.isfinite().all(1)).sum()):
+            raise TrickbagError(f"The logits of {bad} of {len(logits)} images are not finite. Train anew with a lower rate.")
+        if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= self.classes):
+            raise TrickbagError(f"A label lies outside 0..{self.classes - 1}. The images must have the classes of the network.")
+        self._logits.append(logits.detach().double().cpu())
+        self._labels.append(labels.detach().long().cpu())
+        return self
+
+    def scores(self) -> Scores:
+        """The metrics of all that was added."""
+        logits = torch.cat([torch.zeros(0, self.classes, dtype=torch.float64), *self._logits])
+        labels = torch.cat([torch.zeros(0, dtype=torch.int64), *self._labels])
+        ranked = logits.argsort(dim=1, descending=True, stable=True)
+        hits = ranked[:, :TOP] == labels[:, None]
+        predicted = ranked[:, 0]
+        confusion = multiclass_confusion_matrix(predicted, labels, self.classes)
+        true, count, guessed = confusion.diagonal().double(), confusion.sum(1), confusion.sum(0)
+        precision, recall = true / guessed.clamp(min=1), true / count.clamp(min=1)
+        f1 = 2 * true / (count + guessed).clamp(min=1)
+        logp = logits.log_softmax(1)
+        return Scores(
+            n=len(labels),
+            top1=_mean(hits[:, 0]),
+            top5=_mean(hits.any(1)),
+            macro_recall=_mean(recall[count > 0]),
+            macro_f1=_mean(f1[count + guessed > 0]),
+            nll=_mean(-logp.gather(1, labels[:, None])),
+            brier=_mean((logp.exp() - torch.nn.functional.one_hot(labels, self.classes)).square().sum(1)),
+            ece=float(multiclass_calibration_error(logp.exp(), labels, self.classes, BINS)) if len(labels) else math.nan,
+            per_class=PerClass(precision.tolist(), recall.tolist(), count.tolist()),
+            confusion=confusion.tolist(),
+        )
+
+
+def score(logits: Tensor, labels: Tensor) -> Scores:
+    """Logits [N, K] and labels [N] int64 in 0..K-1 -> Scores. Raises TrickbagError as :meth:`Judge.update` does.
+
+    >>> score(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0])).confusion
+    [[1, 1], [0, 0]]
+    """
+    if logits.ndim != 2 or not logits.shape[1]:
+        raise TrickbagError(f"Logits have the shape {list(logits.shape)}, not [N, K] with at least one class.")
+    return Judge(logits.shape[1]).update(logits, labels).scores()
+
+
+def interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval (low, high) of a share, 0..1, that was seen as ``successes`` of ``n``; (0, 1) where n is 0.
+
+    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
+
+    >>> low, high = interval(1033, 1250)
+    >>> round(low, 3), round(high, 3)
+    (0.804, 0.846)
+    """
+    if n == 0:
+        return 0.0, 1.0
+    found = binomtest(successes, n).proportion_ci(level, "wilson")
+    return float(found.low), float(found.high)
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean()) if values.numel() else math.nan

@@ -1,0 +1,124 @@
+"""How fast this recipe trains on this machine: a few real steps, timed; and which arithmetic is the fastest."""
+
+import itertools
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from trickbag.engine.assemble import Normal, assemble, build_model, kept_pixels
+from trickbag.engine.loop import Loop
+from trickbag.engine.pixels import Data, Files
+from trickbag.engine.precision import fabric_for
+from trickbag.recipe import Recipe
+
+STEPS = 3
+LOSS_TOLERANCE = 0.1
+"""A faster arithmetic counts when its first loss is within this share of fp32's."""
+
+
+class Timing(NamedTuple):
+    """What a few steps took."""
+
+    train: float
+    """Seconds per training image, median step."""
+    judge: float
+    """Seconds per judged image."""
+    memory: int
+    """Bytes at the peak, of the device or of this process."""
+    loss: float
+    """Of the first step."""
+
+
+class Decoded(dict[int, Tensor]):
+    """Pixels of some rows, decoded when first asked for, in memory."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+
+    def __missing__(self, row: int) -> Tensor:
+        return self.setdefault(row, self.files[row])
+
+
+def time_steps(recipe: Recipe, data: Data, pixels: Decoded, seed: int, steps: int = STEPS) -> Timing:
+    """Train a few steps of a throw-away network. The first, which warms up, does not count."""
+    fabric = fabric_for(recipe.precision)
+
+    def network(_: str, normal: Normal) -> nn.Module:  # a teacher costs the same whatever it knows
+        del normal
+        return build_model(recipe, (), len(data.images.classes), data.channels, seed, "none").to(fabric.device)
+
+    loop = assemble(recipe.edit(epochs=max(1, recipe.epochs)), data, pixels, seed, fabric, network)
+    seconds, losses = _timed(loop, fabric, steps + 1)
+    rows = torch.arange(min(len(loop.judge.loaders["val"].labels), 2 * recipe.batch_size))
+    for _ in range(2):
+        start = time.perf_counter()
+        for batch in loop.judge.loaders["val"].judged(rows, recipe.batch_size):
+            with torch.no_grad(), fabric.autocast():
+                loop.model.eval()(batch.x)
+        _wait(fabric)
+        judged = (time.perf_counter() - start) / len(rows)
+    return Timing(sorted(seconds[1:])[len(seconds[1:]) // 2], judged, peak_memory(), losses[0])
+
+
+def _timed(loop: Loop, fabric: Fabric, steps: int) -> tuple[list[float], list[float]]:
+    for part in itertools.islice(loop.plan.epoch(0), steps + 3):  # decoding is not timed: it happens once
+        for row in part.rows.tolist():
+            loop.loader.pixels[row]
+    seconds, losses, start = [], [], time.perf_counter()
+    while len(seconds) < steps:
+        for event in loop.train():
+            if not hasattr(event, "images"):
+                start = time.perf_counter()
+                continue
+            _wait(fabric)
+            seconds.append((time.perf_counter() - start) / event.images)
+            losses.append(float(event.loss))
+            start = time.perf_counter()
+            if len(seconds) == steps:
+                break
+        loop.epoch = loop.position = 0
+    return seconds, losses
+
+
+def fastest(recipe: Recipe, data: Data, seed: int) -> tuple[Recipe, Timing, str]:
+    """The recipe with precision and layout decided, its timing, and the reason in a sentence."""
+    pixels = Decoded(Files(data.images, data.channels, kept_pixels(recipe)))
+    candidates = [recipe.edit(precision=p, channels_last=c) for p, c in _choices(recipe)]
+    if len(candidates) == 1:
+        timing = time_steps(candidates[0], data, pixels, seed)
+        return candidates[0], timing, f"{candidates[0].precision} as the recipe says: {1 / timing.train:.0f} images/s"
+    timings = [time_steps(c, data, pixels, seed) for c in candidates]
+    good = [t for t in timings if abs(t.loss - timings[0].loss) <= LOSS_TOLERANCE * abs(timings[0].loss)]
+    best = min(good or timings[:1], key=lambda t: t.train)
+    chosen = candidates[timings.index(best)]
+    rates = ", ".join(f"{_name(c)} {1 / t.train:.0f}" for c, t in zip(candidates, timings, strict=True))
+    return chosen, best, f"{_name(chosen)} is the fastest here (training images/s: {rates})"
+
+
+def _choices(recipe: Recipe) -> Sequence[tuple[str, bool]]:
+    precisions = ["fp32", "bf16"] if recipe.precision == "auto" else [recipe.precision]
+    layouts = [False, True] if recipe.channels_last == "auto" else [bool(recipe.channels_last)]
+    return list(itertools.product(precisions, layouts))
+
+
+def _name(recipe: Recipe) -> str:
+    return f"{recipe.precision}{' channels-last' if recipe.channels_last else ''}"
+
+
+def _wait(fabric: Fabric) -> None:
+    if fabric.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_memory() -> int:
+    """Bytes at the peak: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,200 @@
+"""The recipe: everything that decides a run except data and seed, as one frozen value; TOML in and out."""
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from trickbag import tricks
+from trickbag.errors import UsageError
+from trickbag.trick import Trick, ordered
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def _tricks(value: Any) -> tuple[Trick, ...]:
+    return ordered([tricks.parse(item) if isinstance(item, str) else item for item in value])
+
+
+class Recipe(BaseModel):
+    """How a classifier is trained.
+
+    >>> Recipe(tricks=["mixup(alpha=0.4)", "warmup"]).tricks[0].alpha
+    0.4
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+    model: str = "resnet50"
+    """A timm classification model, or cifar_resnet8, 20, 32 or 56."""
+    weights: str = "none"
+    """Where training starts: none (from scratch), hub (the model's published weights), a .safetensors file or a run's folder."""
+    size: Annotated[int, Field(ge=8, le=4096)] = 224
+    """Pixels of a side of the images that the network sees."""
+    crop_share: Annotated[float, Field(gt=0, le=1)] = 0.875
+    """Judged images: side of the central crop as a share of the resized shorter side."""
+    epochs: Annotated[int, Field(ge=0, le=100_000)] = 40
+    """Passes over the training images; 0 trains no step."""
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    """Images per step over all devices."""
+    micro_batch: Annotated[int, Field(ge=0)] = 0
+    """Images per forward pass on a device: larger batches accumulate gradients; 0 takes the whole batch at once."""
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    """Learning rate, multiplied by the schedules."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Weight decay."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Nesterov momentum of the default optimiser."""
+    precision: Precision = "auto"
+    """Arithmetic of the network: auto takes what a few timed steps show to be the fastest."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Memory layout of images and convolutions: auto takes the faster."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    mean: tuple[float, ...] = ()
+    """Mean of each channel, 0 to 1; empty: what the weights were trained with."""
+    std: tuple[float, ...] = ()
+    """Standard deviation of each channel, 0 to 1; empty: what the weights were trained with."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch is kept: the best on validation (top-1, then NLL) or the last."""
+    val_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Share of the images held out for validation where the data set has no such split."""
+    test_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
+    """Share of the images held out for the test where the data set has no such split."""
+    tricks: Annotated[tuple[Trick, ...], BeforeValidator(_tricks)] = ()
+    """The tricks, in any order."""
+
+    def model_post_init(self, _: Any) -> None:
+        """Check what spans fields."""
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} values and std {len(self.std)}: give as many, one per channel")
+        if any(not value > 0 for value in self.std):
+            raise ValueError("std: every value must be above 0")
+
+    @cached_property
+    def key(self) -> str:
+        """The name of this recipe: a hash of its canonical spelling."""
+        return hashlib.blake2b(json.dumps(self.spelled(), sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    def spelled(self) -> dict[str, Any]:
+        """The fields as plain values, tricks by their spelling."""
+        return {name: [str(t) for t in value] if name == "tricks" else value for name, value in self}
+
+    def edit(self, with_: Iterable[str] = (), without: Iterable[str] = (), **fields: Any) -> Self:
+        """The recipe with tricks put in (in place of one of the same name) or taken out, and fields set.
+
+        A field may be that of a trick: ``{"mixup.alpha": 0.4}``. Raises UsageError for what cannot be done.
+        """
+        chosen = {trick.name(): trick for trick in self.tricks}
+        for text in with_:
+            trick = tricks.parse(text)
+            chosen[trick.name()] = trick
+        for name in without:
+            if tricks.find(name).name() not in chosen:
+                raise UsageError(f"--without {name}: the recipe has no such trick. It has: {', '.join(chosen) or 'none'}.")
+            del chosen[name]
+        own = {k: v for k, v in fields.items() if "." not in k}
+        for path, value in fields.items():
+            name, _, field = path.partition(".")
+            if field:
+                if name not in chosen:
+                    raise UsageError(f"{path}: the recipe has no trick {name}. Add it with --with {name}.")
+                old = chosen[name]
+                chosen[name] = old.build(_spec(old, {field: value}))
+        return self.build(dict(self) | own | {"tricks": tuple(chosen.values())})
+
+    @classmethod
+    def build(cls, fields: Mapping[str, Any], where: str = "") -> Self:
+        """The recipe with these fields. Raises UsageError, beginning with ``where``, for what is unknown or out of range."""
+        place = f"{where}: " if where else ""
+        for name in fields:
+            if name not in cls.model_fields:
+                near = difflib.get_close_matches(name, cls.model_fields, n=1)
+                raise UsageError(f"{place}a recipe has no field {name!r}{f'; did you mean {near[0]}?' if near else '.'}")
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = first["msg"].removeprefix("Value error, ")
+            name = f"{first['loc'][0]}={first['input']!r}: " if first["loc"] else ""
+            raise UsageError(f"{place}{name}{reason[0].lower()}{reason[1:].rstrip('.')}.") from None
+
+    @classmethod
+    def load(cls, source: str | Path) -> Self:
+        """A built-in recipe by name, or the recipe in a TOML file.
+
+        >>> Recipe.load("food101").epochs
+        40
+        """
+        text, where = recipe_text(source)
+        try:
+            fields = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"recipe {where}: {error}.") from None
+        try:
+            return cls.build(fields, f"recipe {where}")
+        except UsageError as error:
+            raise UsageError(_with_line(str(error), text, where)) from None
+
+    def toml(self, header: Iterable[str] = ()) -> str:
+        """The recipe as TOML that :meth:`load` reads back, without the fields at their defaults."""
+        lines = [f"# {line}" for line in header]
+        for name, value in self.spelled().items():
+            if name != "tricks" and value != type(self).model_fields[name].default:
+                lines.append(f"{name} = {json.dumps(value)}")
+        lines.append("tricks = [")
+        lines += [f"    {json.dumps(str(trick))}," for trick in self.tricks]
+        return "\n".join([*lines, "]", ""])
+
+
+def _spec(trick: Trick, fields: dict[str, Any]) -> Any:
+    from trickbag.spec import Spec
+
+    return Spec(trick.name(), (), {n: getattr(trick, n) for n in type(trick).model_fields} | fields)
+
+
+def recipe_names() -> list[str]:
+    """The built-in recipes.
+
+    >>> "food101" in recipe_names()
+    True
+    """
+    return sorted(
+        item.name.removesuffix(".toml") for item in files("trickbag.recipes").iterdir() if item.name.endswith(".toml")
+    )
+
+
+def recipe_text(source: str | Path) -> tuple[str, str]:
+    """The TOML of a built-in recipe or a file, and its name for messages."""
+    if str(source) in recipe_names():
+        return (files("trickbag.recipes") / f"{source}.toml").read_text("utf-8"), str(source)
+    path = Path(source)
+    if not path.is_file():
+        near = difflib.get_close_matches(str(source), recipe_names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"Built-in: {', '.join(recipe_names())}; or give a TOML file."
+        raise UsageError(f"there is no recipe {str(source)!r}; {hint}")
+    try:
+        return path.read_text("utf-8"), path.name
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"recipe {path.name} cannot be read: {error}.") from None
+
+
+def _with_line(message: str, text: str, where: str) -> str:
+    """The message with the line of the recipe that holds the field or trick it is about."""
+    said = message.removeprefix(f"recipe {where}: ")
+    subject = said.split("(")[0].split(":")[0].split("=")[0].split(" ")[0]
+    words = [w for w in (subject, *said.replace("'", " ").split()) if w]
+    for word in words:
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.lstrip().startswith("#") and word.isidentifier() and word in line:
+                return f"recipe {where}, line {number}: {said}"
+    return message

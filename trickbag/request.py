@@ -1,0 +1,119 @@
+"""What is asked of a run: data that was read and checked, a recipe with the user's edits, a seed, a budget."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trickbag.data.audit import Audit, audit
+from trickbag.data.images import divide, read
+from trickbag.engine.pixels import Data
+from trickbag.errors import UsageError
+from trickbag.events import Doing, Note, Tell, silent
+from trickbag.recipe import Recipe
+
+Bad = Literal["skip", "error"]
+"""Leave out what is bad, and list it, or stop at it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides a result."""
+
+    data: Data
+    audit: Audit
+    recipe: Recipe
+    """With the user's edits; what it leaves open is decided at the start of the run."""
+    auto: bool
+    """Whether model, size, length and tricks are for trickbag to choose."""
+    chosen: frozenset[str]
+    """Fields and tricks that the user named and auto leaves alone."""
+    budget: float
+    """Seconds for the whole run; 0 for no limit."""
+    seed: int
+    name: str
+    """Of the data set, for folders."""
+    began: float
+    """When the work began, by the monotonic clock: a budget counts from here."""
+
+    @property
+    def key(self) -> str:
+        """A hash of the request, the content of the data and of the weights it starts from."""
+        weights = Path(self.recipe.weights)
+        content = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else self.recipe.weights
+        fields = self.recipe.spelled() | {"weights": content}
+        asked = [fields, self.auto, sorted(self.chosen), self.budget, self.seed, self.data.fingerprint]
+        return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies when the user names no place."""
+        return Path("runs") / f"{self.name}-{self.key[:8]}"
+
+
+def check(data: str | Path, *, on_bad: Bad = "skip", tell: Tell = silent) -> Audit:
+    """What is wrong with a data set: an :class:`Audit` of its images, with findings and suggestions.
+
+    Raises UsageError where there is no data set, TrickbagError at the list of unreadable files if ``on_bad`` is "error".
+    """
+    return audit(read(data), on_bad=on_bad, progress=lambda done, total: tell(Doing("checking images", done, total)))
+
+
+def ingest(source: str | Path, recipe: Recipe, seed: int, on_bad: Bad, on_leak: Bad, tell: Tell) -> tuple[Data, Audit]:
+    """Read, check and divide a data set. Raises UsageError where its errors forbid training."""
+    found = check(source, on_bad=on_bad, tell=tell)
+    if on_leak == "skip":
+        found = found.without_leaks()
+    if found.errors:
+        first = found.errors[0]
+        more = f" ({len(found.errors)} errors in all; list them: trickbag check {source})" if len(found.errors) > 1 else ""
+        raise UsageError(f"{first.message} {first.suggestion}{more}")
+    for finding in found.findings:
+        if finding.severity == "warning":
+            tell(Note(f"{finding.message} {finding.suggestion}".strip()))
+    divided = divide(found.images, seed, recipe.val_share, recipe.test_share)
+    for split in ("train", "val", "test"):
+        if not (divided.splits == split).any():
+            raise UsageError(f"{source}: no image is left for {split}. Add images, or raise --set {split}_share.")
+    return Data(divided, found.images.fingerprint, found.sizes["channels"]), found
+
+
+def request(
+    data: str | Path,
+    recipe: str | Path | Recipe = "auto",
+    *,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    budget: float = 0,
+    with_: Iterable[str] = (),
+    without: Iterable[str] = (),
+    set_: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    on_bad: Bad = "skip",
+    on_leak: Bad = "skip",
+    tell: Tell = silent,
+) -> Request:
+    """What :func:`trickbag.train` is asked for, with the data read and checked. Raises UsageError."""
+    began = time.monotonic()
+    asked, chosen = edited(recipe, model, weights, with_, without, set_)
+    table, found = ingest(data, asked, seed, on_bad, on_leak, tell)
+    return Request(
+        table, found, asked, recipe == "auto", chosen, budget, seed, Path(str(data)).name.split(".")[0] or "run", began
+    )
+
+
+def edited(
+    recipe: str | Path | Recipe,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    with_: Iterable[str] = (),
+    without: Iterable[str] = (),
+    set_: Mapping[str, Any] | None = None,
+) -> tuple[Recipe, frozenset[str]]:
+    """A recipe with the user's edits, and the names of the fields that they set."""
+    base = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    fields = {k: str(v) for k, v in (("model", model), ("weights", weights)) if v is not None} | dict(set_ or {})
+    return base.edit(with_, without, **fields), frozenset(fields)

@@ -1,0 +1,254 @@
+"""A run: (recipe, data, seed) -> result, the one place where engine, data and store meet; resumable at any moment."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import nn
+
+from trickbag import auto, classifier, store
+from trickbag.engine.assemble import Normal, assemble, kept_pixels
+from trickbag.engine.loop import Diverged, Judged, Loop, Step
+from trickbag.engine.pixels import pixels
+from trickbag.engine.precision import fabric_for
+from trickbag.errors import Interrupted, TrickbagError, UsageError
+from trickbag.events import Doing, EpochDone, Note, Tell, silent
+from trickbag.outcome import write_result
+from trickbag.recipe import Recipe
+from trickbag.request import Request, edited, request
+
+CHECKPOINT_SECONDS = float(os.environ.get("TRICKBAG_CHECKPOINT_SECONDS", "20"))
+LOG_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its folder and the content of ``result.json``."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Result":
+        """The result in a run's folder. Raises TrickbagError where it is damaged or unfinished."""
+        folder = Path(folder)
+        if reason := store.verify(folder):
+            raise TrickbagError(f"{folder} is no finished run: {reason}.")
+        return cls(folder, json.loads((folder / "result.json").read_text("utf-8")))
+
+    @property
+    def classifier(self) -> classifier.Classifier:
+        """The trained classifier."""
+        return classifier.Classifier.load(self.folder)
+
+
+def train(
+    data: str | Path, recipe: str | Path | Recipe = "auto", *, out: str | Path | None = None, tell: Tell = silent, **asked: Any
+) -> Result:
+    """Train a classifier on a data set and score it once on its test split.
+
+    The same call again returns the finished run, or continues where it was stopped. ``asked``: model, weights, budget
+    (seconds), with_, without, set_, seed, on_bad, as on the command line. Raises UsageError for what cannot be done as
+    asked, TrickbagError where the run fails.
+    """
+    wanted = request(data, recipe, tell=tell, **asked)
+    return carry_out(wanted, Path(out) if out else wanted.folder, tell)
+
+
+def carry_out(wanted: Request, folder: Path, tell: Tell = silent) -> Result:
+    """Find or make the run that was asked for, in its folder. Under torchrun, every rank calls this."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    nodes = int(os.environ.get("WORLD_SIZE", "1")) // ranks
+    fabric = fabric_for("fp32", ranks, nodes)
+    fabric.launch()
+    leader = fabric.global_rank == 0
+    with store.lock(folder) if leader else nullcontext():
+        if fabric.broadcast(leader and finished(wanted, folder)):
+            return Result.load(folder)
+        recipe = fabric.broadcast(concrete(wanted, folder, tell) if leader else None)
+        return Run(wanted, recipe, folder, fabric_for(recipe.precision, ranks, nodes), tell if leader else silent).go()
+
+
+def finished(wanted: Request, folder: Path) -> bool:
+    """Whether the folder holds the finished run. Raises where it holds something else, or the run diverged."""
+    begun = folder / ".work" / "request.json"
+    done = folder / "result.json"
+    complete = done.exists() and not store.verify(folder)
+    if complete or begun.exists():
+        if json.loads((done if complete else begun).read_text("utf-8"))["request"] != wanted.key:
+            raise UsageError(f"{folder} holds another run (other data, recipe or seed). Choose another --out, or remove it.")
+    elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UsageError(f"{folder} is not empty and holds no run that can be continued. Choose another --out, or remove it.")
+    if (folder / "diverged.json").exists():
+        raise TrickbagError(json.loads((folder / "diverged.json").read_text("utf-8"))["message"])
+    return complete
+
+
+def concrete(wanted: Request, folder: Path, tell: Tell) -> Recipe:
+    """The recipe with everything decided: once, at the start; a resumed run finds it stored."""
+    if (folder / ".work" / "request.json").exists():
+        return Recipe.load(folder / "recipe.toml")
+    decision = auto.decide(wanted, tell)
+    for reason in decision.reasons:
+        tell(Note(reason))
+    store.write(folder / "check.json", store.to_json(wanted.audit.as_json(), indent=2))
+    store.write(folder / "recipe.toml", decision.recipe.toml(decision.reasons))
+    store.write(folder / ".work" / "request.json", json.dumps({"request": wanted.key}))
+    return decision.recipe
+
+
+class Run:
+    """The run under way."""
+
+    def __init__(self, wanted: Request, recipe: Recipe, folder: Path, fabric: Fabric, tell: Tell) -> None:
+        self.wanted, self.recipe, self.folder, self.fabric, self.tell = wanted, recipe, folder, fabric, tell
+        self.leader = fabric.global_rank == 0
+        self.checkpoints = store.Checkpoints(folder / ".work")
+        self.log = folder / "log.jsonl"
+        self.seconds = self.step_seconds = 0.0
+        self.images = 0
+
+    def go(self) -> Result:
+        """Train from the newest checkpoint, or from the start, to the result."""
+        self.fabric.launch()
+        began = time.monotonic()
+        table = pixels(self.wanted.data, kept_pixels(self.recipe), self.tell)
+        loop = assemble(self.recipe, self.wanted.data, table, self.wanted.seed, self.fabric, self.network)
+        self.resume(loop)
+        self.seconds += time.monotonic() - began
+        try:
+            with stopping() as stop:
+                self.follow(loop, stop)
+        except Diverged as diverged:
+            raise TrickbagError(self.diverged(diverged)) from None
+        began = time.monotonic()
+        record = write_result(self, loop, began) if self.leader else {}
+        self.fabric.barrier()
+        return Result(self.folder, record) if self.leader else Result.load(self.folder)
+
+    def resume(self, loop: Loop) -> None:
+        """Go on from the newest valid checkpoint, and take the log back to it."""
+        found = self.checkpoints.latest(lambda text: self.tell(Note(text))) if self.leader else None
+        found = self.fabric.broadcast(found)
+        if found:
+            step, state = found
+            loop.load(state["loop"])
+            self.seconds, self.step_seconds, self.images = state["seconds"], state["step_seconds"], state["images"]
+            self.tell(Note(f"continuing at step {step:,} of {loop.judge.facts.steps:,}"))
+        if self.leader:
+            kept = [line for line in store.lines(self.log) if found and line["step"] <= found[0]]
+            store.write(self.log, "".join(store.to_json(line) + "\n" for line in kept))
+
+    def follow(self, loop: Loop, stop: Callable[[], bool]) -> None:
+        """Train to the end; log, tell, and save the state now and then."""
+        saved = clock = time.monotonic()
+        for judged in loop.prepare() if not loop.best else ():
+            self.seconds, clock = self.seconds + time.monotonic() - clock, time.monotonic()
+            self.judged(judged, loop)
+        for event in loop.train():
+            now = time.monotonic()
+            self.seconds, clock, took = self.seconds + now - clock, now, now - clock
+            if isinstance(event, Judged):
+                self.judged(event, loop)
+            else:
+                self.step_seconds, self.images = self.step_seconds + took, self.images + event.images
+                self.stepped(event, loop)
+            if self.leader and (stop() or now - saved > CHECKPOINT_SECONDS):
+                self.save(loop)
+                saved = time.monotonic()
+            if stop():
+                raise Interrupted(
+                    f"stopped at step {loop.step:,} of {loop.judge.facts.steps:,}. The same command continues there."
+                )
+        if self.leader:
+            self.save(loop)
+
+    def save(self, loop: Loop) -> None:
+        """A checkpoint of all that the next step depends on."""
+        loop.check_finite()
+        times = {"seconds": self.seconds, "step_seconds": self.step_seconds, "images": self.images}
+        self.checkpoints.save(loop.step, {"loop": loop.state(), **times})
+
+    def stepped(self, event: Step, loop: Loop) -> None:
+        """Tell of a step, and log every fiftieth."""
+        self.tell(Doing(f"epoch {loop.epoch + 1} of {self.recipe.epochs}", event.step, loop.judge.facts.steps))
+        if self.leader and event.step % LOG_EVERY == 0:
+            rate = self.images / self.step_seconds
+            line = {"kind": "step", "step": event.step, "t": event.t, "loss": float(event.loss), "lr": event.lr}
+            store.append(self.log, line | {"images_per_second": round(rate, 1)})
+
+    def judged(self, event: Judged, loop: Loop) -> None:
+        """Log and tell an epoch's scores."""
+        line: dict[str, Any] = {
+            "kind": "epoch",
+            "epoch": event.epoch,
+            "step": event.step,
+            "t": loop.share,
+            "loss": loop.mean_loss,
+        }
+        line |= {"lr": loop.lr, "seconds": round(self.seconds, 1), "val": event.scores.headline(), "kept": event.kept}
+        if event.raw:
+            line["raw"] = event.raw.headline()
+        if self.leader:
+            store.append(self.log, line)
+        self.tell(EpochDone(event.epoch, self.recipe.epochs, line))
+
+    def diverged(self, event: Diverged) -> str:
+        """Record that the run diverged, with the step, the learning rate and the files, and say so."""
+        train = self.wanted.data.images.split("train")
+        files = [train.paths[row] for row in event.rows]
+        message = (
+            f"the loss is no longer a number at step {event.step:,} (learning rate {event.lr:.3g}). The last good checkpoint is in "
+            f"{self.folder / '.work'}; the batch: {self.folder / 'diverged.json'}. Lower the learning rate (--set lr=…), or add "
+            "--with warmup or --with clip_gradient."
+        )
+        if self.leader:
+            record = {"message": message, "step": event.step, "lr": event.lr, "files": files}
+            store.write(self.folder / "diverged.json", store.to_json(record, indent=2))
+        return message
+
+    def network(self, run: str, normal: Normal) -> nn.Module:
+        """The trained network of another run: a folder, or a recipe that is found in the store or trained now."""
+        folder = Path(run)
+        if not (folder / "model.json").exists():
+            if run == "self":
+                recipe, chosen = replaced(self.recipe), frozenset[str]()
+            else:
+                recipe, chosen = edited(run)
+            wanted = replace(self.wanted, recipe=recipe, auto=run == "auto", chosen=chosen, budget=0)
+            folder = self.folder.parent / f"{self.wanted.name}-teacher-{wanted.key[:8]}"
+            self.tell(Note(f"training the teacher {run} first, in {folder}"))
+            carry_out(wanted, folder, self.tell)
+        return classifier.teacher(folder, self.wanted.data.images.classes, normal)
+
+
+def replaced(recipe: Recipe) -> Recipe:
+    """The recipe without its teacher."""
+    return recipe.edit(without=[trick.name() for trick in recipe.tricks if "teacher" in type(trick).model_fields])
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C or SIGTERM only asks to stop after the step; the second acts at once."""
+    asked = []
+
+    def ask(number: int, _: Any) -> None:
+        asked.append(number)
+        signal.signal(number, before[number])
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: the caller owns the signals
+        before = {}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,53 @@
+r"""File and class names as they may be shown: nothing in them can steer a terminal, a log or a JSON reader.
+
+Names come from a file system, which allows newlines, terminal escapes, reversed writing and bytes that are no text.
+``show`` spells those visibly and ``unshow`` gives the name back, so a list of files on screen or in JSON loses nothing.
+"""
+
+import re
+import unicodedata
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d"
+_ESCAPE = re.compile(r"\\(?:\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
+
+
+def show(name: str) -> str:
+    r"""A name with control characters, bidirectional overrides, invisible characters and stray bytes spelled out.
+
+    A byte that was no UTF-8 and an ASCII control character are ``\xNN``, others ``\uNNNN``; a backslash is doubled, so
+    that different names stay different. Emoji and all scripts are left as they are.
+
+    >>> print(show("a\nb\u202egpj.exe \udcff \\ \N{CAT FACE}"))
+    a\x0ab\u202egpj.exe \xff \\ 🐱
+    """
+    return "".join(map(_spell, name))
+
+
+def unshow(text: str) -> str:
+    r"""The name that ``show`` spelled.
+
+    >>> unshow(show("a\n\\\udcff")) == "a\n\\\udcff"
+    True
+    """
+    return _ESCAPE.sub(lambda found: _read(found.group()), text)
+
+
+def _spell(character: str) -> str:
+    code = ord(character)
+    if character == "\\":
+        return "\\\\"
+    if unicodedata.category(character) not in _HIDDEN or character in _JOINERS:
+        return character
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _read(escape: str) -> str:
+    if escape == "\\\\":
+        return "\\"
+    code = int.from_bytes(bytes.fromhex(escape[2:]), "big")
+    return chr(code + 0xDC00 if escape[1] == "x" and code >= 0x80 else code)

@@ -1,0 +1,421 @@
+"""The mechanism: what a trick is and where it plugs in. The one file to read before writing a trick.
+
+The methods of :class:`Trick` stand in the order in which an image meets them. What a trick may read is in a method's
+arguments, what it may change is in the return value, and nothing else is handed to it. ``t`` in [0, 1) is always the
+share of training done. A trick's fields are its configuration and never change; attributes whose names end in ``_``
+are the state of a run, made in :meth:`Trick.setup` and saved and restored by the engine.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import IntEnum
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+
+from trickbag.errors import UsageError
+from trickbag.spec import Spec, spell
+
+
+class Batch(NamedTuple):
+    """A training batch."""
+
+    x: Tensor
+    """[B, C, H, W] float, normalised."""
+    y: Tensor
+    """[B, K] float, rows sum to 1."""
+    rows: Tensor
+    """[B] int64: which training images."""
+
+
+class Outputs(NamedTuple):
+    """What a network says of a batch."""
+
+    maps: Tensor
+    """[B, D, h, w] last feature map; for models without one, the features as [B, D, 1, 1]."""
+    features: Tensor
+    """[B, D] what the classifier sees."""
+    logits: Tensor
+    """[B, K]."""
+
+
+class View(NamedTuple):
+    """How a judged image is cut, in pixels: the shorter side is resized to ``resize``, then ``crop`` is cut from the centre."""
+
+    resize: int
+    crop: int
+
+
+class Facts(NamedTuple):
+    """What a trick may know of the run it sits in."""
+
+    classes: tuple[str, ...]
+    counts: Tensor
+    """[K] training images per class."""
+    steps: int
+    batch_size: int
+    """Images per step over all ranks."""
+    size: int
+    """Pixels of a side of the images that the recipe trains on."""
+    channels: int
+    seed: int
+
+
+class Network(Protocol):
+    """A model as tricks see it: an ``nn.Module`` whose forward returns :class:`Outputs`."""
+
+    classifier: nn.Module
+    """The last layer, features -> logits; may be replaced."""
+    head_names: frozenset[str]
+    """Names of the classifier's parameters."""
+    depths: Mapping[str, int]
+    """Parameter name -> depth of its layer, 0 at the input; the classifier has the largest."""
+
+    def __call__(self, x: Tensor) -> Outputs: ...
+
+
+class Fit(Protocol):
+    """What the engine hands to a trick that looks at data before or after training."""
+
+    facts: Facts
+
+    def features(self, split: str) -> tuple[Tensor, Tensor]:
+        """[N, D] features and [N, K] targets of "train" or "val", judged views; computed once, shared by all who ask."""
+        ...
+
+    def logits(self, split: str) -> tuple[Tensor, Tensor]:
+        """[N, K] logits and [N, K] targets, as predicted by the network and the tricks that come before this one."""
+        ...
+
+    def batches(self) -> Iterator[Batch]:
+        """Training batches, augmented as in training, the same at every call."""
+        ...
+
+    def network(self, run: str) -> nn.Module:
+        """The trained network of another run (a folder, or a recipe that is trained first): frozen, in evaluation mode,
+        normalised for this run's batches, its classes in this run's order."""
+        ...
+
+
+Transform = Callable[[Tensor, int, Generator], Tensor]
+"""(uint8 image [C, H, W], training size in pixels, generator) -> uint8 image [C, h, w]."""
+Predict = Callable[[Tensor], Outputs]
+Compute = Callable[[], Tensor]
+"""Clears the gradients, computes them anew for the current batch and returns the loss, a scalar."""
+Groups = list[dict[str, Any]]
+"""Parameter groups: ``params``, their ``names``, ``weight_decay``, and ``lr_scale``, a factor on the learning rate."""
+
+
+class Stage(IntEnum):
+    """The order in which tricks act; within a stage, by name."""
+
+    SHAPE = 0
+    """Cuts and resizes the image: what comes out is ``size`` pixels wide."""
+    PIXEL = 1
+    """Changes pixels of one image."""
+    MIX = 2
+    """Mixes images of a batch."""
+    LABEL = 3
+    """Changes targets, weights of samples, the loss."""
+    GRADIENT = 4
+    """Schedules, optimisers, parameter groups, the gradient."""
+    CLIP = 5
+    """Acts on the finished gradient."""
+    WEIGHT = 6
+    """Acts on or averages weights."""
+    EVAL = 7
+    """Acts when images are judged."""
+    SCORE = 8
+    """Acts on the finished scores of all others."""
+
+
+class Combine(IntEnum):
+    """How the tricks of a recipe share a plug point."""
+
+    EACH = 0
+    FOLD = 1
+    CONCATENATE = 2
+    ONE = 3
+    PRODUCT = 4
+    SUM = 5
+    WRAP = 6
+
+
+PLUG_POINTS: dict[str, Combine] = {
+    "data": Combine.FOLD,
+    "augment": Combine.CONCATENATE,
+    "model": Combine.FOLD,
+    "groups": Combine.FOLD,
+    "optimizer": Combine.ONE,
+    "setup": Combine.EACH,
+    "prepare": Combine.FOLD,
+    "order": Combine.ONE,
+    "size": Combine.ONE,
+    "batch_size": Combine.ONE,
+    "lr": Combine.PRODUCT,
+    "batch": Combine.FOLD,
+    "loss": Combine.ONE,
+    "weights": Combine.PRODUCT,
+    "penalty": Combine.SUM,
+    "gradient": Combine.WRAP,
+    "after_step": Combine.EACH,
+    "finish": Combine.FOLD,
+    "view": Combine.FOLD,
+    "eval_model": Combine.ONE,
+    "predict": Combine.WRAP,
+}
+EVALUATION = frozenset({"setup", "finish", "view", "eval_model", "predict"})
+WATCHING = EVALUATION | {"after_step"}
+
+
+class Trick(BaseModel):
+    """One unit of the bag. A subclass is the only class of its file in ``tricks/``; the file's name is the trick's name."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+    stage: ClassVar[Stage]
+    slot: ClassVar[str] = ""
+    """At most one trick of a recipe sits in a slot."""
+    neutral: ClassVar[dict[str, Any] | None] = None
+    """The values at which the trick does nothing, bit for bit; None where there are none."""
+    begins: ClassVar[str] = ""
+    """The field that holds the share of training at which the trick begins to matter, if one does."""
+    positional: ClassVar[str] = ""
+    """The field that takes values given without a name, as a tuple."""
+    example: ClassVar[str] = ""
+    """A spelling that stands for the trick where it needs values to be built; empty: its bare name."""
+
+    # before training
+    def data(self, train: Any, rng: Generator) -> Any:
+        """The training images (an ``Images`` table) -> those to train on."""
+        raise NotImplementedError
+
+    def augment(self) -> list[Transform]:
+        """Per image, in the loader."""
+        raise NotImplementedError
+
+    def model(self, model: nn.Module) -> nn.Module:
+        """Surgery and initialisation."""
+        raise NotImplementedError
+
+    def groups(self, groups: Groups, model: Any) -> Groups:
+        """Parameter groups: weight decay, learning rates by layer."""
+        raise NotImplementedError
+
+    def optimizer(self, groups: Groups, lr: float) -> Optimizer:
+        """The optimiser that replaces SGD with Nesterov momentum."""
+        raise NotImplementedError
+
+    def setup(self, model: Any, fit: Fit) -> None:
+        """Make run state: attributes whose names end in ``_``. Called once, also before a resumed state is put in."""
+        raise NotImplementedError
+
+    def prepare(self, model: Any, fit: Fit) -> Any:
+        """Change weights before the first step, having looked at the data; after every :meth:`setup`, skipped on resume."""
+        raise NotImplementedError
+
+    # every epoch and step
+    def order(self, labels: Tensor, epoch: int, rng: Generator) -> Tensor:
+        """Labels [N] of the training images -> the rows that this epoch shows, in order."""
+        raise NotImplementedError
+
+    def size(self, t: float) -> int:
+        """Pixels of a side of a training image."""
+        raise NotImplementedError
+
+    def batch_size(self, t: float) -> int:
+        """Images per step over all ranks."""
+        raise NotImplementedError
+
+    def lr(self, t: float) -> float:
+        """A factor on the learning rate."""
+        raise NotImplementedError
+
+    def batch(self, batch: Batch, t: float, rng: Generator) -> Batch:
+        """A batch on the device -> a batch."""
+        raise NotImplementedError
+
+    def loss(self, outputs: Outputs, y: Tensor) -> Tensor:
+        """The loss [B] that replaces the cross-entropy."""
+        raise NotImplementedError
+
+    def weights(self, y: Tensor, t: float) -> Tensor:
+        """Targets [B, K] -> weights of the samples [B]."""
+        raise NotImplementedError
+
+    def penalty(self, batch: Batch, outputs: Outputs, model: Any, t: float) -> Tensor:
+        """A scalar that is added to the mean loss."""
+        raise NotImplementedError
+
+    def gradient(self, compute: Compute, model: Any, t: float) -> Compute:
+        """How the gradient of a step is computed."""
+        raise NotImplementedError
+
+    def after_step(self, model: Any, t: float) -> None:
+        """Watch the weights, which stay untouched; ``t`` is the share done after the step, up to and with 1."""
+        raise NotImplementedError
+
+    # after training
+    def finish(self, model: Any, fit: Fit, rng: Generator) -> Any:
+        """Change the trained model, or learn what :meth:`predict` needs."""
+        raise NotImplementedError
+
+    # when images are judged
+    def view(self, view: View) -> View:
+        """How a judged image is resized and cropped."""
+        raise NotImplementedError
+
+    def eval_model(self, model: Any) -> Any:
+        """Which weights are judged: this model or a second one."""
+        raise NotImplementedError
+
+    def predict(self, predict: Predict) -> Predict:
+        """How a batch [B, C, H, W] of judged views becomes :class:`Outputs`; the first of a recipe is the innermost."""
+        raise NotImplementedError
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        for name, value in vars(cls).items():
+            if callable(value) and not name.startswith("_") and name not in PLUG_POINTS and not hasattr(BaseModel, name):
+                raise TypeError(f"{cls.__name__}.{name} is no plug point. Plug points: {', '.join(PLUG_POINTS)}.")
+
+    @classmethod
+    def build(cls, spec: Spec) -> Self:
+        """The trick that a spec spells; nested specs are tricks already.
+
+        Raises UsageError where a field is unknown, missing or out of bounds.
+        """
+        fields = dict(spec.fields)
+        if spec.args:
+            if not cls.positional:
+                raise UsageError(f"{spec}: write values with their names, {cls.usage()}.")
+            fields[cls.positional] = spec.args
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = str(first["loc"][0]) if first["loc"] else cls.name()
+            if first["type"] == "extra_forbidden":
+                raise UsageError(f"{spec}: there is no field {where}. {cls.usage()} has what it takes.") from None
+            reason = first["msg"].removeprefix("Value error, ")
+            raise UsageError(f"{spec}: {where}: {reason[0].lower()}{reason[1:].rstrip('.')}.") from None
+
+    @classmethod
+    def name(cls) -> str:
+        """The name of the trick: that of its file."""
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def usage(cls) -> str:
+        """The spelling with all fields at their defaults."""
+        return str(Spec(cls.name(), (), {n: Spec("…") if f.is_required() else f.default for n, f in cls.model_fields.items()}))
+
+    @classmethod
+    def plugs(cls) -> tuple[str, ...]:
+        """The plug points that the trick overrides, in the order in which an image meets them."""
+        return tuple(p for p in PLUG_POINTS if getattr(cls, p) is not getattr(Trick, p))
+
+    def begin(self) -> float:
+        """The share of training from which the trick can change the trajectory or the result; 1.0 for evaluation alone.
+
+        Watchers leave the trajectory untouched and say 1.0 too.
+        """
+        if set(self.plugs()) <= WATCHING:
+            return 1.0
+        return float(getattr(self, self.begins)) if self.begins else 0.0
+
+    def fresh(self) -> Self:
+        """A copy without run state."""
+        values = {n: getattr(self, n) for n in type(self).model_fields}
+        return self.model_construct(**{n: _fresh(v) for n, v in values.items()})
+
+    def state(self) -> dict[str, Any]:
+        """The run state by attribute: tensors, modules, numbers, strings."""
+        return {n: v for n, v in self.__dict__.items() if n.endswith("_")}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.endswith("_") and not name.startswith("_"):
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def __str__(self) -> str:
+        given = {n: getattr(self, n) for n, f in type(self).model_fields.items() if getattr(self, n) != f.default}
+        args = given.pop(self.positional, ())
+        return str(Spec(self.name(), tuple(args), given))
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Trick) and str(self) == str(other)
+
+
+def _fresh(value: Any) -> Any:
+    if isinstance(value, Trick):
+        return value.fresh()
+    return tuple(map(_fresh, value)) if isinstance(value, tuple) else value
+
+
+def ordered(tricks: Sequence[Trick]) -> tuple[Trick, ...]:
+    """The tricks in the order in which they act, whatever was typed: by stage, then by name.
+
+    Raises UsageError where two tricks have the same name or slot, or both override an at-most-one plug point.
+    """
+    for i, a in enumerate(tricks):
+        for b in tricks[i + 1 :]:
+            if reason := conflict(a, b):
+                raise UsageError(reason)
+    return tuple(sorted(tricks, key=lambda trick: (trick.stage, trick.name())))
+
+
+def conflict(a: Trick, b: Trick) -> str:
+    """Why two tricks cannot stand in one recipe; an empty string where they can."""
+    if a.name() == b.name():
+        return f"{a} and {b}: a recipe holds a trick once. Remove one."
+    if a.slot and a.slot == b.slot:
+        one_of = f", or write one_of({a.name()}, {b.name()})" if a.slot == "mix" else ""
+        return f"{a} and {b} both sit in the slot {a.slot!r}. Choose one{one_of}."
+    for point in a.plugs():
+        if PLUG_POINTS[point] is Combine.ONE and point in b.plugs():
+            return f"{a} and {b} both decide {point!r}, which only one trick can. Choose one."
+    return ""
+
+
+def having(tricks: Sequence[Trick], point: str) -> list[Trick]:
+    """Those tricks that override a plug point, in order."""
+    return [trick for trick in tricks if point in trick.plugs()]
+
+
+def regroup(groups: Groups, edit: Callable[[str, nn.Parameter], dict[str, Any]]) -> Groups:
+    """Parameter groups split so that each parameter's group has the values that ``edit(name, parameter)`` returns.
+
+    >>> p = nn.Parameter(torch.zeros(2))
+    >>> groups = [{"params": [p], "names": ["norm.bias"], "weight_decay": 0.1, "lr_scale": 1.0}]
+    >>> regroup(groups, lambda name, p: {"weight_decay": 0.0 if p.ndim == 1 else 0.1})[0]["weight_decay"]
+    0.0
+    """
+    made: dict[str, dict[str, Any]] = {}
+    for group in groups:
+        rest = {k: v for k, v in group.items() if k not in ("params", "names")}
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            values = rest | edit(name, parameter)
+            target = made.setdefault(spell(tuple(sorted(values.items()))), {"params": [], "names": [], **values})
+            target["params"].append(parameter)
+            target["names"].append(name)
+    return list(made.values())
+
+
+CARD = ("Formula", "Paper", "Helps", "Hurts", "Costs")
+
+
+def card(trick: type[Trick]) -> dict[str, str]:
+    """The docstring of a trick's file as a card: its first line under "Title", then the text under each word of CARD."""
+    title, _, rest = (sys.modules[trick.__module__].__doc__ or "").strip().partition("\n")
+    parts = re.split(rf"^({'|'.join(CARD)}):", rest, flags=re.MULTILINE)
+    return {"Title": title} | {k: " ".join(v.split()) for k, v in zip(parts[1::2], parts[2::2], strict=True)}

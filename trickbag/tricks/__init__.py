@@ -1,0 +1,59 @@
+"""The shelf: one file, one trick. Nothing here is listed by hand; a new file is a new trick."""
+
+import difflib
+import importlib
+import pkgutil
+from functools import cache
+
+from trickbag import spec
+from trickbag.errors import UsageError
+from trickbag.trick import Trick
+
+
+@cache
+def bag() -> dict[str, type[Trick]]:
+    """Every trick by name.
+
+    >>> bag()["mixup"].__name__
+    'MixUp'
+    """
+    found = {}
+    for info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        (found[info.name],) = (
+            v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Trick) and v.__module__ == module.__name__
+        )
+    return found
+
+
+def find(name: str) -> type[Trick]:
+    """The trick of that name.
+
+    >>> find("mixpu")
+    Traceback (most recent call last):
+    trickbag.errors.UsageError: there is no trick mixpu; did you mean mixup? List them: trickbag tricks.
+    """
+    if name not in bag():
+        near = difflib.get_close_matches(name, bag(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise UsageError(f"there is no trick {name}{hint} List them: trickbag tricks.")
+    return bag()[name]
+
+
+def parse(text: str) -> Trick:
+    """The trick that a text spells; the inverse of ``str``.
+
+    >>> str(parse("label_smoothing(eps=0.1)")), str(parse("one_of(mixup, cutmix(alpha=0.5))"))
+    ('label_smoothing', 'one_of(mixup, cutmix(alpha=0.5))')
+    """
+    return _build(spec.parse(text))
+
+
+def _build(given: spec.Spec) -> Trick:
+    def inner(value: object) -> object:
+        if isinstance(value, spec.Spec):
+            return _build(value)
+        return tuple(map(inner, value)) if isinstance(value, tuple) else value
+
+    fields = {name: inner(value) for name, value in given.fields.items()}
+    return find(given.name).build(spec.Spec(given.name, tuple(map(inner, given.args)), fields))

@@ -1,0 +1,60 @@
+"""Distillation: learn from the soft answers of a trained network as well as from the labels.
+
+Formula: (1 - alpha) * CE + alpha * T^2 * KL(softmax(r / T) || softmax(z / T)), r the teacher's logits on the same mixed crop,
+  z the student's; the mean over the batch.
+Paper: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531; teacher "self": Furlanello et al.,
+  "Born-Again Neural Networks", ICML 2018, arXiv:1805.04770.
+Helps: small networks, label noise, fine-grained classes.
+Hurts: a teacher no better than the student, or one trained with strong label smoothing.
+Costs: the teacher's forward pass at every step, and its training where it is a recipe.
+"""
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import kl_div, log_softmax
+
+from trickbag.trick import Batch, Fit, Outputs, Stage, Trick
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Logits [B, K] of both -> KL(teacher || student) at a temperature above 0, times its square: the mean, a scalar.
+
+    >>> same = torch.tensor([[1.0, 2.0]])
+    >>> float(divergence(same, same, 4.0))
+    0.0
+    """
+    z, r = log_softmax(student / temperature, 1), log_softmax(teacher / temperature, 1)
+    return temperature**2 * kl_div(z, r, reduction="batchmean", log_target=True)
+
+
+class Distill(Trick):
+    """Pull the network's answers towards a teacher's."""
+
+    stage = Stage.LABEL
+    neutral = {"alpha": 0.0}
+    teacher: str = "self"
+    """A run's folder, a recipe's name or file, or self: this recipe without distillation, trained first."""
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Weight of the teacher; the labels have the rest."""
+    T: Annotated[float, Field(gt=0)] = 4.0
+    """Temperature that softens both answers."""
+
+    def setup(self, model: Any, fit: Fit) -> None:
+        """Fetch the teacher, which is no state of this run."""
+        if self.alpha:
+            self._teacher = fit.network(self.teacher)
+
+    def weights(self, y: Tensor, t: float) -> Tensor:
+        """The labels' weight, the same for all samples."""
+        return y.new_full((len(y),), 1 - self.alpha)
+
+    def penalty(self, batch: Batch, outputs: Outputs, model: Any, t: float) -> Tensor:
+        """The teacher's part of the loss."""
+        if not self.alpha:
+            return outputs.logits.new_zeros(())
+        with torch.no_grad():
+            teacher = self._teacher(batch.x).logits
+        return self.alpha * divergence(outputs.logits, teacher.float(), self.T)

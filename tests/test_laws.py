@@ -191,7 +191,7 @@ def test_values_out_of_bounds_are_refused_by_name(name: str) -> None:
 def test_a_trick_moves_no_other_draw(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The generators that the rest of the run asks for are the same, and torch's own generator is never drawn from."""
     from trickbag import streams
-    from trickbag.engine import assemble, judge, loader
+    from trickbag.engine import assemble
     from trickbag.engine import loop as engine_loop
 
     def keys_of(*tricks: Any) -> list[tuple[Any, ...]]:
@@ -218,7 +218,6 @@ def test_a_trick_moves_no_other_draw(name: str, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.undo()
         return sorted({k for k in asked if k[0] == 0 and k[1] != name}, key=repr)
 
-    assert loader and judge
     trick = example(name)
     if name == "flip" or {"order", "batch_size"} & set(trick.plugs()):
         assert conflict(trick, trick)  # these decide which images are drawn: only one of them may
@@ -269,9 +268,12 @@ def test_two_steps_on_every_family_or_a_sentence(name: str, family: str) -> None
         made = loop(recipe(example(name), model=family, size=size, batch_size=4, lr=1e-3))
         list(made.prepare())
         steps = [event for event in itertools.islice(made.train(), 2) if hasattr(event, "images")]
-    except UsageError as refusal:
-        assert str(refusal).endswith(".")
-        assert len(str(refusal)) > 20
+    except UsageError as error:
+        refusal = str(error)
+        steps = []
+    if not steps:
+        assert refusal.endswith(".")
+        assert len(refusal) > 20
         return
     assert len(steps) == 2
     assert all(bool(event.loss.isfinite()) for event in steps)

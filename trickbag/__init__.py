@@ -29,7 +29,23 @@ _ROOMS = {
     "trickbag.run": ("Result", "train"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-__all__ = [*_ROOM_OF, "load"]
+__all__ = [
+    "Audit",
+    "Classifier",
+    "Finding",
+    "Images",
+    "Plan",
+    "Prediction",
+    "Recipe",
+    "Result",
+    "TrickbagError",
+    "UsageError",
+    "check",
+    "evaluate",
+    "load",
+    "plan",
+    "train",
+]
 
 
 def load(run: Any) -> "Classifier":

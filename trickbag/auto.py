@@ -5,6 +5,7 @@ They are taken once, with a reason for each, and stored with the run; a resumed 
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ def typical_side(wanted: Request) -> int:
     return int(np.median([min(files[int(row)].shape[-2:]) for row in np.linspace(0, len(images) - 1, min(25, len(images)))]))
 
 
-def _put(wanted: Request, recipe: Recipe, **fields: object) -> Recipe:
+def _put(wanted: Request, recipe: Recipe, **fields: Any) -> Recipe:
     return recipe.edit(**{name: value for name, value in fields.items() if name not in wanted.chosen})
 
 

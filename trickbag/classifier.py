@@ -48,7 +48,7 @@ class Classifier:
         self.model, self.tricks, self.card = model, ordered(chosen), card
         self.classes: tuple[str, ...] = tuple(card["classes"])
         self.fabric = fabric_for(card["precision"])
-        model.to(self.fabric.device, memory_format=torch.channels_last if card["channels_last"] else torch.contiguous_format)
+        model.to(self.fabric.device).to(memory_format=torch.channels_last if card["channels_last"] else torch.contiguous_format)
         self.plain = View(round(card["size"] / card["crop_share"]), card["size"])
         self.view = judged_view(self.plain, self.tricks)
         self.predict_batch = predictor(model, self.tricks, self.fabric.autocast)
@@ -147,13 +147,16 @@ class Renormalised(nn.Module):
     def __init__(self, model: nn.Module, theirs: Normal, ours: Normal, order: Sequence[int]) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
-        for name, values in (("our_mean", ours[0]), ("our_std", ours[1]), ("their_mean", theirs[0]), ("their_std", theirs[1])):
-            self.register_buffer(name, torch.tensor(values)[:, None, None])
+        (our_mean, our_std), (their_mean, their_std) = (
+            [torch.tensor(v)[:, None, None] for v in pair] for pair in (ours, theirs)
+        )
+        self.factor = nn.Parameter(our_std / their_std, requires_grad=False)
+        self.offset = nn.Parameter((our_mean - their_mean) / their_std, requires_grad=False)
         self.order = list(order)
 
     def forward(self, x: Tensor) -> Outputs:
         """A batch [B, C, H, W] of this run -> the other network's outputs."""
-        outputs: Outputs = self.model((x * self.our_std + self.our_mean - self.their_mean) / self.their_std)
+        outputs: Outputs = self.model(x * self.factor + self.offset)
         return outputs._replace(logits=outputs.logits[:, self.order])
 
 
@@ -170,8 +173,8 @@ def teacher(run: Path, classes: Sequence[str], ours: Normal) -> nn.Module:
 
 def export(
     model: models.Net, chosen: Sequence[Trick], recipe: Recipe, classes: Sequence[str], normal: Normal, kept: int
-) -> dict[str, Any]:
-    """The tensors and the card of a trained network: ``{"tensors": …, "card": …}``."""
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the card of a trained network, as :meth:`Classifier.load` reads them."""
     used = [trick for trick in chosen if set(trick.plugs()) & {"model", "view", "predict"}]
     tensors = {name.removeprefix("net."): value for name, value in model.state_dict().items()}
     state: dict[str, dict[str, Any]] = {}
@@ -195,7 +198,7 @@ def export(
         "tricks": [str(trick) for trick in used],
         "state": state,
     }
-    return {"tensors": tensors, "card": card}
+    return tensors, card
 
 
 def _recipe(card: dict[str, Any]) -> Recipe:

@@ -23,8 +23,8 @@ DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder of class folders (with train/val/test folders above them, or without), a CSV or Parquet manifest with the "
-        "columns path,label[,split][,group], an archive of such a folder, torchvision:NAME or timm:NAME.",
+        help="A folder of class folders (with train/val/test folders above them, or without), a CSV or Parquet manifest with "
+        "the columns path,label[,split][,group], an archive of such a folder, torchvision:NAME or timm:NAME.",
     ),
 ]
 RecipeOption = Annotated[str, typer.Option(metavar="NAME|FILE", help="A built-in recipe, or a TOML file.")]
@@ -108,10 +108,9 @@ def train(
     """
     import trickbag as tb
 
-    asked: dict[str, Any] = dict(
-        recipe=recipe, model=model, weights=weights, budget=seconds(budget), with_=with_ or [], without=without or []
-    )
-    asked |= dict(set_=assignments(set_ or []), seed=seed, on_bad=on_bad, on_leak=on_leak)
+    asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "budget": seconds(budget)}
+    asked |= {"with_": with_ or [], "without": without or [], "set_": assignments(set_ or [])}
+    asked |= {"seed": seed, "on_bad": on_bad, "on_leak": on_leak}
     with Screen() as screen:
         if plan:
             screen.plan(tb.plan(data, tell=screen.tell, **asked))

@@ -13,7 +13,7 @@ class UsageError(TrickbagError):
     exit_code = 2
 
 
-class Interrupted(TrickbagError):
+class Interrupted(TrickbagError):  # noqa: N818 - no error: the user wanted it
     """The user stopped the work; what was finished is kept. Exit code 130, as shells have it."""
 
     exit_code = 130

@@ -1,5 +1,6 @@
 """What a training would do and cost, from a few timed steps; nothing is trained."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any
 import torch
 
 from trickbag import auto
-from trickbag.engine.assemble import build_model, kept_pixels
+from trickbag.engine.assemble import build_model, kept_pixels, plain_view
+from trickbag.engine.judge import judged_view
 from trickbag.engine.loader import Plan as Steps
 from trickbag.engine.pixels import Files, expected_bytes, size_limit
 from trickbag.events import Tell, silent
 from trickbag.recipe import Recipe
 from trickbag.request import request
+from trickbag.trick import having
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,29 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan for people."""
         splits = ", ".join(f"{name} {count:,}" for name, count in self.splits.items())
+        view = judged_view(plain_view(self.recipe), self.recipe.tricks)
+        mean, std = (", ".join(f"{255 * v:.7g}" for v in values) for values in (self.recipe.mean, self.recipe.std))
         return [
             f"images: {splits}",
+            f"pixels: {self.recipe.size} in training; judged images: shorter side {view.resize}, centre {view.crop}",
+            f"normalised by: {f'mean {mean}; std {std} (of 255)' if mean else 'what the weights were trained with'}",
+            "learning rate: " + (", ".join(f"{lr:g} at epoch {epoch}" for epoch, lr in rates(self.recipe).items()) or "none"),
             f"steps: {self.steps:,} in {self.recipe.epochs} epochs",
             f"time: about {self.seconds / 60:.1f} minutes",
-            f"disk: {(self.cache_bytes + self.run_bytes) / 1e9:.2f} GB (decoded images {self.cache_bytes / 1e9:.2f} GB, shared by all runs)",
+            f"disk: {self.run_bytes / 1e9:.2f} GB for the run, {self.cache_bytes / 1e9:.2f} GB for decoded images (shared)",
             f"memory: {self.memory_bytes / 1e9:.2f} GB at the peak of the timed steps",
         ]
+
+
+def rates(recipe: Recipe) -> dict[int, float]:
+    """Epoch, counted from 0 -> the learning rate at its start: of the first, the last, and those where it drops by half.
+
+    >>> {epoch: round(lr, 9) for epoch, lr in rates(Recipe.load("food101")).items()}
+    {0: 0.0001, 15: 1e-05, 30: 1e-06, 39: 1e-06}
+    """
+    tricks = having(recipe.tricks, "lr")
+    lr = [recipe.lr * math.prod(trick.lr(epoch / recipe.epochs) for trick in tricks) for epoch in range(recipe.epochs)]
+    return {epoch: value for epoch, value in enumerate(lr) if epoch in (0, len(lr) - 1) or 2 * value <= lr[epoch - 1]}
 
 
 def plan(data: str | Path, recipe: str | Path | Recipe = "auto", *, tell: Tell = silent, **asked: Any) -> Plan:

@@ -6,83 +6,98 @@ import os
 import platform
 import time
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from trickbag import store
 from trickbag.classifier import export
 from trickbag.engine.assemble import kept_pixels
 from trickbag.engine.loop import Loop
-from trickbag.engine.scores import interval, score
+from trickbag.engine.scores import Scores, interval, score
+from trickbag.models import Net
+from trickbag.recipe import Recipe
 from trickbag.report import figures
+from trickbag.request import Request
 from trickbag.streams import generator
 from trickbag.trick import having
-
-if TYPE_CHECKING:
-    from trickbag.run import Run
 
 PACKAGES = ("trickbag", "torch", "torchvision", "timm", "numpy", "lightning-fabric")
 
 
-def finish(loop: Loop) -> torch.nn.Module:
+class Spent(NamedTuple):
+    """What a run took so far, over all its processes."""
+
+    seconds: float = 0.0
+    """For training and validation."""
+    step_seconds: float = 0.0
+    """For training steps alone."""
+    images: int = 0
+    """Trained on."""
+
+
+def finish(loop: Loop) -> Net:
     """The kept epoch's network after the finishing tricks."""
-    judge, model = loop.judge, loop.model
+    judge, model = loop.judge, cast(Net, loop.model)
     model.load_state_dict(loop.best["model"])
     for trick in having(loop.tricks, "finish"):
         judge.see(model)
         judge.before = loop.tricks[: loop.tricks.index(trick)]
-        model = trick.finish(model, judge, generator(judge.facts.seed, trick.name()))
+        model = cast(Net, trick.finish(model, judge, generator(judge.facts.seed, trick.name())))
     return model
 
 
-def write_result(run: "Run", loop: Loop, began: float) -> dict[str, Any]:
-    """Finish, score validation and test, write every file of the run's folder, the manifest last; return the record."""
-    model = finish(loop)
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    scores = {}
-    splits = run.wanted.data.images.splits
+def judge_splits(loop: Loop, model: Net) -> tuple[dict[str, Scores], dict[str, Tensor]]:
+    """Scores of validation and test with all tricks, and the logits and labels they come from: the one look at the test."""
+    scores: dict[str, Scores] = {}
+    arrays: dict[str, Tensor] = {}
     for split in ("val", "test"):
         labels = loop.judge.loaders[split].labels
-        _, logits = loop.judge.outputs(model, split, loop.tricks)
+        logits = loop.judge.outputs(model, split, loop.tricks)[1]
         scores[split] = score(logits, labels)
-        arrays |= {
-            f"{split}_logits": logits.numpy(),
-            f"{split}_labels": labels.numpy(),
-            f"{split}_rows": np.flatnonzero(splits == split),
-        }
-    seconds = run.seconds + time.monotonic() - began
+        arrays |= {f"{split}_logits": logits, f"{split}_labels": labels}
+    return scores, arrays
+
+
+def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spent: Spent, clock: float) -> dict[str, Any]:
+    """Finish, score, write every file of the run's folder, the manifest last; return the record.
+
+    ``clock`` is when this began, by the monotonic clock.
+    """
+    model = finish(loop)
+    scores, arrays = judge_splits(loop, model)
+    images = wanted.data.images
+    rows = {f"{split}_rows": np.flatnonzero(images.splits == split) for split in scores}
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **{name: value.numpy() for name, value in arrays.items()}, **rows)  # type: ignore[arg-type]
+    tensors, card = export(model, loop.tricks, recipe, images.classes, loop.loader.normal, kept_pixels(recipe))
     record = {
         **{split: s.as_json() | {"top1_interval": interval(round(s.top1 * s.n), s.n)} for split, s in scores.items()},
-        "seconds": round(seconds, 2),
-        "images_per_second": round(run.images / run.step_seconds, 2) if run.step_seconds else 0.0,
-        "epochs": run.recipe.epochs,
+        "seconds": round(spent.seconds + time.monotonic() - clock, 2),
+        "images_per_second": round(spent.images / spent.step_seconds, 2) if spent.step_seconds else 0.0,
+        "epochs": recipe.epochs,
         "kept_epoch": loop.best["epoch"],
-        "recipe_key": run.recipe.key,
-        "data_fingerprint": run.wanted.data.fingerprint,
-        "seed": run.wanted.seed,
-        "request": run.wanted.key,
+        "recipe_key": recipe.key,
+        "data_fingerprint": wanted.data.fingerprint,
+        "seed": wanted.seed,
+        "request": wanted.key,
         "environment": environment(),
     }
-    images = run.wanted.data.images
-    normal = tuple((v / 255).flatten().tolist() for v in (loop.loader.mean, loop.loader.std))
-    trained = export(model, loop.tricks, run.recipe, images.classes, normal, kept_pixels(run.recipe))
-    packed = io.BytesIO()
-    np.savez_compressed(packed, **arrays)
-    write = {
-        "model.safetensors": save({k: v.cpu().contiguous() for k, v in trained["tensors"].items()}),
-        "model.json": json.dumps(trained["card"], indent=2),
+    files: dict[str, bytes | str] = {
+        "model.safetensors": save({name: value.cpu().contiguous() for name, value in tensors.items()}),
+        "model.json": json.dumps(card, indent=2),
         "predictions.npz": packed.getvalue(),
-        "curves.png": figures.curves(store.lines(run.log)),
+        "curves.png": figures.curves(store.lines(folder / "log.jsonl")),
         "confusion.png": figures.confusion(scores["test"].confusion, images.classes),
         "result.json": store.to_json(record, indent=2),
     }
-    for name, content in write.items():
-        store.write(run.folder / name, content)
-    store.seal(run.folder)
-    store.remove(run.folder / ".work")
+    for name, content in files.items():
+        store.write(folder / name, content)
+    store.seal(folder)
     return record
 
 

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -20,6 +21,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def _tricks(value: Any) -> tuple[Trick, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str | Trick) for item in value):
+        raise ValueError('write a list of tricks, as ["flip", "mixup(alpha=0.4)"]')
     return ordered([tricks.parse(item) if isinstance(item, str) else item for item in value])
 
 
@@ -37,7 +40,7 @@ class Recipe(BaseModel):
     model: str = "resnet50"
     """A timm classification model, or cifar_resnet8, 20, 32 or 56."""
     weights: str = "none"
-    """Where training starts: none (from scratch), hub (the model's published weights), a .safetensors file or a run's folder."""
+    """Where training starts: none (from scratch), hub (published weights), a .safetensors file or a run's folder."""
     size: Annotated[int, Field(ge=8, le=4096)] = 224
     """Pixels of a side of the images that the network sees."""
     crop_share: Annotated[float, Field(gt=0, le=1)] = 0.875
@@ -95,9 +98,7 @@ class Recipe(BaseModel):
         A field may be that of a trick: ``{"mixup.alpha": 0.4}``. Raises UsageError for what cannot be done.
         """
         chosen = {trick.name(): trick for trick in self.tricks}
-        for text in with_:
-            trick = tricks.parse(text)
-            chosen[trick.name()] = trick
+        chosen |= {trick.name(): trick for trick in ordered([tricks.parse(text) for text in with_])}
         for name in without:
             if tricks.find(name).name() not in chosen:
                 raise UsageError(f"--without {name}: the recipe has no such trick. It has: {', '.join(chosen) or 'none'}.")
@@ -191,10 +192,8 @@ def recipe_text(source: str | Path) -> tuple[str, str]:
 def _with_line(message: str, text: str, where: str) -> str:
     """The message with the line of the recipe that holds the field or trick it is about."""
     said = message.removeprefix(f"recipe {where}: ")
-    subject = said.split("(")[0].split(":")[0].split("=")[0].split(" ")[0]
-    words = [w for w in (subject, *said.replace("'", " ").split()) if w]
-    for word in words:
+    for word in re.findall(r"'(\w+)'", said) + re.findall(r"[A-Za-z_]\w*", said):
         for number, line in enumerate(text.splitlines(), 1):
-            if not line.lstrip().startswith("#") and word.isidentifier() and word in line:
+            if not line.lstrip().startswith("#") and re.search(rf"\b{word}\b", line):
                 return f"recipe {where}, line {number}: {said}"
     return message

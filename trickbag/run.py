@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning_fabric import Fabric
 from torch import nn
@@ -20,7 +20,7 @@ from trickbag.engine.pixels import pixels
 from trickbag.engine.precision import fabric_for
 from trickbag.errors import Interrupted, TrickbagError, UsageError
 from trickbag.events import Doing, EpochDone, Note, Tell, silent
-from trickbag.outcome import write_result
+from trickbag.outcome import Spent, write_result
 from trickbag.recipe import Recipe
 from trickbag.request import Request, edited, request
 
@@ -72,7 +72,7 @@ def carry_out(wanted: Request, folder: Path, tell: Tell = silent) -> Result:
     with store.lock(folder) if leader else nullcontext():
         if fabric.broadcast(leader and finished(wanted, folder)):
             return Result.load(folder)
-        recipe = fabric.broadcast(concrete(wanted, folder, tell) if leader else None)
+        recipe = cast(Recipe, fabric.broadcast(concrete(wanted, folder, tell) if leader else None))
         return Run(wanted, recipe, folder, fabric_for(recipe.precision, ranks, nodes), tell if leader else silent).go()
 
 
@@ -112,8 +112,7 @@ class Run:
         self.leader = fabric.global_rank == 0
         self.checkpoints = store.Checkpoints(folder / ".work")
         self.log = folder / "log.jsonl"
-        self.seconds = self.step_seconds = 0.0
-        self.images = 0
+        self.spent = Spent()
 
     def go(self) -> Result:
         """Train from the newest checkpoint, or from the start, to the result."""
@@ -122,16 +121,23 @@ class Run:
         table = pixels(self.wanted.data, kept_pixels(self.recipe), self.tell)
         loop = assemble(self.recipe, self.wanted.data, table, self.wanted.seed, self.fabric, self.network)
         self.resume(loop)
-        self.seconds += time.monotonic() - began
+        self.spend(seconds=time.monotonic() - began)
         try:
             with stopping() as stop:
                 self.follow(loop, stop)
         except Diverged as diverged:
             raise TrickbagError(self.diverged(diverged)) from None
         began = time.monotonic()
-        record = write_result(self, loop, began) if self.leader else {}
+        if self.leader:
+            write_result(self.folder, self.wanted, self.recipe, loop, self.spent, began)
+            store.remove(self.folder / ".work")
         self.fabric.barrier()
-        return Result(self.folder, record) if self.leader else Result.load(self.folder)
+        return Result.load(self.folder)
+
+    def spend(self, seconds: float = 0.0, step_seconds: float = 0.0, images: int = 0) -> None:
+        """Add to what the run took."""
+        old = self.spent
+        self.spent = Spent(old.seconds + seconds, old.step_seconds + step_seconds, old.images + images)
 
     def resume(self, loop: Loop) -> None:
         """Go on from the newest valid checkpoint, and take the log back to it."""
@@ -140,7 +146,7 @@ class Run:
         if found:
             step, state = found
             loop.load(state["loop"])
-            self.seconds, self.step_seconds, self.images = state["seconds"], state["step_seconds"], state["images"]
+            self.spent = Spent(*state["spent"])
             self.tell(Note(f"continuing at step {step:,} of {loop.judge.facts.steps:,}"))
         if self.leader:
             kept = [line for line in store.lines(self.log) if found and line["step"] <= found[0]]
@@ -150,15 +156,17 @@ class Run:
         """Train to the end; log, tell, and save the state now and then."""
         saved = clock = time.monotonic()
         for judged in loop.prepare() if not loop.best else ():
-            self.seconds, clock = self.seconds + time.monotonic() - clock, time.monotonic()
+            self.spend(seconds=time.monotonic() - clock)
+            clock = time.monotonic()
             self.judged(judged, loop)
         for event in loop.train():
             now = time.monotonic()
-            self.seconds, clock, took = self.seconds + now - clock, now, now - clock
+            took, clock = now - clock, now
+            self.spend(seconds=took)
             if isinstance(event, Judged):
                 self.judged(event, loop)
             else:
-                self.step_seconds, self.images = self.step_seconds + took, self.images + event.images
+                self.spend(step_seconds=took, images=event.images)
                 self.stepped(event, loop)
             if self.leader and (stop() or now - saved > CHECKPOINT_SECONDS):
                 self.save(loop)
@@ -173,14 +181,13 @@ class Run:
     def save(self, loop: Loop) -> None:
         """A checkpoint of all that the next step depends on."""
         loop.check_finite()
-        times = {"seconds": self.seconds, "step_seconds": self.step_seconds, "images": self.images}
-        self.checkpoints.save(loop.step, {"loop": loop.state(), **times})
+        self.checkpoints.save(loop.step, {"loop": loop.state(), "spent": tuple(self.spent)})
 
     def stepped(self, event: Step, loop: Loop) -> None:
         """Tell of a step, and log every fiftieth."""
         self.tell(Doing(f"epoch {loop.epoch + 1} of {self.recipe.epochs}", event.step, loop.judge.facts.steps))
         if self.leader and event.step % LOG_EVERY == 0:
-            rate = self.images / self.step_seconds
+            rate = self.spent.images / self.spent.step_seconds
             line = {"kind": "step", "step": event.step, "t": event.t, "loss": float(event.loss), "lr": event.lr}
             store.append(self.log, line | {"images_per_second": round(rate, 1)})
 
@@ -193,7 +200,7 @@ class Run:
             "t": loop.share,
             "loss": loop.mean_loss,
         }
-        line |= {"lr": loop.lr, "seconds": round(self.seconds, 1), "val": event.scores.headline(), "kept": event.kept}
+        line |= {"lr": loop.lr, "seconds": round(self.spent.seconds, 1), "val": event.scores.headline(), "kept": event.kept}
         if event.raw:
             line["raw"] = event.raw.headline()
         if self.leader:
@@ -205,8 +212,8 @@ class Run:
         train = self.wanted.data.images.split("train")
         files = [train.paths[row] for row in event.rows]
         message = (
-            f"the loss is no longer a number at step {event.step:,} (learning rate {event.lr:.3g}). The last good checkpoint is in "
-            f"{self.folder / '.work'}; the batch: {self.folder / 'diverged.json'}. Lower the learning rate (--set lr=…), or add "
+            f"the loss is no longer a number at step {event.step:,} (learning rate {event.lr:.3g}). The last good checkpoint "
+            f"is in {self.folder / '.work'}; the batch: {self.folder / 'diverged.json'}. Lower the rate (--set lr=…), or add "
             "--with warmup or --with clip_gradient."
         )
         if self.leader:
@@ -244,7 +251,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
         signal.signal(number, before[number])
 
     try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not the main thread: the caller owns the signals
         before = {}
     try:

@@ -43,7 +43,7 @@ class Screen:
     @staticmethod
     def error(message: str) -> None:
         """A sentence on standard error."""
-        print(f"trickbag: {show(message)}", file=sys.stderr)
+        sys.stderr.write(f"trickbag: {show(message)}\n")
 
     def tell(self, event: Event) -> None:
         """Show what long work tells."""
@@ -90,7 +90,7 @@ class Screen:
 
     def json(self, value: Any) -> None:
         """Strict JSON on standard output."""
-        print(json.dumps(value, indent=2))
+        sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
     def result(self, result: Any) -> None:
         """The answer of a training in five lines: what was done, how good, how sure, where it lies."""
@@ -118,9 +118,9 @@ class Screen:
 
         low, high = interval(round(scores.top1 * scores.n), scores.n)
         self.lines(
-            f"top-1 {percent(scores.top1)}  ({100 * low:.1f} - {100 * high:.1f}, {scores.n:,} photos)   top-5 {percent(scores.top5)}",
-            f"macro recall {percent(scores.macro_recall)}   macro F1 {percent(scores.macro_f1)}   NLL {scores.nll:.3f}   "
-            f"Brier {scores.brier:.3f}   calibration error {percent(scores.ece)}",
+            f"top-1 {percent(scores.top1)}  ({100 * low:.1f} - {100 * high:.1f}, {scores.n:,} photos)",
+            f"top-5 {percent(scores.top5)}   macro recall {percent(scores.macro_recall)}   macro F1 {percent(scores.macro_f1)}  "
+            f"NLL {scores.nll:.3f}   Brier {scores.brier:.3f}   calibration error {percent(scores.ece)}",
         )
         table = Table("class", "images", "recall", "precision", box=None)
         per = scores.per_class
@@ -136,7 +136,7 @@ class Screen:
         self.lines(
             f"{len(images):,} images in {len(images.classes):,} classes; {len(found.left_out):,} files left out; "
             f"largest class : smallest = {found.imbalance:.1f} : 1; "
-            f"median {sizes.get('median_width', 0)} x {sizes.get('median_height', 0)} pixels"
+            f"median {sizes.get('width', 0)} x {sizes.get('height', 0)} pixels"
         )
         for finding in found.findings:
             if brief and finding.severity == "note":
@@ -168,7 +168,7 @@ class Screen:
             pairs = list(zip(p.classes, p.probabilities, strict=True))
             if form == "json":
                 best = [{"class": show(name), "probability": round(value, 6)} for name, value in pairs]
-                print(json.dumps({"path": show(p.path), "predictions": best}))
+                sys.stdout.write(json.dumps({"path": show(p.path), "predictions": best}) + "\n")
             elif form == "csv":
                 for rank, (name, value) in enumerate(pairs, 1):
                     writer.writerow((cell(show(p.path)), rank, cell(show(name)), f"{value:.6f}"))

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Generator, Tensor, nn
@@ -74,7 +74,9 @@ class Network(Protocol):
     depths: Mapping[str, int]
     """Parameter name -> depth of its layer, 0 at the input; the classifier has the largest."""
 
-    def __call__(self, x: Tensor) -> Outputs: ...
+    def __call__(self, x: Tensor) -> Outputs:
+        """[B, C, H, W] -> what the network says of each image."""
+        ...
 
 
 class Fit(Protocol):
@@ -331,8 +333,8 @@ class Trick(BaseModel):
 
     def fresh(self) -> Self:
         """A copy without run state."""
-        values = {n: getattr(self, n) for n in type(self).model_fields}
-        return self.model_construct(**{n: _fresh(v) for n, v in values.items()})
+        values: dict[str, Any] = {n: _fresh(getattr(self, n)) for n in type(self).model_fields}
+        return cast(Self, self.model_construct(**values))
 
     def state(self) -> dict[str, Any]:
         """The run state by attribute: tensors, modules, numbers, strings."""

@@ -1,0 +1,1 @@
+"""What a data set is: its table, its pixels, what is wrong with it."""

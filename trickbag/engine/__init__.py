@@ -1,0 +1,1 @@
+"""Training: batches, the loop, judging, arithmetic, speed."""

@@ -1,6 +1,7 @@
 """From a recipe and a data set to a loop that is ready to train."""
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def build_model(recipe: Recipe, tricks: Sequence[Trick], classes: int, channels:
     model = models.build(recipe.model, classes, channels, recipe.size, "" if weights == "none" else weights)
     for trick in having(tricks, "model"):
         torch.manual_seed(key(seed, trick.name()))
-        model = trick.model(model)
+        model = cast(models.Net, trick.model(model))
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.num_batches_tracked is not None:
             module.num_batches_tracked.zero_()
@@ -93,7 +94,7 @@ def assemble(
     tricks = tuple(trick.fresh() for trick in recipe.tricks)
     classes = data.images.classes
     model = build_model(recipe, tricks, len(classes), data.channels, seed, recipe.weights)
-    model = model.to(fabric.device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
+    model = model.to(fabric.device).to(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
     mean_std = normal(recipe, model, data.channels)
     loaders = {}
     for name, rows in split_rows(data, tricks, seed).items():

@@ -42,8 +42,8 @@ class Plan:
     def __init__(self, labels: Tensor, tricks: Sequence[Trick], seed: int, epochs: int, batch_size: int, size: int) -> None:
         self.labels, self.seed, self.epochs = labels, seed, epochs
         self.order = next(iter(having(tricks, "order")), None)
-        self.batch_size = next((trick.batch_size for trick in having(tricks, "batch_size")), lambda t: batch_size)
-        self.size = next((trick.size for trick in having(tricks, "size")), lambda t: size)
+        self.batch_size = next((trick.batch_size for trick in having(tricks, "batch_size")), lambda _: batch_size)
+        self.size = next((trick.size for trick in having(tricks, "size")), lambda _: size)
 
     def rows(self, epoch: int) -> Tensor:
         """The rows of an epoch [M], in order."""
@@ -115,6 +115,7 @@ class Loader:
     ) -> None:
         self.pixels, self.labels, self.classes, self.view, self.seed, self.device = pixels, labels, classes, view, seed, device
         self.transforms = [(trick.name(), f) for trick in having(tricks, "augment") for f in trick.augment()]
+        self.normal = normal
         self.mean, self.std = (torch.tensor(v, device=device).mul(255)[:, None, None] for v in normal)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.rank, self.ranks = rank, ranks
@@ -146,7 +147,7 @@ class Loader:
         def make(part: Tensor) -> tuple[Tensor, Tensor]:
             return part, torch.stack([cut(self.pixels[row], view or self.view) for row in part.tolist()])
 
-        for part, x in ahead(make, list(rows.split(batch_size)), self.workers, DEPTH):
+        for part, x in ahead(make, list(torch.split(rows, batch_size)), self.workers, DEPTH):
             yield self.batch(x, part)
 
     def batch(self, x: Tensor, rows: Tensor) -> Batch:

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -44,7 +44,7 @@ class Judged(NamedTuple):
     kept: bool
 
 
-class Diverged(Exception):
+class Diverged(Exception):  # noqa: N818 - an outcome of a run, not a mistake
     """The loss is no longer a number."""
 
     def __init__(self, step: int, lr: float, rows: list[int]) -> None:
@@ -244,8 +244,8 @@ def average(loss: Tensor, model: nn.Module, fabric: Fabric) -> Tensor:
     if fabric.world_size == 1:
         return loss
     grads = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = fabric.all_reduce(torch.cat([loss.reshape(1), *(g.reshape(-1) for g in grads)]), reduce_op="mean")
-    mean_loss, *means = flat.split([1, *(g.numel() for g in grads)])
+    flat = cast(Tensor, fabric.all_reduce(torch.cat([loss.reshape(1), *(g.reshape(-1) for g in grads)]), reduce_op="mean"))
+    mean_loss, *means = torch.split(flat, [1, *(g.numel() for g in grads)])
     for grad, mean in zip(grads, means, strict=True):
         grad.copy_(mean.view_as(grad))
     return mean_loss.reshape(())

@@ -48,7 +48,8 @@ def shrink(image: Tensor, shorter: int) -> Tensor:
     """
     if min(image.shape[-2:]) <= shorter:
         return image
-    return F.resize(image, [shorter], antialias=True)
+    smaller: Tensor = F.resize(image, [shorter], antialias=True)
+    return smaller
 
 
 class Files:
@@ -108,9 +109,9 @@ def pixels(data: Data, shorter: int, tell: Tell) -> Pixels:
             if need > limit:
                 tell(
                     Note(
-                        f"the decoded images would take {need / 1e9:.1f} GB and the cache may take {limit / 1e9:.1f} GB: they are "
-                        "decoded anew each epoch, which is slower. Raise TRICKBAG_CACHE_LIMIT (gigabytes), or let TRICKBAG_CACHE "
-                        "name a folder on a larger disk."
+                        f"the decoded images would take {need / 1e9:.1f} GB, the cache may take {limit / 1e9:.1f} GB: they are "
+                        "decoded anew each epoch, which is slower. Raise TRICKBAG_CACHE_LIMIT (gigabytes), or let "
+                        "TRICKBAG_CACHE name a folder on a larger disk."
                     )
                 )
                 return plain
@@ -126,7 +127,7 @@ def expected_bytes(files: Files) -> int:
 
 def _build(plain: Files, folder: Path, tell: Tell) -> None:
     shapes = np.zeros((len(plain), 3), np.int64)
-    with store.writing(folder) as part, open(part / "pixels.bin", "wb") as out:
+    with store.writing(folder) as part, (part / "pixels.bin").open("wb") as out:
         for row, image in enumerate(ahead(plain.__getitem__, range(len(plain)), os.cpu_count() or 1, AHEAD)):
             shapes[row] = image.shape
             out.write(image.contiguous().numpy().tobytes())
@@ -141,7 +142,8 @@ def ahead(work: Callable[[A], B], items: Iterable[A], workers: int, depth: int) 
     >>> list(ahead(lambda x: x * x, [1, 2, 3], 2, 2))
     [1, 4, 9]
     """
-    pool = ThreadPoolExecutor(workers)
+    torch.get_num_threads()  # settles this thread's number, which the workers' would otherwise become
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     waiting: deque[Future[B]] = deque()
     try:
         for item in items:

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from trickbag.engine.assemble import Normal, assemble, build_model, kept_pixels
-from trickbag.engine.loop import Loop
+from trickbag.engine.loop import Judged, Loop
 from trickbag.engine.pixels import Data, Files
 from trickbag.engine.precision import fabric_for
 from trickbag.recipe import Recipe
@@ -70,10 +70,12 @@ def _timed(loop: Loop, fabric: Fabric, steps: int) -> tuple[list[float], list[fl
     for part in itertools.islice(loop.plan.epoch(0), steps + 3):  # decoding is not timed: it happens once
         for row in part.rows.tolist():
             loop.loader.pixels[row]
-    seconds, losses, start = [], [], time.perf_counter()
+    seconds: list[float] = []
+    losses: list[float] = []
+    start = time.perf_counter()
     while len(seconds) < steps:
         for event in loop.train():
-            if not hasattr(event, "images"):
+            if isinstance(event, Judged):
                 start = time.perf_counter()
                 continue
             _wait(fabric)

@@ -31,7 +31,7 @@ def curves(log: Sequence[Mapping[str, Any]]) -> bytes:
     epochs = [line for line in log if line["kind"] == "epoch"]
     figure = Figure(figsize=(7.5, 7.0), dpi=DPI, layout="constrained", facecolor="white")
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
-    per_epoch = epochs[-1]["step"] / epochs[-1]["epoch"] if epochs else 1
+    per_epoch = epochs[-1]["step"] / epochs[-1]["epoch"] if epochs and epochs[-1]["epoch"] else 1
     fine = [(line["step"] / per_epoch, line) for line in log]
     _style(top, "training loss")
     steps = [(x, line["loss"]) for x, line in fine if line["kind"] == "step"]

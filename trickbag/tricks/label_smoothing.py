@@ -1,7 +1,7 @@
 """Label smoothing: move a little of each target's weight from its class to the others.
 
 Formula: q_k = 1 - eps on the label, eps / (K - 1) elsewhere, applied to whole target rows, so that it commutes with mixing.
-Paper: Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016, arXiv:1512.00567; this form: He et al., CVPR 2019, eq. 4.
+Paper: Szegedy et al., "Rethinking the Inception Architecture", CVPR 2016; this form: He et al., CVPR 2019, eq. 4.
 Helps: many classes, label noise, long training.
 Hurts: distillation from the smoothed network, calibration when strong.
 Costs: nothing.

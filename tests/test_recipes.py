@@ -9,7 +9,7 @@ from typing import Any
 import album
 import pytest
 import torch
-from lab import dataset, loop
+from lab import loop
 from torch import nn
 from typer.testing import CliRunner
 
@@ -198,7 +198,7 @@ def test_an_error_in_a_file_names_file_and_line(text: str, line: int, words: str
     message = str(refused.value)
     assert message.startswith(f"recipe mine.toml, line {line}: ")
     assert words in message
-    assert message.endswith(".")
+    assert message.endswith((".", "?"))
     assert "\n" not in message
 
 
@@ -223,6 +223,7 @@ def test_edits() -> None:
     assert tricks(with_=["mixup"]) == {"mixup", "warmup", "random_erasing(p=0.5)"}
     assert tricks(without=["mixup"], with_=["flip"]) == {"flip", "warmup", "random_erasing(p=0.5)"}
     assert tricks(without=["mixup", "warmup", "random_erasing"]) == set()
+    assert tricks(tricks=["flip"], with_=["warmup"]) == {"flip", "warmup"}
     edited = old.edit(with_=["cosine"], epochs=3, **{"random_erasing.p": 0.25, "cosine.final": 0.1})
     assert edited.epochs == 3
     assert {str(t) for t in edited.tricks} == {"cosine(final=0.1)", "mixup(alpha=0.4)", "random_erasing", "warmup"}
@@ -285,8 +286,8 @@ def test_xavier_draws_as_torch_does_and_sets_biases_and_norms() -> None:
 def test_xavier_counts_the_channels_of_a_group() -> None:
     layer = Xavier().model(nn.Sequential(nn.Conv2d(512, 512, 3, groups=512)))[0]
     a = math.sqrt(6 / (9 + 9))
-    assert float(layer.weight.abs().max()) <= a
-    assert float(layer.weight.var()) == pytest.approx(a * a / 3, rel=0.1)
+    assert float(layer.weight.detach().abs().max()) <= a
+    assert float(layer.weight.detach().var()) == pytest.approx(a * a / 3, rel=0.1)
 
 
 def test_xavier_refuses_pretrained_weights(tmp_path: Path) -> None:
@@ -301,8 +302,3 @@ def test_xavier_leaves_other_tricks_starting_weights_alone() -> None:
     for order in (("xavier", "zero_gamma"), ("zero_gamma", "xavier")):
         model = loop(Recipe(tricks=[parse(name) for name in order], **fields)).model
         assert any(not norm.weight.any() for norm in model.modules() if isinstance(norm, nn.BatchNorm2d))
-
-
-def test_the_laboratory_gives_two_steps() -> None:
-    data, _ = dataset()
-    assert int((data.images.splits == "train").sum()) == 41

@@ -238,9 +238,7 @@ def test_images_of_other_channels_are_trained_and_predicted(place: Path, channel
 
 def test_training_goes_on_from_a_runs_weights(place: Path) -> None:
     first = tb.train(place / "photos", place / "tiny.toml", out=place / "first", set_={"epochs": 4})
-    taken = tb.train(
-        place / "photos", place / "tiny.toml", out=place / "taken", weights=first.folder, set_={"epochs": 0}
-    )
+    taken = tb.train(place / "photos", place / "tiny.toml", out=place / "taken", weights=first.folder, set_={"epochs": 0})
     np.testing.assert_allclose(arrays(taken)["test_logits"], arrays(first)["test_logits"], rtol=0, atol=1e-6)
     assert (taken.record["epochs"], taken.record["kept_epoch"]) == (0, 0)
 
@@ -262,9 +260,7 @@ def test_a_teacher_answers_in_the_students_classes_and_normalisation(place: Path
     teacher = recipe_file(
         place / "teacher.toml", TINY.replace("mean = [0.5]", "mean = [0.4]").replace("std = [0.25]", "std = [0.3]")
     )
-    taught = tb.train(
-        place / "photos", place / "tiny.toml", out=place / "taught", with_=[f"distill(teacher={str(teacher)!r})"]
-    )
+    taught = tb.train(place / "photos", place / "tiny.toml", out=place / "taught", with_=[f"distill(teacher={str(teacher)!r})"])
     (run,) = place.glob("photos-teacher-*")
     assert tb.Recipe.load(run / "recipe.toml").mean == (0.4,)
     other = turned(run, place / "turned")

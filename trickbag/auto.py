@@ -24,11 +24,9 @@ SMALL_IMAGES = 64
 """Shorter side in pixels up to which networks for small images are taken."""
 FEW_IMAGES = 8
 """Training images per class below which only the classifier is trained."""
-MOST_EPOCHS = 12
-"""Of fine-tuning."""
 LEAST_EPOCHS = 6
 """Of fine-tuning: larger images are chosen only where the budget holds as many."""
-SCRATCH_STEPS = 4_000
+SCRATCH_STEPS = 1_500
 """From scratch."""
 SIZES = (224, 192, 160, 128)
 
@@ -51,7 +49,7 @@ def decide(wanted: Request, tell: Tell) -> Decision:
     recipe, timing, reason = fastest(recipe, wanted.data, wanted.seed)
     reasons.append(reason)
     if wanted.auto and wanted.budget and "size" not in wanted.chosen and recipe.weights != "none":
-        recipe, timing, reason = sized(recipe, wanted, timing)
+        recipe, timing, reason = sized(recipe, wanted)
         reasons.append(reason)
     if wanted.budget and "epochs" not in wanted.chosen and recipe.epochs:
         recipe, reason = shortened(recipe, wanted, timing)
@@ -70,7 +68,7 @@ def choose(wanted: Request) -> tuple[Recipe, list[str]]:
     recipe, reasons = _with_weights(wanted)
     if recipe.weights == "none":
         return _from_scratch(wanted, side, len(train), reasons)
-    if per_class < FEW_IMAGES:
+    if per_class < FEW_IMAGES and "epochs" not in wanted.chosen:
         return recipe.edit(epochs=0), [
             *reasons,
             f"{per_class:.0f} training images per class are few: only the classifier is trained",
@@ -92,6 +90,14 @@ def _put(wanted: Request, recipe: Recipe, **fields: Any) -> Recipe:
     return recipe.edit(**{name: value for name, value in fields.items() if name not in wanted.chosen})
 
 
+def _keeping(wanted: Request, base: Recipe) -> Recipe:
+    """Another recipe with the fields and tricks that the user named."""
+    named = {name.partition(".")[0] for name in wanted.chosen}
+    own = {trick.name(): str(trick) for trick in wanted.recipe.tricks if trick.name() in named}
+    gone = [trick.name() for trick in base.tricks if trick.name() in named - own.keys()]
+    return base.edit(own.values(), gone, **{name: getattr(wanted.recipe, name) for name in named & Recipe.model_fields.keys()})
+
+
 def _with_weights(wanted: Request) -> tuple[Recipe, list[str]]:
     recipe = wanted.recipe
     if "model" not in wanted.chosen:
@@ -107,17 +113,17 @@ def _with_weights(wanted: Request) -> tuple[Recipe, list[str]]:
 
 def _from_scratch(wanted: Request, side: int, images: int, reasons: list[str] | None = None) -> tuple[Recipe, list[str]]:
     small = side <= SMALL_IMAGES
-    size = max(32, side) if small else min(160, side)
+    size = max(16, side) if small else min(160, side)
     model = "cifar_resnet20" if small else wanted.recipe.model if "model" in wanted.chosen else "resnet18"
     steps = -(-images // 64)
     epochs = min(200, max(10, round(SCRATCH_STEPS / steps)))
-    recipe = Recipe.load("cifar").edit(**{name: getattr(wanted.recipe, name) for name in wanted.chosen})
+    recipe = _keeping(wanted, Recipe.load("cifar"))
     recipe = _put(wanted, recipe, model=model, size=size, epochs=epochs, crop_share=1.0 if small else 0.875, batch_size=64)
     said = [
         *(reasons or []),
         f"images of {side} pixels: {recipe.model} from scratch at {recipe.size} pixels, {recipe.epochs} epochs",
     ]
-    if small and wanted.data.channels == 1:
+    if small and wanted.data.channels == 1 and not wanted.chosen & {"flip", "flip.p", "tricks"}:
         recipe = recipe.edit(without=["flip"])
         said.append("small grey images may be letters or digits, which have no mirror image: no flips")
     return recipe, said
@@ -143,18 +149,14 @@ def left(wanted: Request) -> float:
     return SAFETY * wanted.budget - (time.monotonic() - wanted.began)
 
 
-def sized(recipe: Recipe, wanted: Request, timing: Timing) -> tuple[Recipe, Timing, str]:
-    """The largest images with which the budget holds enough epochs; cost grows with the area."""
+def sized(recipe: Recipe, wanted: Request) -> tuple[Recipe, Timing, str]:
+    """The largest images with which the budget holds enough epochs."""
     for size in SIZES:
-        factor = (size / recipe.size) ** 2
-        scaled = timing._replace(train=timing.train * factor, judge=timing.judge * factor)
-        if expected(recipe.edit(size=size, epochs=LEAST_EPOCHS), wanted, scaled) <= left(wanted):
-            break
-    return (
-        recipe.edit(size=size),
-        scaled,
-        f"{size} pixels: the largest images with which the budget holds {LEAST_EPOCHS} epochs",
-    )
+        tried = recipe.edit(size=size)
+        _, timing, _ = fastest(tried, wanted.data, wanted.seed)
+        if expected(tried.edit(epochs=LEAST_EPOCHS), wanted, timing) <= left(wanted):
+            return tried, timing, f"{size} pixels: the largest images with which the budget holds {LEAST_EPOCHS} epochs"
+    return tried, timing, f"{size} pixels: the budget is too short for {LEAST_EPOCHS} epochs even with these"
 
 
 def shortened(recipe: Recipe, wanted: Request, timing: Timing) -> tuple[Recipe, str]:

@@ -69,7 +69,7 @@ class Classifier:
         model = build_model(_recipe(card), ordered(list(chosen.values())), len(card["classes"]), card["channels"], 0, "none")
         tensors = store.load_tensors(folder / "model.safetensors")
         model.load_state_dict({f"net.{k}": v for k, v in tensors.items() if not k.startswith("tricks/")})
-        extra = [tricks.parse(text) for text in with_]
+        extra = ordered([tricks.parse(text) for text in with_])
         for trick in extra:
             if set(trick.plugs()) - {"setup", "view", "predict"}:
                 raise UsageError(f"{trick} needs training images: train with --with {trick.name()} instead.")

@@ -1,6 +1,8 @@
 """The command line: the only place that prints."""
 
+import os
 import re
+import signal
 import sys
 import tomllib
 from pathlib import Path
@@ -8,8 +10,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from trickbag.errors import TrickbagError, UsageError
+from trickbag.errors import Interrupted, TrickbagError, UsageError
 from trickbag.screen import Screen
+
+# Threads that wait by spinning stall each other as soon as another program wants a core; read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
     help="Train image classifiers with the whole bag of tricks, and measure which of them help.",
@@ -210,16 +215,20 @@ def assignments(texts: list[str]) -> dict[str, Any]:
     return fields
 
 
+def stop(number: int, _: Any) -> None:
+    """End at once, wherever the work stands."""
+    raise Interrupted("stopped. What was finished is kept; the same command continues.", number)
+
+
 def main() -> None:
     """Run the command line; the user's mistakes end with a sentence and exit code 2, failures with 1."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     try:
         app()
-    except TrickbagError as error:
-        Screen.error(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        Screen.error("stopped. What was finished is kept; the same command continues.")
-        sys.exit(130)
+    except (TrickbagError, Interrupted) as end:
+        Screen.error(str(end))
+        sys.exit(end.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

@@ -13,7 +13,9 @@ class UsageError(TrickbagError):
     exit_code = 2
 
 
-class Interrupted(TrickbagError):  # noqa: N818 - no error: the user wanted it
-    """The user stopped the work; what was finished is kept. Exit code 130, as shells have it."""
+class Interrupted(BaseException):
+    """The work was stopped by a signal; what was finished is kept. Exit code 128 + the signal's number, as shells have it."""
 
-    exit_code = 130
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number

@@ -4,7 +4,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 
@@ -16,7 +17,7 @@ from trickbag.engine.pixels import Files, expected_bytes, size_limit
 from trickbag.events import Tell, silent
 from trickbag.recipe import Recipe
 from trickbag.request import request
-from trickbag.trick import having
+from trickbag.trick import Facts, Fit, having
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Plan:
             f"images: {splits}",
             f"pixels: {self.recipe.size} in training; judged images: shorter side {view.resize}, centre {view.crop}",
             f"normalised by: {f'mean {mean}; std {std} (of 255)' if mean else 'what the weights were trained with'}",
-            "learning rate: " + (", ".join(f"{lr:g} at epoch {epoch}" for epoch, lr in rates(self.recipe).items()) or "none"),
+            "learning rate: "
+            + (", ".join(f"{lr:g} at epoch {epoch}" for epoch, lr in rates(self.recipe, self.steps).items()) or "none"),
             f"steps: {self.steps:,} in {self.recipe.epochs} epochs",
             f"time: about {self.seconds / 60:.1f} minutes",
             f"disk: {self.run_bytes / 1e9:.2f} GB for the run, {self.cache_bytes / 1e9:.2f} GB for decoded images (shared)",
@@ -54,13 +56,16 @@ class Plan:
         ]
 
 
-def rates(recipe: Recipe) -> dict[int, float]:
+def rates(recipe: Recipe, steps: int) -> dict[int, float]:
     """Epoch, counted from 0 -> the learning rate at its start: of the first, the last, and those where it drops by half.
 
-    >>> {epoch: round(lr, 9) for epoch, lr in rates(Recipe.load("food101")).items()}
+    >>> {epoch: round(lr, 9) for epoch, lr in rates(Recipe.load("food101"), 75_000).items()}
     {0: 0.0001, 15: 1e-05, 30: 1e-06, 39: 1e-06}
     """
-    tricks = having(recipe.tricks, "lr")
+    tricks = [trick.fresh() for trick in having(recipe.tricks, "lr")]
+    facts = Facts((), torch.zeros(0), steps, recipe.batch_size, recipe.size, 3, 0)
+    for trick in having(tricks, "setup"):
+        trick.setup(None, cast(Fit, SimpleNamespace(facts=facts)))
     lr = [recipe.lr * math.prod(trick.lr(epoch / recipe.epochs) for trick in tricks) for epoch in range(recipe.epochs)]
     return {epoch: value for epoch, value in enumerate(lr) if epoch in (0, len(lr) - 1) or 2 * value <= lr[epoch - 1]}
 

@@ -6,7 +6,6 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -83,7 +82,7 @@ class Recipe(BaseModel):
         if any(not value > 0 for value in self.std):
             raise ValueError("std: every value must be above 0")
 
-    @cached_property
+    @property
     def key(self) -> str:
         """The name of this recipe: a hash of its canonical spelling."""
         return hashlib.blake2b(json.dumps(self.spelled(), sort_keys=True).encode(), digest_size=8).hexdigest()
@@ -97,7 +96,7 @@ class Recipe(BaseModel):
 
         A field may be that of a trick: ``{"mixup.alpha": 0.4}``. Raises UsageError for what cannot be done.
         """
-        chosen = {trick.name(): trick for trick in self.tricks}
+        chosen = {trick.name(): trick for trick in self.build({"tricks": fields.pop("tricks", self.tricks)}).tricks}
         chosen |= {trick.name(): trick for trick in ordered([tricks.parse(text) for text in with_])}
         for name in without:
             if tricks.find(name).name() not in chosen:

@@ -14,6 +14,7 @@ from trickbag.engine.pixels import Data
 from trickbag.errors import UsageError
 from trickbag.events import Doing, Note, Tell, silent
 from trickbag.recipe import Recipe
+from trickbag.spec import parse
 
 Bad = Literal["skip", "error"]
 """Leave out what is bad, and list it, or stop at it."""
@@ -113,7 +114,8 @@ def edited(
     without: Iterable[str] = (),
     set_: Mapping[str, Any] | None = None,
 ) -> tuple[Recipe, frozenset[str]]:
-    """A recipe with the user's edits, and the names of the fields that they set."""
+    """A recipe with the user's edits, and the names of the fields and tricks that they name."""
     base = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     fields = {k: str(v) for k, v in (("model", model), ("weights", weights)) if v is not None} | dict(set_ or {})
-    return base.edit(with_, without, **fields), frozenset(fields)
+    with_, without = list(with_), list(without)
+    return base.edit(with_, without, **fields), frozenset([*fields, *without, *(parse(text).name for text in with_)])

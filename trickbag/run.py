@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from trickbag import auto, classifier, store
 from trickbag.engine.assemble import Normal, assemble, kept_pixels
@@ -71,6 +72,8 @@ def carry_out(wanted: Request, folder: Path, tell: Tell = silent) -> Result:
     leader = fabric.global_rank == 0
     with store.lock(folder) if leader else nullcontext():
         if fabric.broadcast(leader and finished(wanted, folder)):
+            if leader:  # the process may have been killed between the manifest and this
+                store.remove(folder / ".work")
             return Result.load(folder)
         recipe = cast(Recipe, fabric.broadcast(concrete(wanted, folder, tell) if leader else None))
         return Run(wanted, recipe, folder, fabric_for(recipe.precision, ranks, nodes), tell if leader else silent).go()
@@ -93,14 +96,14 @@ def finished(wanted: Request, folder: Path) -> bool:
 
 def concrete(wanted: Request, folder: Path, tell: Tell) -> Recipe:
     """The recipe with everything decided: once, at the start; a resumed run finds it stored."""
-    if (folder / ".work" / "request.json").exists():
+    if (folder / "recipe.toml").exists():
         return Recipe.load(folder / "recipe.toml")
     decision = auto.decide(wanted, tell)
     for reason in decision.reasons:
         tell(Note(reason))
+    store.write(folder / ".work" / "request.json", json.dumps({"request": wanted.key}))  # first: it says whose folder this is
     store.write(folder / "check.json", store.to_json(wanted.audit.as_json(), indent=2))
     store.write(folder / "recipe.toml", decision.recipe.toml(decision.reasons))
-    store.write(folder / ".work" / "request.json", json.dumps({"request": wanted.key}))
     return decision.recipe
 
 
@@ -149,10 +152,11 @@ class Run:
             self.spent = Spent(*state["spent"])
             self.tell(Note(f"continuing at step {step:,} of {loop.judge.facts.steps:,}"))
         if self.leader:
-            kept = [line for line in store.lines(self.log) if found and line["step"] <= found[0]]
+            reached = {"step": loop.step, "epoch": loop.epoch} if found else {"step": -1, "epoch": -1}
+            kept = [line for line in store.lines(self.log) if line[line["kind"]] <= reached[line["kind"]]]
             store.write(self.log, "".join(store.to_json(line) + "\n" for line in kept))
 
-    def follow(self, loop: Loop, stop: Callable[[], bool]) -> None:
+    def follow(self, loop: Loop, stop: Callable[[], int]) -> None:
         """Train to the end; log, tell, and save the state now and then."""
         saved = clock = time.monotonic()
         for judged in loop.prepare() if not loop.best else ():
@@ -168,15 +172,21 @@ class Run:
             else:
                 self.spend(step_seconds=took, images=event.images)
                 self.stepped(event, loop)
-            if self.leader and (stop() or now - saved > CHECKPOINT_SECONDS):
+            stopped = self.agreed(stop())
+            if self.leader and (stopped or now - saved > CHECKPOINT_SECONDS):
                 self.save(loop)
                 saved = time.monotonic()
-            if stop():
-                raise Interrupted(
-                    f"stopped at step {loop.step:,} of {loop.judge.facts.steps:,}. The same command continues there."
-                )
+            if stopped:
+                where = f"step {loop.step:,} of {loop.judge.facts.steps:,}"
+                raise Interrupted(f"stopped at {where}. The same command continues there.", stopped)
         if self.leader:
             self.save(loop)
+
+    def agreed(self, stopped: int) -> int:
+        """The signal that any rank was sent, 0 for none: all stop after the same step."""
+        if self.fabric.world_size == 1:
+            return stopped
+        return int(cast(Tensor, self.fabric.all_reduce(torch.tensor(stopped, device=self.fabric.device), reduce_op="max")))
 
     def save(self, loop: Loop) -> None:
         """A checkpoint of all that the next step depends on."""
@@ -242,9 +252,9 @@ def replaced(recipe: Recipe) -> Recipe:
 
 
 @contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C or SIGTERM only asks to stop after the step; the second acts at once."""
-    asked = []
+def stopping() -> Iterator[Callable[[], int]]:
+    """Inside, the first Ctrl-C or SIGTERM only asks to stop after the step, by its number; the second acts at once."""
+    asked: list[int] = []
 
     def ask(number: int, _: Any) -> None:
         asked.append(number)
@@ -255,7 +265,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
     except ValueError:  # not the main thread: the caller owns the signals
         before = {}
     try:
-        yield lambda: bool(asked)
+        yield lambda: asked[0] if asked else 0
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

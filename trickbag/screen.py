@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
@@ -19,7 +20,8 @@ class Screen:
     """A terminal or a pipe. ``quiet`` keeps standard output for data alone."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+        follower = os.environ.get("RANK", "0") != "0"  # torchrun starts several of us: the first one speaks
+        self.out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=follower)
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False) if quiet else self.out
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -38,7 +40,8 @@ class Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        if self.console.is_terminal:  # elsewhere it would print an empty line
+            self.progress.stop()
 
     @staticmethod
     def error(message: str) -> None:
@@ -119,7 +122,7 @@ class Screen:
         low, high = interval(round(scores.top1 * scores.n), scores.n)
         self.lines(
             f"top-1 {percent(scores.top1)}  ({100 * low:.1f} - {100 * high:.1f}, {scores.n:,} photos)",
-            f"top-5 {percent(scores.top5)}   macro recall {percent(scores.macro_recall)}   macro F1 {percent(scores.macro_f1)}  "
+            f"top-5 {percent(scores.top5)}   macro recall {percent(scores.macro_recall)}   macro F1 {percent(scores.macro_f1)}",
             f"NLL {scores.nll:.3f}   Brier {scores.brier:.3f}   calibration error {percent(scores.ece)}",
         )
         table = Table("class", "images", "recall", "precision", box=None)

@@ -194,7 +194,8 @@ class Checkpoints:
         for path in self._paths():
             if not (reason := verify(path)):
                 return int(path.name.removeprefix("step-")), load_state(path)
-            tell(f"The checkpoint {path} is damaged ({reason}) and was removed; training goes on from the one before it.")
+            remedy = "goes on from the one before it" if any(p < path for p in self._paths()) else "starts from the beginning"
+            tell(f"The checkpoint {path} is damaged ({reason}) and was removed; training {remedy}.")
             remove(path)
         return None
 

@@ -88,6 +88,8 @@ class Loop:
     def train(self) -> Iterator[Step | Judged]:
         """Train from where the state stands to the end, and tell each step and each epoch's scores."""
         while self.epoch < self.recipe.epochs:
+            if not self.position:
+                self.losses.zero_()
             slices = self.plan.epoch(self.epoch, self.position)
             for part, batch in self.loader.train(slices, self.epoch):
                 self.model.train()
@@ -110,7 +112,6 @@ class Loop:
             self.check_finite()
             self.epoch, self.position = self.epoch + 1, 0
             yield self.judged()
-            self.losses.zero_()
 
     def compute(self, batch: Batch, t: float) -> Compute:
         """The gradient of one batch, over its micro-batches and all ranks."""

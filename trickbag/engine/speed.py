@@ -97,10 +97,12 @@ def fastest(recipe: Recipe, data: Data, seed: int) -> tuple[Recipe, Timing, str]
         return candidates[0], timing, f"{candidates[0].precision} as the recipe says: {1 / timing.train:.0f} images/s"
     timings = [time_steps(c, data, pixels, seed) for c in candidates]
     good = [t for t in timings if abs(t.loss - timings[0].loss) <= LOSS_TOLERANCE * abs(timings[0].loss)]
-    best = min(good or timings[:1], key=lambda t: t.train)
+    best = min(good or timings[:1], key=lambda t: t.train if recipe.epochs else t.judge)
     chosen = candidates[timings.index(best)]
-    rates = ", ".join(f"{_name(c)} {1 / t.train:.0f}" for c, t in zip(candidates, timings, strict=True))
-    return chosen, best, f"{_name(chosen)} is the fastest here (training images/s: {rates})"
+    work = "training" if recipe.epochs else "judged"
+    seconds = [t.train if recipe.epochs else t.judge for t in timings]
+    rates = ", ".join(f"{_name(c)} {1 / s:.0f}" for c, s in zip(candidates, seconds, strict=True))
+    return chosen, best, f"{_name(chosen)} is the fastest here ({work} images/s: {rates})"
 
 
 def _choices(recipe: Recipe) -> Sequence[tuple[str, bool]]:

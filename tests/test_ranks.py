@@ -1,0 +1,116 @@
+"""Data parallelism with real processes: two ranks train what one process trains, and survive what one survives."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import album
+import pytest
+import torch
+from processes import Training
+
+from trickbag import store
+
+# A network without batch statistics, and batches that two ranks share evenly: the mean of their gradients is the whole one.
+RECIPE = """\
+model = "test_vit"
+size = 32
+epochs = 4
+batch_size = 8
+lr = 0.02
+precision = "fp32"
+channels_last = false
+mean = [0.5]
+std = [0.25]
+tricks = ["flip", "random_resized_crop", "adamw", "warmup(share=0.2)", "ema(half_life=0.2)"]
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe and a data set of 48 training images."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for seed, (split, count) in enumerate({"train": 16, "val": 4, "test": 4}.items()):
+        album.fill(folder / "data" / split, {"a": 0, "b": 1, "c": 2}, count, seed=seed + 1)
+    album.recipe_file(folder / "recipe.toml", RECIPE)
+    return folder
+
+
+def training(place: Path, name: str, checkpoint_seconds: float = 0.0) -> Training:
+    """A training of the recipe in a place of its own."""
+    made = Training(place / name, place / "data", checkpoint_seconds=checkpoint_seconds)
+    made.arguments[made.arguments.index("cifar")] = str(place / "recipe.toml")
+    return made
+
+
+def pair(made: Training) -> list[ForkServerProcess]:
+    """Two processes with what torchrun tells its ranks."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    ranks = []
+    for rank in "01":
+        made.said = made.place / f"said-{rank}"
+        own = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "none"}
+        ranks.append(made.start(**common, **own))
+    return ranks
+
+
+def results(made: Training) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """The weights and the epochs' losses of a finished run."""
+    assert store.verify(made.out) == ""
+    losses = [line["loss"] for line in store.lines(made.out / "log.jsonl") if line["kind"] == "epoch"]
+    return store.load_tensors(made.out / "model.safetensors"), losses
+
+
+@pytest.fixture(scope="module")
+def together(place: Path) -> Training:
+    """The training under torchrun, on two ranks."""
+    made = training(place, "together", checkpoint_seconds=60)
+    trickbag = Path(sys.executable).with_name("trickbag")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    done = subprocess.run(
+        [*torchrun, trickbag, *made.arguments], env=os.environ | made.environment, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test top-1") == 1
+    return made
+
+
+def test_two_ranks_train_what_one_process_trains(place: Path, together: Training) -> None:
+    alone = training(place, "alone", checkpoint_seconds=60)
+    assert alone.run() == 0, alone.errors
+    (weights, losses), (other_weights, other_losses) = results(alone), results(together)
+    assert losses == pytest.approx(other_losses, rel=1e-4)
+    torch.testing.assert_close(weights, other_weights, rtol=1e-3, atol=1e-4)
+
+
+def test_two_ranks_killed_and_stopped_go_on_and_end_bit_identically(place: Path, together: Training) -> None:
+    made = training(place, "disturbed")
+    leader, other = pair(made)
+    made.moved(leader)
+    for process in (leader, other):
+        process.kill()
+        process.join()
+    step = int(made.checkpoints()[-1].name.removeprefix("step-"))
+    leader, other = pair(made)
+    made.moved(leader)
+    os.kill(other.pid or 0, signal.SIGTERM)
+    for rank, process in enumerate((leader, other)):
+        process.join()
+        assert process.exitcode == 143
+        errors = (made.place / f"said-{rank}.err").read_text()
+        assert re.search(r"trickbag: stopped at step \d+ of 24\. The same command continues there\.\n$", errors), errors
+    assert int(made.checkpoints()[-1].name.removeprefix("step-")) > step
+    for process in pair(made):
+        process.join()
+        assert process.exitcode == 0
+    (weights, losses), (other_weights, other_losses) = results(made), results(together)
+    assert losses == other_losses
+    assert all(torch.equal(weights[name], other_weights[name]) for name in weights)

@@ -1,0 +1,141 @@
+"""Timing: real steps of a throw-away network; the arithmetic that it picks is fast, right, and changes no other run."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lab import dataset, follow, loop, recipe
+
+from trickbag.engine import speed
+from trickbag.engine.speed import Timing, fastest, time_steps
+from trickbag.recipe import Recipe
+
+TRICKS = ("flip", "mixup", "ema(half_life=0.2)", "warmup")
+
+
+def timed(made: Recipe) -> Timing:
+    data, pixels = dataset()
+    return time_steps(made, data, pixels, 0)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Recipe]]:
+    """A machine on which each arithmetic takes the given time and has the given first loss."""
+
+    def of(timings: dict[tuple[str, bool], Timing]) -> list[Recipe]:
+        asked: list[Recipe] = []
+
+        def measure(made: Recipe, *_: Any) -> Timing:
+            asked.append(made)
+            return timings[made.precision, bool(made.channels_last)]
+
+        monkeypatch.setattr(speed, "time_steps", measure)
+        return asked
+
+    return of
+
+
+def picked(**fields: Any) -> tuple[Recipe, Timing, str]:
+    return fastest(recipe(**fields), dataset()[0], 0)
+
+
+def timings(bf16_loss: float = 2.0, bf16: float = 0.001, fp32: float = 0.004) -> dict[tuple[str, bool], Timing]:
+    slow, quick = Timing(fp32, fp32, 10, 2.0), Timing(bf16, bf16, 10, bf16_loss)
+    return {
+        ("fp32", False): slow, ("fp32", True): slow._replace(train=0.9 * fp32, judge=0.9 * fp32),
+        ("bf16", False): quick, ("bf16", True): quick._replace(train=1.1 * bf16, judge=1.1 * bf16),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", [{}, {"precision": "bf16"}, {"channels_last": True}, {"epochs": 0}, {"batch_size": 64}])
+def test_timings_are_finite_and_positive(fields: dict[str, Any]) -> None:
+    timing = timed(recipe(*TRICKS, **fields))
+    assert all(math.isfinite(value) and value > 0 for value in timing)
+    assert timing.train < 5
+    assert timing.memory > 1_000_000
+
+
+def test_the_loss_is_that_of_the_first_step_of_the_real_run() -> None:
+    made = recipe(*TRICKS)
+    assert timed(made).loss == follow(loop(made)).losses[0]
+
+
+def test_larger_images_take_longer() -> None:
+    small, large = (timed(recipe(size=size)) for size in (16, 96))
+    assert large.train > 2 * small.train
+    assert large.judge > 2 * small.judge
+
+
+def test_timing_takes_no_step_of_the_real_run() -> None:
+    """A loop that was begun before, and one that is made after, go as if nothing had been timed."""
+    made = recipe(*TRICKS)
+    whole = follow(loop(made))
+    begun = loop(made)
+    spelled, drawn = made.toml(), torch.get_rng_state()
+    for other in (made, made.edit(precision="bf16", channels_last=True)):
+        timed(other)
+    assert made.toml() == spelled
+    assert not any(trick.state() for trick in made.tricks)
+    torch.set_rng_state(drawn)
+    assert follow(begun).same(whole)
+    timed(made)
+    assert follow(loop(made)).same(whole)
+
+
+def test_pixels_that_are_shared_stay_as_they_are() -> None:
+    data, pixels = dataset()
+    before = [image.clone() for image in pixels]
+    time_steps(recipe(*TRICKS), data, pixels, 0)
+    assert all(torch.equal(a, b) for a, b in zip(before, pixels, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("fields", "count"),
+    [
+        ({"precision": "auto", "channels_last": "auto"}, 4),
+        ({"precision": "auto", "channels_last": False}, 2),
+        ({"precision": "fp32", "channels_last": "auto"}, 2),
+        ({"precision": "bf16", "channels_last": True}, 1),
+    ],
+)
+def test_only_what_the_recipe_leaves_open_is_tried(machine: Any, fields: dict[str, Any], count: int) -> None:
+    asked = machine(timings())
+    made, timing, reason = picked(**fields)
+    assert len(asked) == len(set(asked)) == count
+    assert made in asked
+    assert made.edit(**fields) == recipe(**fields)
+    assert {made.precision, made.channels_last}.isdisjoint({"auto"})
+    least = min(timings()[a.precision, bool(a.channels_last)].train for a in asked)
+    assert timing.train == least
+    assert made.precision in reason
+    assert f"{1 / least:.0f}" in reason
+
+
+@pytest.mark.parametrize("loss", [2.5, 1.5, math.nan, math.inf])
+def test_arithmetic_whose_loss_disagrees_is_refused(machine: Any, loss: float) -> None:
+    machine(timings(bf16_loss=loss))
+    made, timing, _ = picked(precision="auto", channels_last="auto")
+    assert (made.precision, made.channels_last) == ("fp32", True)
+    assert timing == timings()["fp32", True]
+
+
+def test_arithmetic_whose_loss_agrees_is_taken_where_it_is_faster(machine: Any) -> None:
+    machine(timings(bf16_loss=2.02))
+    assert picked(precision="auto", channels_last="auto")[0].precision == "bf16"
+    machine(timings(bf16_loss=2.02, bf16=0.01))
+    assert picked(precision="auto", channels_last="auto")[0].precision == "fp32"
+
+
+def test_a_loss_that_is_no_number_from_the_start_leaves_fp32(machine: Any) -> None:
+    nan = {key: timing._replace(loss=math.nan) for key, timing in timings().items()}
+    machine(nan)
+    assert picked(precision="auto", channels_last="auto")[0].precision == "fp32"
+
+
+def test_a_recipe_that_only_judges_is_timed_by_judging(machine: Any) -> None:
+    some = timings()
+    machine(some | {("fp32", False): some["fp32", False]._replace(judge=1e-6)})
+    assert picked(precision="auto", channels_last="auto", epochs=0)[0].precision == "fp32"
+    assert picked(precision="auto", channels_last="auto", epochs=1)[0].precision == "bf16"

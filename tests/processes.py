@@ -60,7 +60,7 @@ class Training:
     def __init__(self, place: Path, data: Path, *arguments: str, checkpoint_seconds: float = 0.0) -> None:
         self.place, self.out, self.said = place, place / "run", place / "said"
         place.mkdir(parents=True, exist_ok=True)
-        self.arguments = ["train", str(data), "--recipe", "cifar", "--out", str(self.out), *arguments]
+        self.arguments = ["train", str(data), "--out", str(self.out), *arguments]
         self.environment = {
             "TRICKBAG_CACHE": str(place / "cache"),
             "TRICKBAG_CHECKPOINT_SECONDS": str(checkpoint_seconds),

@@ -16,26 +16,26 @@ from processes import Training
 
 from trickbag import store
 
-# A network without batch statistics, and batches that two ranks share evenly: the mean of their gradients is the whole one.
+# A network without batch statistics: the mean of the ranks' gradients is that of the whole batch.
 RECIPE = """\
 model = "test_vit"
 size = 32
 epochs = 4
 batch_size = 8
-lr = 0.02
+lr = 0.05
 precision = "fp32"
 channels_last = false
 mean = [0.5]
 std = [0.25]
-tricks = ["flip", "random_resized_crop", "adamw", "warmup(share=0.2)", "ema(half_life=0.2)"]
+tricks = ["flip", "random_resized_crop", "warmup(share=0.2)", "ema(half_life=0.2)"]
 """
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe and a data set of 48 training images."""
+    """A folder with a recipe and a data set of 51 training images: the last batch of an epoch has three."""
     folder = tmp_path_factory.mktemp("ranks")
-    for seed, (split, count) in enumerate({"train": 16, "val": 4, "test": 4}.items()):
+    for seed, (split, count) in enumerate({"train": 17, "val": 4, "test": 4}.items()):
         album.fill(folder / "data" / split, {"a": 0, "b": 1, "c": 2}, count, seed=seed + 1)
     album.recipe_file(folder / "recipe.toml", RECIPE)
     return folder
@@ -43,9 +43,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def training(place: Path, name: str, checkpoint_seconds: float = 0.0) -> Training:
     """A training of the recipe in a place of its own."""
-    made = Training(place / name, place / "data", checkpoint_seconds=checkpoint_seconds)
-    made.arguments[made.arguments.index("cifar")] = str(place / "recipe.toml")
-    return made
+    recipe = str(place / "recipe.toml")
+    return Training(place / name, place / "data", "--recipe", recipe, checkpoint_seconds=checkpoint_seconds)
 
 
 def pair(made: Training) -> list[ForkServerProcess]:
@@ -87,8 +86,8 @@ def test_two_ranks_train_what_one_process_trains(place: Path, together: Training
     alone = training(place, "alone", checkpoint_seconds=60)
     assert alone.run() == 0, alone.errors
     (weights, losses), (other_weights, other_losses) = results(alone), results(together)
-    assert losses == pytest.approx(other_losses, rel=1e-4)
-    torch.testing.assert_close(weights, other_weights, rtol=1e-3, atol=1e-4)
+    assert losses == pytest.approx(other_losses, rel=1e-5)
+    torch.testing.assert_close(weights, other_weights, rtol=1e-4, atol=1e-5)
 
 
 def test_two_ranks_killed_and_stopped_go_on_and_end_bit_identically(place: Path, together: Training) -> None:
@@ -106,7 +105,7 @@ def test_two_ranks_killed_and_stopped_go_on_and_end_bit_identically(place: Path,
         process.join()
         assert process.exitcode == 143
         errors = (made.place / f"said-{rank}.err").read_text()
-        assert re.search(r"trickbag: stopped at step \d+ of 24\. The same command continues there\.\n$", errors), errors
+        assert re.search(r"trickbag: stopped at step \d+ of 28\. The same command continues there\.\n$", errors), errors
     assert int(made.checkpoints()[-1].name.removeprefix("step-")) > step
     for process in pair(made):
         process.join()

@@ -42,7 +42,9 @@ def trainings(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Make:
         model, *rest = SMALL
         chosen = ["--without", "cosine", *(word for trick in tricks for word in ("--with", trick))]
         edits = [word for field in (*rest, f"precision={precision}", *fields) for word in ("--set", field)]
-        return Training(tmp_path_factory.mktemp("training"), data, "--model", model, *chosen, *edits, **options)
+        return Training(
+            tmp_path_factory.mktemp("training"), data, "--recipe", "cifar", "--model", model, *chosen, *edits, **options
+        )
 
     return make
 

@@ -3,6 +3,7 @@
 They are taken once, with a reason for each, and stored with the run; a resumed run reads them there.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ FEW_IMAGES = 8
 """Training images per class below which only the classifier is trained."""
 LEAST_EPOCHS = 6
 """Of fine-tuning: larger images are chosen only where the budget holds as many."""
+SOME_IMAGES = 60
+"""Training images per class below which fine-tuning augments strongly and takes longer."""
 SCRATCH_STEPS = 1_500
 """From scratch."""
 SIZES = (224, 192, 160, 128)
@@ -73,10 +76,11 @@ def choose(wanted: Request) -> tuple[Recipe, list[str]]:
             *reasons,
             f"{per_class:.0f} training images per class are few: only the classifier is trained",
         ]
-    reasons.append(
-        f"{per_class:.0f} training images per class: the classifier is fitted first, then the whole network is tuned"
-    )
-    return recipe, reasons
+    said = f"{per_class:.0f} training images per class: the classifier is fitted first, then the whole network is tuned"
+    if per_class < SOME_IMAGES and "trivialaugment" not in wanted.chosen:
+        recipe = _put(wanted, recipe.edit(["trivialaugment"]), epochs=2 * recipe.epochs)
+        said += ", for twice as long and with strong augmentation, since they are not many"
+    return recipe, [*reasons, said]
 
 
 def typical_side(wanted: Request) -> int:
@@ -135,6 +139,7 @@ def expected(recipe: Recipe, wanted: Request, timing: Timing) -> float:
     train, val, test = (int((splits == name).sum()) for name in ("train", "val", "test"))
     prepare = any("prepare" in trick.plugs() or "finish" in trick.plugs() for trick in recipe.tricks)
     once = (prepare * (train + val) + val + test) * timing.judge + prepare * 10
+    once += len(splits) * timing.decode / (os.cpu_count() or 1)
     return once + recipe.epochs * epoch_seconds(timing, train, val, recipe)
 
 

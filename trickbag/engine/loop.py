@@ -96,7 +96,7 @@ class Loop:
                 self.lr = self.set_lr(part.t)
                 for trick in having(self.tricks, "batch"):
                     batch = trick.batch(batch, part.t, generator(self.seed, trick.name(), self.step))
-                compute = self.compute(batch, part.t)
+                compute = self.compute(batch, part.t, self.fabric.world_size * len(batch.rows) / len(part.rows))
                 for trick in having(self.tricks, "gradient"):
                     compute = trick.gradient(compute, self.model, part.t)
                 loss = compute()
@@ -113,8 +113,8 @@ class Loop:
             self.epoch, self.position = self.epoch + 1, 0
             yield self.judged()
 
-    def compute(self, batch: Batch, t: float) -> Compute:
-        """The gradient of one batch, over its micro-batches and all ranks."""
+    def compute(self, batch: Batch, t: float, weight: float = 1.0) -> Compute:
+        """The gradient of one batch, over its micro-batches and all ranks; ``weight``: images here over the ranks' mean."""
 
         def run() -> Tensor:
             self.optimizer.zero_grad(set_to_none=True)
@@ -123,7 +123,7 @@ class Loop:
             for part, share in micro_batches(batch, self.recipe.micro_batch):
                 with self.fabric.autocast():
                     outputs = self.forward(part.x)
-                loss = share * mean_loss(self.tricks, part, float_outputs(outputs), self.model, t)
+                loss = weight * share * mean_loss(self.tricks, part, float_outputs(outputs), self.model, t)
                 self.scale.up(loss).backward()  # type: ignore[no-untyped-call]
                 total = total + loss.detach()
             total = average(total, self.model, self.fabric)

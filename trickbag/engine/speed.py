@@ -33,6 +33,8 @@ class Timing(NamedTuple):
     """Bytes at the peak, of the device or of this process."""
     loss: float
     """Of the first step."""
+    decode: float = 0.0
+    """Seconds to decode an image on one core."""
 
 
 class Decoded(dict[int, Tensor]):
@@ -41,12 +43,17 @@ class Decoded(dict[int, Tensor]):
     def __init__(self, files: Files) -> None:
         self.files = files
 
+        self.seconds = 0.0
+
     def __missing__(self, row: int) -> Tensor:
-        return self.setdefault(row, self.files[row])
+        start = time.perf_counter()
+        image = self.setdefault(row, self.files[row])
+        self.seconds += time.perf_counter() - start
+        return image
 
 
 def time_steps(recipe: Recipe, data: Data, pixels: Decoded, seed: int, steps: int = STEPS) -> Timing:
-    """Train a few steps of a throw-away network. The first, which warms up, does not count."""
+    """Train a few steps of a throw-away network, one where the recipe trains none. The first, which warms up, does not count."""
     fabric = fabric_for(recipe.precision)
 
     def network(_: str, normal: Normal) -> nn.Module:  # a teacher costs the same whatever it knows
@@ -54,7 +61,7 @@ def time_steps(recipe: Recipe, data: Data, pixels: Decoded, seed: int, steps: in
         return build_model(recipe, (), len(data.images.classes), data.channels, seed, "none").to(fabric.device)
 
     loop = assemble(recipe.edit(epochs=max(1, recipe.epochs)), data, pixels, seed, fabric, network)
-    seconds, losses = _timed(loop, fabric, steps + 1)
+    seconds, losses = _timed(loop, fabric, steps + 1 if recipe.epochs else 1)
     rows = torch.arange(min(len(loop.judge.loaders["val"].labels), 2 * recipe.batch_size))
     for _ in range(2):
         start = time.perf_counter()
@@ -63,7 +70,8 @@ def time_steps(recipe: Recipe, data: Data, pixels: Decoded, seed: int, steps: in
                 loop.model.eval()(batch.x)
         _wait(fabric)
         judged = (time.perf_counter() - start) / len(rows)
-    return Timing(sorted(seconds[1:])[len(seconds[1:]) // 2], judged, peak_memory(), losses[0])
+    counted = sorted(seconds[1:]) or seconds
+    return Timing(counted[len(counted) // 2], judged, peak_memory(), losses[0], pixels.seconds / max(1, len(pixels)))
 
 
 def _timed(loop: Loop, fabric: Fabric, steps: int) -> tuple[list[float], list[float]]:

@@ -1,0 +1,1 @@
+"""Measured figures, each with its command, date, machine and versions."""

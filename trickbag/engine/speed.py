@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trickbag.engine.assemble import Normal, assemble, build_model, kept_pixels
 from trickbag.engine.loop import Judged, Loop
-from trickbag.engine.pixels import Data, Files
+from trickbag.engine.pixels import Data, Files, Pixels
 from trickbag.engine.precision import fabric_for
 from trickbag.recipe import Recipe
 
@@ -51,9 +51,13 @@ class Decoded(dict[int, Tensor]):
         self.seconds += time.perf_counter() - start
         return image
 
+    def mean_seconds(self) -> float:
+        """Of decoding an image on one core."""
+        return self.seconds / len(self) if self else 0.0
 
-def time_steps(recipe: Recipe, data: Data, pixels: Decoded, seed: int, steps: int = STEPS) -> Timing:
-    """Train a few steps of a throw-away network, one where the recipe trains none. The first, which warms up, does not count."""
+
+def time_steps(recipe: Recipe, data: Data, pixels: Pixels, seed: int, steps: int = STEPS) -> Timing:
+    """Train a few steps of a throw-away network, one where the recipe trains none. A first step warms up."""
     fabric = fabric_for(recipe.precision)
 
     def network(_: str, normal: Normal) -> nn.Module:  # a teacher costs the same whatever it knows
@@ -71,7 +75,7 @@ def time_steps(recipe: Recipe, data: Data, pixels: Decoded, seed: int, steps: in
         _wait(fabric)
         judged = (time.perf_counter() - start) / len(rows)
     counted = sorted(seconds[1:]) or seconds
-    return Timing(counted[len(counted) // 2], judged, peak_memory(), losses[0], pixels.seconds / max(1, len(pixels)))
+    return Timing(counted[len(counted) // 2], judged, peak_memory(), losses[0])
 
 
 def _timed(loop: Loop, fabric: Fabric, steps: int) -> tuple[list[float], list[float]]:
@@ -101,12 +105,13 @@ def fastest(recipe: Recipe, data: Data, seed: int) -> tuple[Recipe, Timing, str]
     pixels = Decoded(Files(data.images, data.channels, kept_pixels(recipe)))
     candidates = [recipe.edit(precision=p, channels_last=c) for p, c in _choices(recipe)]
     if len(candidates) == 1:
-        timing = time_steps(candidates[0], data, pixels, seed)
+        timing = time_steps(candidates[0], data, pixels, seed)._replace(decode=pixels.mean_seconds())
         return candidates[0], timing, f"{candidates[0].precision} as the recipe says: {1 / timing.train:.0f} images/s"
     timings = [time_steps(c, data, pixels, seed) for c in candidates]
     good = [t for t in timings if abs(t.loss - timings[0].loss) <= LOSS_TOLERANCE * abs(timings[0].loss)]
     best = min(good or timings[:1], key=lambda t: t.train if recipe.epochs else t.judge)
     chosen = candidates[timings.index(best)]
+    best = best._replace(decode=pixels.mean_seconds())
     work = "training" if recipe.epochs else "judged"
     seconds = [t.train if recipe.epochs else t.judge for t in timings]
     rates = ", ".join(f"{_name(c)} {1 / s:.0f}" for c, s in zip(candidates, seconds, strict=True))

@@ -161,7 +161,7 @@ MUTANTS = (
         "tricks/knn.py",
         "(normalize(features.float(), dim=1) @ bank.T)",
         "((features.float() * features.float().abs()) @ bank.T)",
-        "tests/test_tricks_judge.py -k knn",
+        "tests/test_tricks_judge.py -k neighbour or votes",
     ),
     Mutant(
         "weigh micro-batches alike whatever their size",
@@ -223,7 +223,7 @@ def caught_by(mutant: Mutant) -> str:
             text=True,
             check=False,
         )
-        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+        failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
         return failed[1] if failed and done.returncode == 1 else ""
 
 

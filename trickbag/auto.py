@@ -29,7 +29,7 @@ LEAST_EPOCHS = 6
 """Of fine-tuning: larger images are chosen only where the budget holds as many."""
 SOME_IMAGES = 60
 """Training images per class below which fine-tuning augments strongly and takes longer."""
-SCRATCH_STEPS = 1_500
+SCRATCH_STEPS = 1_000
 """From scratch."""
 SIZES = (224, 192, 160, 128)
 

@@ -71,10 +71,7 @@ def demo(out: Annotated[Path, typer.Option(metavar="DIR", help="Where the data a
         screen.check(tb.check(data), brief=True)
         result = tb.train(data, out=out / "run", tell=screen.tell)
         screen.result(result)
-        screen.lines(
-            f"try next: trickbag predict {result.folder} {data / '3'}",
-            "          trickbag train YOUR_FOLDER --budget 10m",
-        )
+        screen.lines(f"try next: trickbag predict {result.folder} {data / '3'}   or   trickbag train YOUR_FOLDER --budget 10m")
 
 
 @app.command()

@@ -108,7 +108,7 @@ class Screen:
         rate = f"   {record['images_per_second']:.0f} images/s" if record["images_per_second"] else ""
         self.lines(
             f"trained {card['model']} for {len(card['classes'])} classes at {card['size']} pixels: {kept}",
-            f"test top-1 {percent(test['top1'])}  ({100 * low:.1f} - {100 * high:.1f}, {test['n']:,} photos)   "
+            f"test top-1 {percent(test['top1'])}  ({100 * low:.1f} - {100 * high:.1f}, {test['n']:,} images)   "
             f"validation {percent(val['top1'])}   {duration(record['seconds'])}{rate}",
             f"95 % interval for new images from the same source; macro recall {percent(test['macro_recall'])}, "
             f"NLL {test['nll']:.3f}, calibration error {percent(test['ece'])}",
@@ -121,7 +121,7 @@ class Screen:
 
         low, high = interval(round(scores.top1 * scores.n), scores.n)
         self.lines(
-            f"top-1 {percent(scores.top1)}  ({100 * low:.1f} - {100 * high:.1f}, {scores.n:,} photos)",
+            f"top-1 {percent(scores.top1)}  ({100 * low:.1f} - {100 * high:.1f}, {scores.n:,} images)",
             f"top-5 {percent(scores.top5)}   macro recall {percent(scores.macro_recall)}   macro F1 {percent(scores.macro_f1)}",
             f"NLL {scores.nll:.3f}   Brier {scores.brier:.3f}   calibration error {percent(scores.ece)}",
         )

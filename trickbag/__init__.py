@@ -1,7 +1,7 @@
 """Train image classifiers with the whole bag of tricks and measure which of them help.
 
 >>> import trickbag as tb
->>> str(tb.tricks.MixUp(alpha=0.4))
+>>> str(tb.MixUp(alpha=0.4))
 'mixup(alpha=0.4)'
 """
 
@@ -59,6 +59,9 @@ def __getattr__(name: str) -> Any:
     # torch takes seconds to import: what is not asked for is not imported
     if name in _ROOM_OF:
         return getattr(importlib.import_module(_ROOM_OF[name]), name)
+    tricks = importlib.import_module("trickbag.tricks")
     if name == "tricks":
-        return importlib.import_module("trickbag.tricks")
+        return tricks
+    if name[:1].isupper() and hasattr(tricks, name):
+        return getattr(tricks, name)
     raise AttributeError(f"module 'trickbag' has no attribute {name!r}")

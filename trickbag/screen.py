@@ -15,14 +15,18 @@ from rich.text import Text
 from trickbag.events import Doing, EpochDone, Event, Note
 from trickbag.text import show
 
+SIGNS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
+PIPE_WIDTH = 160
+
 
 class Screen:
     """A terminal or a pipe. ``quiet`` keeps standard output for data alone."""
 
     def __init__(self, quiet: bool = False) -> None:
         follower = os.environ.get("RANK", "0") != "0"  # torchrun starts several of us: the first one speaks
-        self.out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=follower)
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False) if quiet else self.out
+        plain: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
+        self.out = Console(**plain, quiet=follower, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+        self.console = Console(**plain, stderr=True) if quiet else self.out
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -196,8 +200,8 @@ class Screen:
         self.lines(*(f"{word + ':':<9}{text}" for word, text in words.items()))
         self.lines(f"{'Plugs:':<9}{', '.join(trick.plugs())} (stage {trick.stage.name})", "")
         for name, field in trick.model_fields.items():
-            bounds = ", ".join(
-                str(part) for part in field.metadata if type(part).__name__ in ("Ge", "Gt", "Le", "Lt", "MultipleOf")
+            bounds = " and ".join(
+                f"{sign} {getattr(m, word)}" for m in field.metadata for word, sign in SIGNS if hasattr(m, word)
             )
             default = "required" if field.is_required() else f"default {field.default!r}"
             self.lines(f"  {name}: {default}{'; ' + bounds if bounds else ''}", f"      {field.description}")

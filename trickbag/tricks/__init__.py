@@ -10,6 +10,14 @@ from trickbag.errors import UsageError
 from trickbag.trick import Trick
 
 
+def __getattr__(name: str) -> type[Trick]:
+    """Each trick's class by its name, as ``tricks.MixUp``."""
+    for trick in bag().values() if name[:1].isupper() else ():
+        if trick.__name__ == name:
+            return trick
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 @cache
 def bag() -> dict[str, type[Trick]]:
     """Every trick by name.

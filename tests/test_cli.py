@@ -101,7 +101,7 @@ def test_train_ends_with_the_answer_and_says_it_again(trained: Answer, ask: Ask)
     record = json.loads(Path("run/result.json").read_text())
     epochs, answer = trained.out.split("trained cifar_resnet8 for 3 classes at 16 pixels: ")
     assert len(re.findall(r"epoch +\d of 2 .*validation top-1 [\d.]+ %", epochs)) == 2
-    (told,) = re.findall(r"test top-1 ([\d.]+) %  \([\d.]+ - [\d.]+, (\d+) photos\)   validation ([\d.]+) %", answer)
+    (told,) = re.findall(r"test top-1 ([\d.]+) %  \([\d.]+ - [\d.]+, (\d+) images\)   validation ([\d.]+) %", answer)
     test, val = record["test"], record["val"]
     assert told == (f"{100 * test['top1']:.1f}", str(test["n"]), f"{100 * val['top1']:.1f}")
     assert "the run lies in run:" in answer
@@ -220,7 +220,7 @@ def test_demo_checks_trains_and_scores_the_digits(place: Path, monkeypatch: pyte
     told = ask("demo", "--out", "demonstrated")
     assert told.code == 0
     assert "1,797 images in 10 classes" in told.out
-    assert re.search(r"test top-1 [\d.]+ %  \([\d.]+ - [\d.]+, 3\d\d photos\)", told.out)
+    assert re.search(r"test top-1 [\d.]+ %  \([\d.]+ - [\d.]+, 3\d\d images\)", told.out)
     assert "try next: trickbag predict" in told.out
 
 

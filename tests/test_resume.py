@@ -189,6 +189,15 @@ def test_the_best_score_is_known_after_a_resume_and_a_worse_epoch_does_not_repla
     assert json.loads((training.out / "result.json").read_text())["kept_epoch"] == kept[-1]
 
 
+def test_an_epoch_stands_in_the_log_once_though_the_checkpoint_is_older_than_its_line(
+    trainings: Make, whole: dict[str, Any]
+) -> None:
+    training = trainings()
+    assert training.run(r"^os.rename \.work/step-00000011$") == -signal.SIGKILL
+    assert [line["step"] for line in store.lines(training.out / "log.jsonl")] == [11]
+    same(training.ending(), whole)
+
+
 def test_a_diverged_run_says_where_keeps_the_good_checkpoint_and_says_it_again(trainings: Make, data: Path) -> None:
     training = trainings(fields=("epochs=6", "lr=1e30"))
     assert training.run() == 1

@@ -397,6 +397,7 @@ def having(tricks: Sequence[Trick], point: str) -> list[Trick]:
 def regroup(groups: Groups, edit: Callable[[str, nn.Parameter], dict[str, Any]]) -> Groups:
     """Parameter groups split so that each parameter's group has the values that ``edit(name, parameter)`` returns.
 
+    >>> import torch
     >>> p = nn.Parameter(torch.zeros(2))
     >>> groups = [{"params": [p], "names": ["norm.bias"], "weight_decay": 0.1, "lr_scale": 1.0}]
     >>> regroup(groups, lambda name, p: {"weight_decay": 0.0 if p.ndim == 1 else 0.1})[0]["weight_decay"]

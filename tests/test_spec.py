@@ -249,7 +249,7 @@ def test_conflicts_are_derived_and_told(a: Trick, b: Trick, reason: str) -> None
 def test_a_fresh_trick_carries_no_state_at_any_depth() -> None:
     average = Average(half_life=0.1)
     choice = Choice(tricks=(average, Choice(tricks=(average,))))
-    average.start(nn.Linear(2, 2), None)
+    average.setup(nn.Linear(2, 2), None)
     choice.count_ = 3
     assert set(average.state()) == {"mean_"}
     assert set(choice.state()) == {"count_"}
@@ -258,7 +258,7 @@ def test_a_fresh_trick_carries_no_state_at_any_depth() -> None:
     inner = fresh.tricks[1]
     assert isinstance(inner, Choice)
     assert [trick.state() for trick in (fresh, *fresh.tricks, *inner.tricks)] == [{}] * 4
-    fresh.tricks[0].start(nn.Linear(2, 2), None)
+    fresh.tricks[0].setup(nn.Linear(2, 2), None)
     fresh.tricks[0].after_step(None, 0.5)
     assert (len(average.state()["mean_"]), len(fresh.tricks[0].state()["mean_"])) == (2, 3)
     assert average.half_life == 0.1

@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -8,3 +9,11 @@ settings.register_profile("trickbag", deadline=None, derandomize=True, database=
 settings.load_profile("trickbag")
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache folder of the test's own."""
+    monkeypatch.setenv("TRICKBAG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TRICKBAG_DATA", raising=False)
+    return tmp_path / "cache"

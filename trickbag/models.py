@@ -41,7 +41,7 @@ class Net(nn.Module):
         """Pixels of a side of the images on which the model's own weights are judged."""
         self.crop_share: float = (cfg.get("test_input_size") and cfg.get("test_crop_pct")) or cfg["crop_pct"]
         """The side that is cut from a judged image, as a share of the resized image's shorter side."""
-        self.mean, self.std = (_per_channel(cfg[n], channels) for n in ("mean", "std"))
+        self.mean, self.std = (per_channel(cfg[n], channels) for n in ("mean", "std"))
         self.fixed_size = size if cfg.get("fixed_input_size") else 0
         """The one size in pixels that the model reads; 0 where it reads any."""
         self._heads = _heads(net)
@@ -294,7 +294,7 @@ def _unzero(net: nn.Module) -> None:
             nn.init.ones_(module.weight)
 
 
-def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     """The published statistics, averaged for grey images and repeated for more channels, as timm does with first layers."""
     if channels == 1:
         return (sum(values) / len(values),)

@@ -48,20 +48,11 @@ def kept_pixels(recipe: Recipe) -> int:
     return max(plain_view(recipe).resize, round(CACHE_MARGIN * recipe.size))
 
 
-def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """One value per channel: as they are, or their mean where the number of channels differs.
-
-    >>> per_channel((0.25, 0.5, 0.75), 1)
-    (0.5,)
-    """
-    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
-
-
 def normal(recipe: Recipe, model: models.Net, channels: int) -> Normal:
     """Mean and standard deviation of each channel: the recipe's, else those that the weights were trained with."""
     if recipe.mean and len(recipe.mean) not in (1, 3, channels):
         raise UsageError(f"mean has {len(recipe.mean)} values and the images have {channels} channels. Give one per channel.")
-    return per_channel(recipe.mean or model.mean, channels), per_channel(recipe.std or model.std, channels)
+    return models.per_channel(recipe.mean or model.mean, channels), models.per_channel(recipe.std or model.std, channels)
 
 
 def build_model(recipe: Recipe, tricks: Sequence[Trick], classes: int, channels: int, seed: int, weights: str) -> models.Net:

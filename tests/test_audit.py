@@ -131,6 +131,13 @@ def test_all_exact_copies_across_splits_are_found_and_nothing_else(tmp_path: Pat
     assert all(group[left] == group[right] for left, right in PLANTED)
     assert len(set(group.values())) == 120 - 30
     assert audit(read(tmp_path), on_leak="warning").errors == []
+    assert not [finding for finding in result.findings if finding.message.startswith("groups:")]
+    clean = result.without_leaks()
+    training, judged = ({pair[side] for pair in PLANTED} for side in (0, 1))
+    assert not training & set(clean.images.paths)
+    assert judged <= set(clean.images.paths)
+    assert clean.left_out == {left: f"a copy of {right}" for left, right in PLANTED}
+    assert clean.errors == []
 
 
 def test_near_copies_across_splits_are_found(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def audit(
         raise TrickbagError(_refusal(left_out, len(facts)))
     kept = np.flatnonzero([not reason for reason in reasons])
     facts = [facts[row] for row in kept]
-    images = images.take(kept)
+    given = images = images.take(kept)
     groups = merged(images.groups, [fact.content for fact in facts], [fact.pixels for fact in facts])
     same = merged(np.arange(len(facts)), [fact.content for fact in facts], [fact.pixels for fact in facts])
     images = replace(images, hashes=tuple(fact.content for fact in facts), groups=groups)
@@ -132,7 +132,7 @@ def audit(
         about_left_out(left_out, len(reasons)),
         about_duplicates(images, same.tolist(), on_conflict, on_leak),
         about_near_duplicates(images, facts, same),
-        about_classes(images, result.counts, result.imbalance),
+        about_classes(given, result.counts, result.imbalance),  # groups as given: copies are a finding of their own
         about_files(images, facts),
         about_ignored(images),
     )

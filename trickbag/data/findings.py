@@ -192,7 +192,7 @@ def about_files(images: Images, facts: Sequence[Facts]) -> Iterable[Finding]:
             kind="grey",
             severity="note",
             message=f"{len(grey)} of {len(facts)} images are grey, the others in colour.",
-            suggestion="If whole classes are grey the model may learn that alone; train with channels=1 then.",
+            suggestion="If whole classes are grey the network may learn that alone: make all images grey then.",
             paths=grey,
         )
 

@@ -60,7 +60,7 @@ def near(likenesses: Sequence[Likeness], sides: NDArray[Any], same: NDArray[Any]
     """Pairs (i, j), i < j, of near duplicates whose ``sides`` differ and which are not the ``same`` already.
 
     ``sides`` and ``same`` are labels [N]. At most 8 partners are looked at for one image. All hashes of the smaller sides
-    are compared with all others, a number of them at a time: 100,000 against 10,000 take a few seconds.
+    are compared with all others, a number of them at a time.
     """
     if len(likenesses) < 2:
         return []

@@ -110,7 +110,7 @@ MUTANTS = (
     Mutant(
         "forget the best epoch at a resume",
         "engine/loop.py",
-        '        self.best = state["best"]',
+        '        self.best = {name: best for name, best in state["best"].items() if name in self.weights}',
         "        self.best = {}",
         "tests/test_loader.py -k resumed",
     ),
@@ -187,8 +187,8 @@ MUTANTS = (
     Mutant(
         "choose the kept epoch by the worse score",
         "engine/loop.py",
-        'rank > self.best["rank"]',
-        'rank < self.best["rank"]',
+        'rank > self.best[name]["rank"]',
+        'rank < self.best[name]["rank"]',
         "tests/test_run.py tests/test_loader.py -k best or kept",
     ),
     Mutant(

@@ -88,8 +88,8 @@ def follow(made: Loop) -> Trained:
         list(made.prepare())
     losses = [float(event.loss) for event in made.train() if isinstance(event, Step)]
     live = {name: value.clone() for name, value in made.model.state_dict().items()}
-    model = finish(made)
-    return Trained(made, live, made.judge.outputs(model, "test", made.tricks)[1], losses)
+    model, tricks = finish(made, made.recipe)
+    return Trained(made, live, made.judge.outputs(model, "test", tricks)[1], losses)
 
 
 def train(*tricks: Any, seed: int = 0, **fields: Any) -> Trained:

@@ -81,7 +81,7 @@ def test_at_its_neutral_value_a_trick_changes_nothing(name: str, plain: Any) -> 
     assert train(trick).same(plain)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if bag()[name].neutral != {}])
 def test_a_trick_acts(name: str, plain_of_many_steps: Any) -> None:
     """No option is accepted without effect: weights or predictions differ from those without the trick."""
     assert not train(example(name), batch_size=2).same(plain_of_many_steps)

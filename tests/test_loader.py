@@ -109,21 +109,21 @@ def test_micro_batches_sum_to_the_gradient_of_the_whole_batch(size: int) -> None
 def test_the_best_epoch_on_validation_is_kept() -> None:
     made = loop(recipe("cosine", epochs=6))
     told = [event for event in made.train() if isinstance(event, Judged)]
-    ranks = [(event.scores.top1, -event.scores.nll) for event in told]
+    ranks = [(event.scores[""].top1, -event.scores[""].nll) for event in told]
     assert len(set(ranks)) > 1
-    assert made.best["epoch"] == told[ranks.index(max(ranks))].epoch
+    assert made.best[""]["epoch"] == told[ranks.index(max(ranks))].epoch
 
 
 def test_a_resumed_run_knows_its_best_epoch_and_does_not_overwrite_it_by_a_worse_one() -> None:
     made = loop(recipe(epochs=2))
     next(event for event in made.train() if isinstance(event, Judged))
-    made.best["rank"] = [1.0, 0.0]
+    made.best[""]["rank"] = [1.0, 0.0]
     resumed = loop(recipe(epochs=2))
     resumed.load(unpack(*pack(made.state())))
     last = [event for event in resumed.train() if isinstance(event, Judged)][-1]
     assert not last.kept
-    assert resumed.best["epoch"] == 1
-    assert all(torch.equal(value, resumed.best["model"][name]) for name, value in made.best["model"].items())
+    assert resumed.best[""]["epoch"] == 1
+    assert all(torch.equal(value, resumed.best[""]["model"][name]) for name, value in made.best[""]["model"].items())
 
 
 def test_fp16_scales_the_loss_and_takes_the_scale_out_again() -> None:

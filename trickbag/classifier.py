@@ -76,7 +76,9 @@ class Classifier:
         chosen |= {trick.name(): trick for trick in extra}
         for trick in having(list(chosen.values()), "setup"):
             trick.setup(model, _Facts(card))
-        load_trick_state(list(chosen.values()), _state(card["state"], tensors))
+        state = _state(card["state"], tensors)
+        for name, trick in chosen.items():
+            load_trick_state(trick, state.get(name, {}))
         return cls(model.requires_grad_(False), list(chosen.values()), card)
 
     def outputs(self, images: Iterable[Tensor]) -> Iterator[Outputs]:

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,16 +44,32 @@ class Request:
     @property
     def key(self) -> str:
         """A hash of the request, the content of the data and of the weights it starts from."""
-        weights = Path(self.recipe.weights)
-        content = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else self.recipe.weights
-        fields = self.recipe.spelled() | {"weights": content}
-        asked = [fields, self.auto, sorted(self.chosen), self.budget, self.seed, self.data.fingerprint]
+        asked = [identity(self.recipe), self.auto, sorted(self.chosen), self.budget, self.seed, self.data.fingerprint]
         return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     @property
     def folder(self) -> Path:
         """Where the run lies when the user names no place."""
         return Path("runs") / f"{self.name}-{self.key[:8]}"
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, with the content of the files that it names: weights, and networks of its teachers."""
+    fields = recipe.spelled() | {"weights": content(recipe.weights)}
+    teachers = [str(trick.teacher) for trick in recipe.tricks if "teacher" in type(trick).model_fields]
+    found = {name: content(str(Path(name) / "model.safetensors")) for name in teachers if (Path(name) / "model.json").is_file()}
+    return fields | ({"teachers": found} if found else {})
+
+
+def content(weights: str) -> str:
+    """A hash of a file of weights; other words for the start of training as they are."""
+    path = Path(weights)
+    return _digest(path, path.stat().st_mtime_ns) if path.is_file() else weights
+
+
+@lru_cache
+def _digest(path: Path, _: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check(data: str | Path, *, on_bad: Bad = "skip", tell: Tell = silent) -> Audit:

@@ -4,10 +4,11 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,7 @@ from trickbag.events import Doing, EpochDone, Note, Tell, silent
 from trickbag.outcome import Spent, write_result
 from trickbag.recipe import Recipe
 from trickbag.request import Request, edited, request
+from trickbag.trick import judged_weights
 
 CHECKPOINT_SECONDS = float(os.environ.get("TRICKBAG_CHECKPOINT_SECONDS", "20"))
 LOG_EVERY = 50
@@ -63,14 +65,17 @@ def train(
     return carry_out(wanted, Path(out) if out else wanted.folder, tell)
 
 
-def carry_out(wanted: Request, folder: Path, tell: Tell = silent) -> Result:
-    """Find or make the run that was asked for, in its folder. Under torchrun, every rank calls this."""
+def carry_out(wanted: Request, folder: Path, tell: Tell = silent, wait: bool = False) -> Result:
+    """Find or make the run that was asked for, in its folder. Under torchrun, every rank calls this.
+
+    Raises UsageError where another process writes to the folder, unless ``wait`` is true.
+    """
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     nodes = int(os.environ.get("WORLD_SIZE", "1")) // ranks
     fabric = fabric_for("fp32", ranks, nodes)
     fabric.launch()
     leader = fabric.global_rank == 0
-    with store.lock(folder) if leader else nullcontext():
+    with store.lock(folder, wait) if leader else nullcontext():
         if fabric.broadcast(leader and finished(wanted, folder)):
             if leader:  # the process may have been killed between the manifest and this
                 store.remove(folder / ".work")
@@ -108,34 +113,63 @@ def concrete(wanted: Request, folder: Path, tell: Tell) -> Recipe:
 
 
 class Run:
-    """The run under way."""
+    """The run under way.
 
-    def __init__(self, wanted: Request, recipe: Recipe, folder: Path, fabric: Fabric, tell: Tell) -> None:
+    A study has the watchers of other recipes follow the same training (``follow``), begins where another run with the same
+    beginning stood (``prefix``, a folder with its state), leaves its own state for others at some shares (``forks``), and has
+    the teachers that are recipes trained with one seed for all runs (``teacher_seed``).
+    """
+
+    def __init__(
+        self,
+        wanted: Request,
+        recipe: Recipe,
+        folder: Path,
+        fabric: Fabric,
+        tell: Tell,
+        follow: Sequence[Recipe] = (),
+        prefix: Path | None = None,
+        forks: Mapping[float, Path] = MappingProxyType({}),
+        teacher_seed: int | None = None,
+    ) -> None:
         self.wanted, self.recipe, self.folder, self.fabric, self.tell = wanted, recipe, folder, fabric, tell
+        self.others, self.prefix, self.forks = follow, prefix, forks
+        self.teacher_seed = wanted.seed if teacher_seed is None else teacher_seed
         self.leader = fabric.global_rank == 0
         self.checkpoints = store.Checkpoints(folder / ".work")
         self.log = folder / "log.jsonl"
-        self.spent = Spent()
+        self.spent = self.taught = Spent()
+        self.waited = 0.0
+        self.first = 0
 
     def go(self) -> Result:
         """Train from the newest checkpoint, or from the start, to the result."""
-        self.fabric.launch()
-        began = time.monotonic()
-        table = pixels(self.wanted.data, kept_pixels(self.recipe), self.tell)
-        loop = assemble(self.recipe, self.wanted.data, table, self.wanted.seed, self.fabric, self.network)
-        self.resume(loop)
-        self.spend(seconds=time.monotonic() - began)
-        try:
-            with stopping() as stop:
-                self.follow(loop, stop)
-        except Diverged as diverged:
-            raise TrickbagError(self.diverged(diverged)) from None
+        loop = self.train()
         began = time.monotonic()
         if self.leader:
             write_result(self.folder, self.wanted, self.recipe, loop, self.spent, began)
             store.remove(self.folder / ".work")
         self.fabric.barrier()
         return Result.load(self.folder)
+
+    def train(self) -> Loop:
+        """Train to the end. Raises TrickbagError where the loss is no longer a number."""
+        self.fabric.launch()
+        began = time.monotonic()
+        loop = self.assemble()
+        self.resume(loop)
+        self.spend(seconds=time.monotonic() - began - self.waited)
+        try:
+            with stopping() as stop:
+                self.follow(loop, stop)
+        except Diverged as diverged:
+            raise TrickbagError(self.diverged(diverged)) from None
+        return loop
+
+    def assemble(self) -> Loop:
+        """The loop before its first step."""
+        table = pixels(self.wanted.data, kept_pixels(self.recipe), self.tell)
+        return assemble(self.recipe, self.wanted.data, table, self.wanted.seed, self.fabric, self.network, self.others)
 
     def spend(self, seconds: float = 0.0, step_seconds: float = 0.0, images: int = 0) -> None:
         """Add to what the run took."""
@@ -146,15 +180,26 @@ class Run:
         """Go on from the newest valid checkpoint, and take the log back to it."""
         found = self.checkpoints.latest(lambda text: self.tell(Note(text))) if self.leader else None
         found = self.fabric.broadcast(found)
+        if not found and self.prefix and not store.verify(self.prefix):
+            state = store.load_state(self.prefix)
+            found = state["loop"]["step"], state | {"first": state["loop"]["step"]}
+            store.write(self.log, (self.prefix / "log.jsonl").read_bytes())
         if found:
             step, state = found
-            loop.load(state["loop"])
-            self.spent = Spent(*state["spent"])
+            self.restore(loop, state)
             self.tell(Note(f"continuing at step {step:,} of {loop.judge.facts.steps:,}"))
+        else:
+            self.spent = self.taught
         if self.leader:
             reached = {"step": loop.step, "epoch": loop.epoch} if found else {"step": -1, "epoch": -1}
             kept = [line for line in store.lines(self.log) if line[line["kind"]] <= reached[line["kind"]]]
             store.write(self.log, "".join(store.to_json(line) + "\n" for line in kept))
+
+    def restore(self, loop: Loop, state: dict[str, Any]) -> None:
+        """Put the loop and what was spent to where a state was made."""
+        loop.load(state["loop"])
+        loop.watched = state["watched"]
+        self.spent, self.first = Spent(*state["spent"]), state["first"]
 
     def follow(self, loop: Loop, stop: Callable[[], int]) -> None:
         """Train to the end; log, tell, and save the state now and then."""
@@ -172,6 +217,7 @@ class Run:
             else:
                 self.spend(step_seconds=took, images=event.images)
                 self.stepped(event, loop)
+                self.fork(event, loop)
             stopped = self.agreed(stop())
             if self.leader and (stopped or now - saved > CHECKPOINT_SECONDS):
                 self.save(loop)
@@ -191,7 +237,19 @@ class Run:
     def save(self, loop: Loop) -> None:
         """A checkpoint of all that the next step depends on."""
         loop.check_finite()
-        self.checkpoints.save(loop.step, {"loop": loop.state(), "spent": tuple(self.spent)})
+        self.checkpoints.save(loop.step, self.state(loop))
+
+    def state(self, loop: Loop) -> dict[str, Any]:
+        """All that the next step depends on, what was spent, and the step at which this run's own training began."""
+        return {"loop": loop.state(), "spent": tuple(self.spent), "watched": loop.watched, "first": self.first}
+
+    def fork(self, event: Step, loop: Loop) -> None:
+        """Leave the state for runs that go another way from here."""
+        for share, path in self.forks.items():
+            if event.t >= share and not path.exists():
+                with store.writing(path) as folder:
+                    store.save_state(folder, self.state(loop))
+                    store.write(folder / "log.jsonl", "".join(store.to_json(line) + "\n" for line in store.lines(self.log)))
 
     def stepped(self, event: Step, loop: Loop) -> None:
         """Tell of a step, and log every fiftieth."""
@@ -210,9 +268,13 @@ class Run:
             "t": loop.share,
             "loss": loop.mean_loss,
         }
-        line |= {"lr": loop.lr, "seconds": round(self.spent.seconds, 1), "val": event.scores.headline(), "kept": event.kept}
-        if event.raw:
-            line["raw"] = event.raw.headline()
+        own = judged_weights(self.recipe.tricks)
+        line |= {"lr": loop.lr, "seconds": round(self.spent.seconds, 1)}
+        line |= {"val": event.scores[own].headline(), "kept": own in event.kept}
+        if event.scores[""] is not event.scores[own]:
+            line["raw"] = event.scores[""].headline()
+        if self.others:
+            line["weights"] = {name: scores.headline() for name, scores in event.scores.items()}
         if self.leader:
             store.append(self.log, line)
         self.tell(EpochDone(event.epoch, self.recipe.epochs, line))
@@ -239,10 +301,16 @@ class Run:
                 recipe, chosen = replaced(self.recipe), frozenset[str]()
             else:
                 recipe, chosen = edited(run)
-            wanted = replace(self.wanted, recipe=recipe, auto=run == "auto", chosen=chosen, budget=0)
+            seed = self.wanted.seed if run == "self" else self.teacher_seed
+            wanted = replace(self.wanted, recipe=recipe, auto=run == "auto", chosen=chosen, budget=0, seed=seed)
             folder = self.folder.parent / f"{self.wanted.name}-teacher-{wanted.key[:8]}"
-            self.tell(Note(f"training the teacher {run} first, in {folder}"))
-            carry_out(wanted, folder, self.tell)
+            began = time.monotonic()
+            if not (folder / store.MANIFEST).exists():
+                self.tell(Note(f"training the teacher {run} first, in {folder}"))
+            carry_out(wanted, folder, self.tell, wait=True)
+            self.waited += time.monotonic() - began
+        seconds = json.loads((folder / "result.json").read_text("utf-8"))["seconds"]
+        self.taught = self.taught._replace(seconds=self.taught.seconds + seconds)
         return classifier.teacher(folder, self.wanted.data.images.classes, normal)
 
 

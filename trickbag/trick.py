@@ -394,6 +394,16 @@ def having(tricks: Sequence[Trick], point: str) -> list[Trick]:
     return [trick for trick in tricks if point in trick.plugs()]
 
 
+def watchers(tricks: Sequence[Trick]) -> list[Trick]:
+    """Those tricks that look on at every step or have other weights judged, and leave the trajectory untouched."""
+    return [trick for trick in tricks if trick.begin() == 1.0 and {"after_step", "eval_model"} & set(trick.plugs())]
+
+
+def judged_weights(tricks: Sequence[Trick]) -> str:
+    """Which weights are judged: the spelling of the trick that provides them, empty for the live ones."""
+    return next(map(str, having(tricks, "eval_model")), "")
+
+
 def regroup(groups: Groups, edit: Callable[[str, nn.Parameter], dict[str, Any]]) -> Groups:
     """Parameter groups split so that each parameter's group has the values that ``edit(name, parameter)`` returns.
 

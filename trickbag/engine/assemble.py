@@ -17,7 +17,7 @@ from trickbag.engine.pixels import Data, Pixels
 from trickbag.errors import UsageError
 from trickbag.recipe import Recipe
 from trickbag.streams import generator, key
-from trickbag.trick import Facts, Trick, View, having
+from trickbag.trick import Facts, Trick, View, having, judged_weights, watchers
 
 Normal = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, 0 to 1."""
@@ -79,10 +79,20 @@ def split_rows(data: Data, tricks: Sequence[Trick], seed: int) -> dict[str, np.n
 
 
 def assemble(
-    recipe: Recipe, data: Data, pixels: Pixels, seed: int, fabric: Fabric, network: Callable[[str, Normal], nn.Module]
+    recipe: Recipe,
+    data: Data,
+    pixels: Pixels,
+    seed: int,
+    fabric: Fabric,
+    network: Callable[[str, Normal], nn.Module],
+    follow: Sequence[Recipe] = (),
 ) -> Loop:
-    """A loop before its first step; ``network`` finds or trains the runs that tricks ask for."""
+    """A loop before its first step; ``network`` finds or trains the runs that tricks ask for.
+
+    The watchers of the recipes in ``follow``, which differ from this one in nothing that shapes the training, look on too.
+    """
     tricks = tuple(trick.fresh() for trick in recipe.tricks)
+    watching = {str(trick): trick.fresh() for other in follow for trick in watchers(other.tricks) if trick not in tricks}
     classes = data.images.classes
     model = build_model(recipe, tricks, len(classes), data.channels, seed, recipe.weights)
     model = model.to(fabric.device).to(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
@@ -109,10 +119,11 @@ def assemble(
     facts = Facts(classes, counts, plan.steps(), recipe.batch_size, recipe.size, data.channels, seed)
     judge = Judge(facts, loaders, plan, tricks, fabric, lambda run: network(run, mean_std))
     judge.see(model)
-    for trick in having(tricks, "setup"):
+    for trick in having([*tricks, *watching.values()], "setup"):
         trick.setup(model, judge)
     check_sizes(model, tricks, recipe, data.channels)
-    return Loop(recipe, model, tricks, plan, train, judge, fabric)
+    weights = frozenset(judged_weights(other.tricks) for other in follow)
+    return Loop(recipe, model, tricks, plan, train, judge, fabric, tuple(watching.values()), weights)
 
 
 def check_sizes(model: nn.Module, tricks: Sequence[Trick], recipe: Recipe, channels: int) -> None:

@@ -116,16 +116,16 @@ class Judge:
         """The scores of a network on validation, without evaluation tricks."""
         return score(self.outputs(model, "val")[1], self.loaders["val"].labels)
 
-    def weights(self, model: nn.Module) -> nn.Module:
+    def weights(self, model: nn.Module, average: Trick | None) -> nn.Module:
         """The network that is judged: a trick's average with norm statistics estimated anew, or the live one."""
-        share_buffers(model, self.fabric)
-        for trick in having(self.tricks, "eval_model"):
-            judged: nn.Module = trick.eval_model(model)
-            if judged is not model:
-                moved = {n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and int(m.num_batches_tracked or 0)}
-                estimate_norms(judged, moved, self.batches())
-            return judged
-        return model
+        if average is None:
+            share_buffers(model, self.fabric)
+            return model
+        judged: nn.Module = average.eval_model(model)
+        if judged is not model:
+            moved = {n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and int(m.num_batches_tracked or 0)}
+            estimate_norms(judged, moved, self.batches())
+        return judged
 
 
 def estimate_norms(model: nn.Module, names: set[str], batches: Iterator[Batch]) -> None:

@@ -11,6 +11,7 @@ from torch.nn.functional import one_hot
 from torchvision.transforms.v2 import functional as F
 
 from trickbag.engine.pixels import Pixels, ahead
+from trickbag.errors import UsageError
 from trickbag.streams import generator
 from trickbag.trick import Batch, Trick, View, having
 
@@ -36,11 +37,22 @@ class Slice(NamedTuple):
 class Plan:
     """Which training images each epoch shows, cut into steps.
 
-    Arguments: labels [N] of the training images, tricks in order, and the recipe's numbers.
+    Arguments: labels [N] of the training images, tricks in order, the recipe's numbers, how many ranks share each step, and
+    how many of its images each rank needs at least. The plan is that of one process, but for what :meth:`_end` says.
     """
 
-    def __init__(self, labels: Tensor, tricks: Sequence[Trick], seed: int, epochs: int, batch_size: int, size: int) -> None:
-        self.labels, self.seed, self.epochs = labels, seed, epochs
+    def __init__(
+        self,
+        labels: Tensor,
+        tricks: Sequence[Trick],
+        seed: int,
+        epochs: int,
+        batch_size: int,
+        size: int,
+        ranks: int = 1,
+        each: int = 1,
+    ) -> None:
+        self.labels, self.seed, self.epochs, self.ranks, self.each = labels, seed, epochs, ranks, each
         self.order = next(iter(having(tricks, "order")), None)
         self.batch_size = next((trick.batch_size for trick in having(tricks, "batch_size")), lambda _: batch_size)
         self.size = next((trick.size for trick in having(tricks, "size")), lambda _: size)
@@ -52,14 +64,12 @@ class Plan:
         return torch.randperm(len(self.labels), generator=generator(self.seed, "order", epoch))
 
     def epoch(self, epoch: int, position: int = 0) -> Iterator[Slice]:
-        """The steps of an epoch from the given position on. A single image that would be left over joins the last step,
-        since a batch of one has no batch statistics."""
+        """The steps of an epoch from the given position on. Raises UsageError as :meth:`steps` does."""
         rows = self.rows(epoch)
         copies = _copies(rows)
         while position < len(rows):
             t = self._share(epoch + position / len(rows))
-            end = min(position + self.batch_size(t), len(rows))
-            end += len(rows) - end == 1
+            end = self._end(position, len(rows), t)
             part = slice(position, end)
             yield Slice(rows[part], copies[part], self.size(t), t, self._share(epoch + end / len(rows)), position)
             position = end
@@ -68,15 +78,30 @@ class Plan:
         """The share of training done; the epoch after the last one, which estimates norm statistics, counts as its end."""
         return min(epochs / self.epochs, 1.0) if self.epochs else 0.0
 
+    def _end(self, position: int, count: int, t: float) -> int:
+        """Where the step that begins at a position ends, of ``count`` images.
+
+        It takes in what would be left over for a last step where that is a single image, since a batch of one has no batch
+        statistics, or too few for every rank to have its share.
+        """
+        images, needed = min(self.batch_size(t), count - position), self.ranks * self.each
+        if self.ranks > 1 and images < needed:
+            share = "one" if self.each == 1 else f"{self.each}, since one alone has no batch statistics"
+            raise UsageError(
+                f"a step with {images} of the {count} training images is too small for {self.ranks} ranks: each needs {share}. "
+                f"Set batch_size to {needed} or more, train on more images, or start fewer ranks."
+            )
+        end = position + images
+        return end if count - end >= max(2, needed) else count
+
     def steps(self) -> int:
-        """Steps of the whole training."""
+        """Steps of the whole training. Raises UsageError where a step has too few images for the ranks."""
         count = len(self.rows(0)) if self.order else len(self.labels)
         steps = 0
         for epoch in range(self.epochs):
             position = 0
             while position < count:
-                position += self.batch_size(self._share(epoch + position / count))
-                position += count - position == 1
+                position = self._end(position, count, self._share(epoch + position / count))
                 steps += 1
         return steps
 

@@ -2,7 +2,9 @@
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -17,8 +19,10 @@ from trickbag.engine.precision import LossScale
 from trickbag.engine.scores import Scores
 from trickbag.recipe import Recipe
 from trickbag.streams import generator, key
-from trickbag.trick import Batch, Compute, Groups, Outputs, Trick, having
+from trickbag.trick import Batch, Compute, Groups, Outputs, Trick, having, judged_weights
 
+ENGINE = 1
+"""The version of the arithmetic: results of another one are not taken for those of this one."""
 CHECK_EVERY = 50
 """Steps between two looks at the losses: each look makes the device wait."""
 
@@ -38,10 +42,10 @@ class Judged(NamedTuple):
 
     epoch: int
     step: int
-    scores: Scores
-    raw: Scores | None
-    """Of the live weights, where a trick has others judged."""
-    kept: bool
+    scores: dict[str, Scores]
+    """By the spelling of the trick whose weights they are; "" for the live ones."""
+    kept: frozenset[str]
+    """Whose weights are the best so far."""
 
 
 class Diverged(Exception):  # noqa: N818 - an outcome of a run, not a mistake
@@ -64,8 +68,11 @@ class Loop:
         loader: Loader,
         judge: Judge,
         fabric: Fabric,
+        watching: Sequence[Trick] = (),
+        weights: frozenset[str] = frozenset(),
     ) -> None:
-        self.recipe, self.model, self.tricks = recipe, model, tricks
+        self.recipe, self.model, self.tricks, self.watching = recipe, model, tricks, watching
+        self.weights = weights | {judged_weights(tricks)}
         self.plan, self.loader, self.judge, self.fabric, self.seed = plan, loader, judge, fabric, plan.seed
         self.groups = param_groups(model, tricks, recipe.weight_decay)
         self.optimizer = make_optimizer(self.groups, tricks, recipe)
@@ -75,7 +82,9 @@ class Loop:
         self.share = self.lr = 0.0
         self.losses = torch.zeros(2, device=fabric.device)
         self.bad = torch.full((), -1, dtype=torch.int64, device=fabric.device)
-        self.best: dict[str, Any] = {}
+        self.best: dict[str, dict[str, Any]] = {}
+        self.watched: dict[str, float] = {}
+        """Seconds that each watcher took, and the judging of its weights."""
 
     def prepare(self) -> Iterator[Judged]:
         """What happens once, before the first step."""
@@ -101,8 +110,7 @@ class Loop:
                     compute = trick.gradient(compute, self.model, part.t)
                 loss = compute()
                 self.scale.step(self.optimizer)
-                for trick in having(self.tricks, "after_step"):
-                    trick.after_step(self.model, part.after)
+                self.watch(part.after)
                 self.bad = torch.where((self.bad < 0) & ~loss.isfinite(), self.step, self.bad)
                 self.losses += torch.stack([loss, torch.ones_like(loss)])
                 self.step, self.position, self.share = self.step + 1, part.position + len(part.rows), part.after
@@ -139,16 +147,34 @@ class Loop:
             group["lr"] = lr * group["lr_scale"]
         return lr
 
+    def watch(self, t: float) -> None:
+        """Let the watchers see the weights, and count the seconds that each takes."""
+        for trick in having([*self.tricks, *self.watching], "after_step"):
+            with self.timed(str(trick)):
+                trick.after_step(self.model, t)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Count the seconds that go by inside."""
+        began = time.perf_counter()
+        yield
+        self.watched[name] = self.watched.get(name, 0.0) + time.perf_counter() - began
+
     def judged(self) -> Judged:
         """Score the weights on validation, and keep them where they are the best so far (or the last are wanted)."""
-        model = self.judge.weights(self.model)
-        scores = self.judge.score(model)
-        raw = None if model is self.model else self.judge.score(self.model)
-        rank = [scores.top1, -scores.nll]
-        kept = self.recipe.keep == "last" or not self.best or rank > self.best["rank"]
-        if kept:
-            self.best = {"epoch": self.epoch, "rank": rank, "model": copy.deepcopy(model.state_dict())}
-        return Judged(self.epoch, self.step, scores, raw, kept)
+        averages = {str(trick): trick for trick in having([*self.tricks, *self.watching], "eval_model")}
+        scores: dict[str, Scores] = {}
+        kept: set[str] = set()
+        for name, average in {"": None, **averages}.items():
+            with self.timed(name):
+                model = self.judge.weights(self.model, average)
+                scores[name] = self.judge.score(model) if model is not self.model or not name else scores[""]
+            rank = [scores[name].top1, -scores[name].nll]
+            better = self.recipe.keep == "last" or name not in self.best or rank > self.best[name]["rank"]
+            if better and name in self.weights:
+                self.best[name] = {"epoch": self.epoch, "rank": rank, "model": copy.deepcopy(model.state_dict())}
+                kept.add(name)
+        return Judged(self.epoch, self.step, scores, frozenset(kept))
 
     def check_finite(self) -> None:
         """Raise Diverged where a loss since the last look was no number."""
@@ -181,19 +207,21 @@ class Loop:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scale": self.scale.state(),
-            "tricks": trick_state(self.tricks),
+            "tricks": {str(trick): plain_state(trick) for trick in [*self.tricks, *self.watching]},
             "best": self.best,
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Go on from a state; one of a finished training needs no optimiser."""
         self.epoch, self.position, self.step = state["epoch"], state["position"], state["step"]
         self.share, self.lr, self.losses = state["share"], state["lr"], state["losses"].to(self.losses.device)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if state["optimizer"]:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.scale.load(state["scale"])
-        load_trick_state(self.tricks, state["tricks"])
-        self.best = state["best"]
+        for trick in [*self.tricks, *self.watching]:
+            load_trick_state(trick, state["tricks"].get(str(trick), {}))
+        self.best = {name: best for name, best in state["best"].items() if name in self.weights}
 
 
 def param_groups(model: nn.Module, tricks: Sequence[Trick], weight_decay: float) -> Groups:
@@ -252,20 +280,16 @@ def average(loss: Tensor, model: nn.Module, fabric: Fabric) -> Tensor:
     return mean_loss.reshape(())
 
 
-def trick_state(tricks: Sequence[Trick]) -> dict[str, Any]:
-    """The run state of all tricks; modules as their state dicts."""
-    return {
-        trick.name(): {n: v.state_dict() if isinstance(v, nn.Module) else v for n, v in trick.state().items()}
-        for trick in tricks
-    }
+def plain_state(trick: Trick) -> dict[str, Any]:
+    """The run state of a trick; modules as their state dicts."""
+    return {n: v.state_dict() if isinstance(v, nn.Module) else v for n, v in trick.state().items()}
 
 
-def load_trick_state(tricks: Sequence[Trick], state: dict[str, Any]) -> None:
-    """Put run state back into tricks that :meth:`Trick.setup` was called on."""
-    for trick in tricks:
-        for name, value in state.get(trick.name(), {}).items():
-            held = getattr(trick, name, None)
-            if isinstance(held, nn.Module):
-                held.load_state_dict(value)
-            else:
-                setattr(trick, name, value.to(held.device) if isinstance(held, Tensor) else value)
+def load_trick_state(trick: Trick, state: dict[str, Any]) -> None:
+    """Put run state back into a trick that :meth:`Trick.setup` was called on."""
+    for name, value in state.items():
+        held = getattr(trick, name, None)
+        if isinstance(held, nn.Module):
+            held.load_state_dict(value)
+        else:
+            setattr(trick, name, value.to(held.device) if isinstance(held, Tensor) else value)

@@ -260,6 +260,18 @@ def test_watchers_and_evaluation_tricks_leave_the_trajectory_untouched(name: str
     assert trained.losses == plain.losses
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if 0 < example(name).begin() < 1])
+def test_before_it_begins_a_trick_leaves_the_trajectory_untouched(name: str, plain_of_many_steps: Any) -> None:
+    """What a study relies on when it trains a common beginning once."""
+    trick = example(name)
+    trained = train(trick, batch_size=2)
+    plan = trained.loop.plan
+    before = sum(part.t < trick.begin() for epoch in range(plan.epochs) for part in plan.epoch(epoch))
+    assert 0 < before < len(trained.losses)
+    assert trained.losses[:before] == plain_of_many_steps.losses[:before]
+    assert trained.losses[before:] != plain_of_many_steps.losses[before:]
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_steps_on_every_family_or_a_sentence(name: str, family: str) -> None:

@@ -1,4 +1,4 @@
-"""Data parallelism with real processes: two ranks train what one process trains, and survive what one survives."""
+"""Data parallelism with real processes: ranks train what one process trains, survive what it survives, and none goes short."""
 
 import os
 import re
@@ -15,6 +15,8 @@ import torch
 from processes import Training
 
 from trickbag import store
+from trickbag.engine.loader import Plan
+from trickbag.errors import UsageError
 
 # A network without batch statistics: the mean of the ranks' gradients is that of the whole batch.
 RECIPE = """\
@@ -41,24 +43,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def training(place: Path, name: str, checkpoint_seconds: float = 0.0) -> Training:
+def training(place: Path, name: str, *more: str, checkpoint_seconds: float = 0.0) -> Training:
     """A training of the recipe in a place of its own."""
     recipe = str(place / "recipe.toml")
-    return Training(place / name, place / "data", "--recipe", recipe, checkpoint_seconds=checkpoint_seconds)
+    return Training(place / name, place / "data", "--recipe", recipe, *more, checkpoint_seconds=checkpoint_seconds)
 
 
-def pair(made: Training) -> list[ForkServerProcess]:
-    """Two processes with what torchrun tells its ranks."""
+def ranks(made: Training, count: int = 2) -> list[ForkServerProcess]:
+    """Processes with what torchrun tells its ranks."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    ranks = []
-    for rank in "01":
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    started = []
+    for rank in map(str, range(count)):
         made.said = made.place / f"said-{rank}"
         own = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "none"}
-        ranks.append(made.start(**common, **own))
-    return ranks
+        started.append(made.start(**common, **own))
+    return started
 
 
 def results(made: Training) -> tuple[dict[str, torch.Tensor], list[float]]:
@@ -92,13 +94,13 @@ def test_two_ranks_train_what_one_process_trains(place: Path, together: Training
 
 def test_two_ranks_killed_and_stopped_go_on_and_end_bit_identically(place: Path, together: Training) -> None:
     made = training(place, "disturbed")
-    leader, other = pair(made)
+    leader, other = ranks(made)
     made.moved(leader)
     for process in (leader, other):
         process.kill()
         process.join()
     step = int(made.checkpoints()[-1].name.removeprefix("step-"))
-    leader, other = pair(made)
+    leader, other = ranks(made)
     made.moved(leader)
     os.kill(other.pid or 0, signal.SIGTERM)
     for rank, process in enumerate((leader, other)):
@@ -107,9 +109,51 @@ def test_two_ranks_killed_and_stopped_go_on_and_end_bit_identically(place: Path,
         errors = (made.place / f"said-{rank}.err").read_text()
         assert re.search(r"trickbag: stopped at step \d+ of 28\. The same command continues there\.\n$", errors), errors
     assert int(made.checkpoints()[-1].name.removeprefix("step-")) > step
-    for process in pair(made):
+    for process in ranks(made):
         process.join()
         assert process.exitcode == 0
     (weights, losses), (other_weights, other_losses) = results(made), results(together)
     assert losses == other_losses
     assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize(("count", "each"), [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (5, 2)])
+def test_a_plan_is_that_of_one_process_but_for_a_last_step_that_some_rank_would_go_short_in(count: int, each: int) -> None:
+    for images in range(max(2, count * each), 41):
+        for batch_size in range(count * each, 21):
+            parts = list(Plan(torch.zeros(images), (), 0, 1, batch_size, 16, count, each).epoch(0))
+            cuts = list(range(0, images, batch_size))
+            if len(cuts) > 1 and images - cuts[-1] < max(2, count * each):
+                cuts.pop()
+            assert [part.position for part in parts] == cuts
+            assert torch.cat([part.rows for part in parts]).unique().tolist() == list(range(images))
+            assert min(len(part.rows[count - 1 :: count]) for part in parts) >= each
+
+
+@pytest.mark.parametrize(("images", "batch_size", "each"), [(40, 3, 1), (40, 7, 2), (3, 16, 1), (7, 16, 2)])
+def test_a_step_with_too_few_images_for_all_ranks_is_refused(images: int, batch_size: int, each: int) -> None:
+    few, needed = min(images, batch_size), 4 * each
+    with pytest.raises(
+        UsageError, match=rf"a step with {few} of the {images} .* 4 ranks: each needs .* batch_size to {needed}"
+    ):
+        Plan(torch.zeros(images), (), 0, 1, batch_size, 16, 4, each).steps()
+    assert Plan(torch.zeros(images), (), 0, 1, batch_size, 16).steps() == -(-images // batch_size) - (images % batch_size == 1)
+    assert Plan(torch.zeros(images), (), 0, 1, 1, 16, 1, each).steps() == images - 1
+
+
+def test_fewer_images_a_step_than_ranks_end_in_a_sentence(place: Path) -> None:
+    made = training(place, "few", "--set", "batch_size=1")
+    for rank, process in enumerate(ranks(made)):
+        process.join()
+        assert process.exitcode == 2
+        errors = (made.place / f"said-{rank}.err").read_text()
+        assert re.search(r"trickbag: a step with 1 of the 51 training images is too small for 2 ranks: each needs one", errors)
+
+
+def test_no_rank_is_left_with_a_single_image_where_batch_statistics_are_needed(place: Path) -> None:
+    """Three images would remain for three ranks, and this network ends in maps of one pixel, under a batch norm."""
+    made = training(place, "norms", "--model", "test_resnet", "--set", "epochs=1")
+    for rank, process in enumerate(ranks(made, 3)):
+        process.join()
+        assert process.exitcode == 0, (made.place / f"said-{rank}.err").read_text()
+    assert [line["step"] for line in store.lines(made.out / "log.jsonl") if line["kind"] == "epoch"] == [6]

@@ -6,22 +6,25 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from trickbag.data import named, sources
+from trickbag.data import named, shards, sources
 from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, list_folder, suffix, walk
-from trickbag.data.sources import cache_dir
+from trickbag.data.sources import Rows, cache_dir
 from trickbag.data.splits import Ints, Words, fill
 from trickbag.errors import UsageError
 
 __all__ = ["Ignored", "Images", "cache_dir", "divide", "gaps", "read", "walk"]
 
-FORMS = "Give a folder with a folder per class, a CSV or Parquet manifest, a tar or zip, torchvision:NAME or timm:NAME."
+FORMS = (
+    "Give a folder with a folder per class, a CSV or Parquet manifest, a tar or zip, the pattern of WebDataset shards as "
+    "shards/train-{000000..000003}.tar, torchvision:NAME or timm:NAME."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,24 +102,38 @@ class Images:
 
 
 def read(data: str | Path) -> Images:
-    """The data set that a folder, a manifest, an archive or a name spells; see FORMS.
+    """The data set that a folder, a manifest, an archive, a pattern of shards or a name spells; see FORMS.
 
     Raises UsageError where there is nothing of that kind, or no image in it.
     """
     path = (named.export(str(data)) if named.is_named(str(data)) else Path(data)).expanduser().absolute()
     if path.is_dir():
-        return _read_folder(path)
+        return _table(path, _class_folders(path))
     if not path.is_file():
+        if shards.is_pattern(str(data)):
+            return _read_shards(str(data))
         raise UsageError(f"there is no folder and no file {str(data)!r}. {FORMS}")
     if suffix(path.name) in (".csv", *sources.PARQUET_SUFFIXES):
-        rows = sources.read_manifest(path)
-        return _table(path.parent, *rows)
+        return _table(path.parent, sources.read_manifest(path))
     if sources.is_archive(path):
-        return _read_folder(sources.unpack(path))
+        folder = sources.unpack(path)
+        found = shards.samples(folder, path.name, shards.class_names(path.parent), {})
+        return _table(folder, found or _class_folders(folder))
     raise UsageError(f"{str(data)!r} is neither a manifest nor an archive. {FORMS}")
 
 
-def _read_folder(root: Path) -> Images:
+def _read_shards(pattern: str) -> Images:
+    home, found = shards.expand(pattern)
+    names, numbers = shards.class_names(home), dict[str, int]()
+    folders = {shard: sources.unpack(home / shard) for shard in found}
+    parts = [
+        shards.placed(shards.samples(folder, shard, names, numbers) or _class_folders(folder), shard)
+        for shard, folder in folders.items()
+    ]
+    return _table(sources.side_by_side(folders), Rows(*(list(chain(*columns)) for columns in zip(*parts, strict=True))))
+
+
+def _class_folders(root: Path) -> Rows:
     found = list_folder(root)
     tops = {path.partition("/")[0].lower() for path in found.files if "/" in path}
     split_above = tops <= SPLITS.keys() and "train" in {SPLITS[top] for top in tops}
@@ -127,47 +144,38 @@ def _read_folder(root: Path) -> Images:
 
     folders = [path.rpartition("/")[0] for path in found.files]
     homes = {folder: home(folder) for folder in {*folders, *found.empty}}
-    ignored = list(found.ignored)
-    kept: list[tuple[str, str, str]] = []
+    empty = [homes[folder][1] for folder in found.empty if homes[folder][0] or not split_above]
+    rows, ignored = Rows([], [], [], []), list(found.ignored)
     for path, folder in zip(found.files, folders, strict=True):
         split, name = homes[folder]
         if name:
-            kept.append((path, name, split))
+            for column, value in zip(rows[:4], (path, name, split, ""), strict=True):
+                column.append(value)
         elif suffix(path) in IMAGE_SUFFIXES:
             raise UsageError(f"{path!r} in {str(root)!r} lies in no class folder. Put it into a folder named like its class.")
         else:
             ignored.append(Ignored(path, "file outside of the class folders"))
-    empty = [homes[folder][1] for folder in found.empty if homes[folder][0] or not split_above]
-    paths, names, splits = (list(column) for column in zip(*kept, strict=True)) if kept else ([], [], [])
-    return _table(root, paths, names, splits, [], [name for name in empty if name], tuple(ignored))
+    return rows._replace(empty=[name for name in empty if name], ignored=ignored)
 
 
-def _table(
-    root: Path,
-    paths: list[str],
-    names: list[str],
-    splits: list[str],
-    groups: list[str],
-    empty: Sequence[str] = (),
-    ignored: tuple[Ignored, ...] = (),
-) -> Images:
-    if not paths:
-        left = Counter(reason for _, reason in ignored)
+def _table(root: Path, rows: Rows) -> Images:
+    if not rows.paths:
+        left = Counter(reason for _, reason in rows.ignored)
         aside = f" (left aside: {', '.join(f'{n} x {reason}' for reason, n in left.items())})" if left else ""
         raise UsageError(f"{str(root)!r} holds no image{aside}. {FORMS}")
-    classes = tuple(sorted({*names, *empty}))
+    classes = tuple(sorted({*rows.labels, *rows.empty}))
     place = {name: label for label, name in enumerate(classes)}
-    order = sorted(range(len(paths)), key=paths.__getitem__)
+    order = sorted(range(len(rows.paths)), key=rows.paths.__getitem__)
     first: dict[str, int] = {}
-    ids = [first.setdefault(groups[i], row) if groups and groups[i] else row for row, i in enumerate(order)]
+    ids = [first.setdefault(rows.groups[i], row) if rows.groups[i] else row for row, i in enumerate(order)]
     return Images(
         root=root,
-        paths=tuple(paths[i] for i in order),
-        labels=np.array([place[names[i]] for i in order], dtype=np.int64),
-        splits=np.array([splits[i] for i in order], dtype="<U5"),
+        paths=tuple(rows.paths[i] for i in order),
+        labels=np.array([place[rows.labels[i]] for i in order], dtype=np.int64),
+        splits=np.array([rows.splits[i] for i in order], dtype="<U5"),
         groups=np.array(ids, dtype=np.int64),
         classes=classes,
-        ignored=ignored,
+        ignored=tuple(rows.ignored),
     )
 
 

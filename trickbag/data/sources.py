@@ -1,4 +1,4 @@
-"""Where a data set may come from besides a folder: a manifest, an archive, or a set that torchvision or timm knows."""
+"""Manifests and archives: the rows of a table, and folders that are unpacked once."""
 
 import csv
 import hashlib
@@ -7,18 +7,20 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from lzma import LZMAError
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from filelock import FileLock
 
-from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, is_system, suffix
+from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, is_system, suffix
 from trickbag.errors import TrickbagError, UsageError
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 COLUMNS = ("path", "label", "split", "group")
+MOST_BYTES = 1 << 30
+"""Of one member of an archive: a larger one is no image, and could fill the disk."""
 
 
 def cache_dir() -> Path:
@@ -61,12 +63,15 @@ def key_of(*facts: object) -> str:
 
 
 class Rows(NamedTuple):
-    """A manifest's columns, all of one length; an empty split or group means that none is given."""
+    """The columns of a table, all of one length, and what stands beside them; an empty split or group is none given."""
 
     paths: list[str]
     labels: list[str]
     splits: list[str]
     groups: list[str]
+    empty: Sequence[str] = ()
+    """Classes that are known and may have no image."""
+    ignored: Sequence[Ignored] = ()
 
 
 def read_manifest(path: Path) -> Rows:
@@ -89,7 +94,7 @@ def read_manifest(path: Path) -> Rows:
             raise UsageError(f"{where}: there is no split {split!r}. Write train, val or test, or leave it empty.")
         if (first := places.setdefault(name, place)) != place:
             raise UsageError(f"{where}: {name!r} stands in {'row' if parquet else 'line'} {first} already. Remove one of them.")
-        for column, value in zip(rows, (name, same.setdefault(label, label), known[split], group.strip()), strict=True):
+        for column, value in zip(rows[:4], (name, same.setdefault(label, label), known[split], group.strip()), strict=True):
             column.append(value)
     return rows
 
@@ -148,14 +153,18 @@ def _columns(path: Path, header: list[str]) -> list[int | None]:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a tar (plain or compressed) or a zip, by its content."""
-    return tarfile.is_tarfile(path) or zipfile.is_zipfile(path)
+    """Whether a file is a tar (plain or compressed) or a zip, by its content. Raises UsageError where it cannot be read."""
+    try:
+        return tarfile.is_tarfile(path) or zipfile.is_zipfile(path)
+    except OSError as error:
+        raise UsageError(f"{str(path)!r} cannot be read ({error.strerror}). Make it readable.") from None
 
 
 def unpack(archive: Path) -> Path:
     """The folder with an archive's images: unpacked once into the cache, past a single folder around them all.
 
-    Raises UsageError where a member would be written outside or is no plain file, or where the archive is damaged.
+    Raises UsageError where a member would be written outside, stands twice, is too large or is no plain file, or where the
+    archive is damaged.
     """
     facts = archive.stat()
     key = key_of(archive.resolve(), facts.st_size, facts.st_mtime_ns)
@@ -163,6 +172,17 @@ def unpack(archive: Path) -> Path:
     while (inner := _wrapped(folder)) is not None:
         folder = inner
     return folder
+
+
+def side_by_side(folders: Mapping[str, Path]) -> Path:
+    """One folder in the cache where each of these lies under its name, as a link."""
+
+    def build(part: Path) -> None:
+        for name, folder in folders.items():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            (part / name).symlink_to(folder, target_is_directory=True)
+
+    return made_once(cache_dir() / "shards" / key_of(*(fact for pair in folders.items() for fact in pair)), build)
 
 
 def _wrapped(folder: Path) -> Path | None:
@@ -179,13 +199,17 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _extract(archive: Path, folder: Path) -> None:
     try:
-        for name, content in _members(archive):
+        for name, size, content in _members(archive):
             inside = Path(name)
             if inside.is_absolute() or inside.drive or ".." in inside.parts:
                 raise UsageError(f"{archive.name}: {name!r} would be written outside. Pack it again with relative paths.")
             if content is None:
                 (folder / inside).mkdir(parents=True, exist_ok=True)
                 continue
+            if size > MOST_BYTES:
+                raise UsageError(f"{archive.name}: {name!r} unpacks to {size / 1e9:.1f} GB and is no image. Pack it without.")
+            if (folder / inside).exists():
+                raise UsageError(f"{archive.name}: {name!r} stands there twice. Pack it again with one of them.")
             (folder / inside).parent.mkdir(parents=True, exist_ok=True)
             with content, (folder / inside).open("wb") as file:
                 shutil.copyfileobj(content, file)
@@ -193,16 +217,30 @@ def _extract(archive: Path, folder: Path) -> None:
         raise UsageError(f"{archive.name} cannot be unpacked ({error}). Fetch or pack it again.") from error
 
 
-def _members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Each member's name and content; None for a folder. A link inside of a tar is read as the file it points to."""
+def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes] | None]]:
+    """Each member's name, size and content; None for a folder. A link inside of a tar is read as the file it points to."""
     if tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:
             for member in tar:
-                yield member.name, None if member.isdir() else _content(archive, tar, member)
+                yield member.name, member.size, None if member.isdir() else _content(archive, tar, member)
+            _check_end(tar)
     else:
         with zipfile.ZipFile(archive) as zipped:
             for entry in zipped.infolist():
-                yield entry.filename, None if entry.is_dir() else zipped.open(entry)
+                yield entry.filename, entry.file_size, None if entry.is_dir() else zipped.open(entry)
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raise ReadError unless zeros, and they alone, follow the last member: the reader takes anything else for the end too."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    ended = False
+    while block := tar.fileobj.read(1 << 20):
+        ended = True
+        if block.strip(b"\0"):
+            raise tarfile.ReadError("it is broken in the middle, or several were joined")
+    if not ended:
+        raise tarfile.ReadError("it is cut off")
 
 
 def _content(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

@@ -27,7 +27,7 @@ def cosine_factor(t: float, final: float) -> float:
 class Cosine(Trick):
     """Let the learning rate fall along half a cosine."""
 
-    stage = Stage.GRADIENT
+    stage, slot = Stage.GRADIENT, "decay"
     neutral = {"final": 1.0}
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The factor at the end of training."""

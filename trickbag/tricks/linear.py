@@ -26,7 +26,7 @@ def linear_factor(t: float, final: float) -> float:
 class Linear(Trick):
     """Let the learning rate fall on a straight line."""
 
-    stage = Stage.GRADIENT
+    stage, slot = Stage.GRADIENT, "decay"
     neutral = {"final": 1.0}
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The factor at the end of training."""

@@ -33,7 +33,7 @@ def _rising(at: tuple[float, ...]) -> tuple[float, ...]:
 class StepDecay(Trick):
     """Multiply the learning rate by ``factor`` at each of the moments."""
 
-    stage = Stage.GRADIENT
+    stage, slot = Stage.GRADIENT, "decay"
     neutral = {"factor": 1.0}
     at: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1), AfterValidator(_rising)] = (
         0.25,

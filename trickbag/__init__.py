@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from trickbag.recipe import Recipe
     from trickbag.request import check
     from trickbag.run import Result, train
+    from trickbag.studies.conduct import study
+    from trickbag.studies.options import Options
 
 _ROOMS = {
     "trickbag.classifier": ("Classifier", "Prediction", "evaluate"),
@@ -27,6 +29,8 @@ _ROOMS = {
     "trickbag.recipe": ("Recipe",),
     "trickbag.request": ("check",),
     "trickbag.run": ("Result", "train"),
+    "trickbag.studies.conduct": ("study",),
+    "trickbag.studies.options": ("Options",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = [
@@ -34,6 +38,7 @@ __all__ = [
     "Classifier",
     "Finding",
     "Images",
+    "Options",
     "Plan",
     "Prediction",
     "Recipe",
@@ -44,6 +49,7 @@ __all__ = [
     "evaluate",
     "load",
     "plan",
+    "study",
     "train",
 ]
 

@@ -2,9 +2,11 @@
 
 import os
 import re
+import shlex
 import signal
 import sys
 import tomllib
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +14,7 @@ import typer
 
 from trickbag.errors import Interrupted, TrickbagError, UsageError
 from trickbag.screen import Screen
+from trickbag.studies.options import Options
 
 # Threads that wait by spinning stall each other as soon as another program wants a core; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -57,11 +60,29 @@ OnLeakOption = Annotated[
     Literal["skip", "error"],
     typer.Option(help="Images that stand in two splits: leave the copy in the training split out and list it, or stop."),
 ]
+DEMO: dict[str, Any] = {
+    "set": {"model": "cifar_resnet8", "epochs": 6},
+    "tricks": ["label_smoothing", "mixup", "random_erasing", "ema", "flip_tta", "calibrate"],
+    "design": "two-sided",
+}
+"""The study of the demo: a small network, trained briefly, so that 15 arms with 3 seeds take minutes."""
+DEMO_EPOCHS = 30
+"""Of the training that the demo ends with."""
+Designs = Literal["auto", "add-one", "leave-one-out", "two-sided", "stack", "factorial"]
+
+
+def _study(field: str, metavar: str | None = None, more: str = "", flag: str = "") -> Any:
+    """An option of a study, described by its field in a study's file."""
+    found = Options.model_fields[field]
+    default = f" Default: {found.default}." if found.default not in (None, "", (), 0.0, False) and not more else ""
+    return typer.Option(*([flag] if flag else []), metavar=metavar, help=f"{found.description}{default}{more}")
 
 
 @app.command()
-def demo(out: Annotated[Path, typer.Option(metavar="DIR", help="Where the data and the run go.")] = Path("runs/demo")) -> None:
-    """Check, train and score on the embedded data set: scikit-learn's digits, written as PNG folders."""
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the data, the study and the run go.")] = Path("runs/demo"),
+) -> None:
+    """Check the embedded digits, study which of six tricks help on them, and train the recommended recipe."""
     import trickbag as tb
     from trickbag.data import digits
 
@@ -69,7 +90,9 @@ def demo(out: Annotated[Path, typer.Option(metavar="DIR", help="Where the data a
         data = digits.write(out / "digits")
         screen.note(f"wrote 1,797 digits of 8 x 8 pixels as PNG files in ten folders: {data}")
         screen.check(tb.check(data), brief=True)
-        result = tb.train(data, out=out / "run", tell=screen.tell)
+        finished = tb.study(data, out=out / "study", tell=screen.tell, **DEMO)
+        screen.study(finished)
+        result = tb.train(data, finished.recommended, set_={"epochs": DEMO_EPOCHS}, out=out / "run", tell=screen.tell)
         screen.result(result)
         screen.lines(f"try next: trickbag predict {result.folder} {data / '3'}   or   trickbag train YOUR_FOLDER --budget 10m")
 
@@ -118,6 +141,77 @@ def train(
             screen.plan(tb.plan(data, tell=screen.tell, **asked))
         else:
             screen.result(tb.train(data, out=out, tell=screen.tell, **asked))
+
+
+@app.command()
+def study(
+    data: DataArgument,
+    file: Annotated[Path | None, typer.Argument(metavar="[STUDY.toml]", help="A file of the options below.")] = None,
+    recipe: Annotated[str | None, _study("recipe", "NAME|FILE")] = None,
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    with_: WithOption = None,
+    without: WithoutOption = None,
+    set_: SetOption = None,
+    tricks: Annotated[str, _study("tricks", "A,B,…|auto")] = "",
+    combine: Annotated[list[str] | None, _study("combine", "A,B,…", " May be repeated.")] = None,
+    vary: Annotated[list[str] | None, _study("vary", "FIELD=V1,V2,…", " May be repeated.")] = None,
+    design: Annotated[Designs | None, _study("design")] = None,
+    on: Annotated[Literal["val", "test"] | None, _study("on")] = None,
+    folds: Annotated[str | None, _study("folds", "5x2")] = None,
+    seeds: Annotated[int | None, _study("seeds")] = None,
+    seed: Annotated[int | None, _study("seed")] = None,
+    delta: Annotated[float | None, _study("delta")] = None,
+    price: Annotated[float | None, _study("price")] = None,
+    same: Annotated[int | None, _study("same")] = None,
+    matched: Annotated[bool | None, _study("matched", flag="--matched")] = None,
+    teacher: Annotated[str | None, _study("teacher", "RUN|RECIPE")] = None,
+    budget: Annotated[str, _study("budget", "TIME")] = "",
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, what it costs and can resolve.")] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Train the recommended recipe with fresh seeds and read the test images.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train at the same time.")] = 1,
+    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="A Ray cluster; local starts one here.")] = "",
+    no_sharing: Annotated[bool, typer.Option("--no-sharing", help="Train every run alone; no number changes.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The study's folder. Default: under studies/.")] = None,
+) -> None:
+    """Measure which tricks help on a data set, by how much, how sure, at what price.
+
+    The same command again continues where it was stopped; with more tricks or seeds it trains only what is new.
+    """
+    from trickbag.studies import conduct
+
+    asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "with": with_, "without": without}
+    asked |= {"design": design, "on": on, "folds": folds, "seeds": seeds, "seed": seed, "delta": delta, "price": price}
+    asked |= {"same": same, "matched": matched, "teacher": teacher, "sharing": False if no_sharing else None}
+    asked |= {"budget": seconds(budget) or None, "set": assignments(set_ or []) or None, "vary": varied(vary or []) or None}
+    asked |= {
+        "tricks": "auto" if tricks == "auto" else parted(tricks) or None,
+        "combine": list(map(parted, combine or [])) or None,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    with Screen() as screen:
+        if plan:
+            screen.lines(*conduct.plan(data, file, tell=screen.tell, **given).lines())
+        else:
+            means = conduct.Means(workers, ray, shlex.join(["trickbag", *sys.argv[1:]]))
+            screen.study(conduct.study(data, file, out=out, confirm=confirm, means=means, tell=screen.tell, **given))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder that study wrote.")],
+    open_: Annotated[bool, typer.Option("--open", help="Show the report in the browser.")] = False,
+) -> None:
+    """Compute a study's findings anew from its stored predictions and write its report and tables."""
+    from trickbag.studies import conduct
+
+    with Screen() as screen:
+        finished = conduct.report(folder)
+        screen.study(finished)
+    if open_:
+        webbrowser.open((finished.folder / "report.html").resolve().as_uri())
 
 
 @app.command()
@@ -190,6 +284,37 @@ def seconds(text: str) -> float:
     if not match or float(match[1]) == 0:
         raise UsageError(f"--budget {text}: write a time as 90s, 10m or 2h.")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def parted(text: str) -> list[str]:
+    """The spellings of a list of tricks; commas inside brackets are the tricks' own.
+
+    >>> parted("mixup(alpha=0.4), one_of(mixup, cutmix)")
+    ['mixup(alpha=0.4)', 'one_of(mixup, cutmix)']
+    """
+    parts, depth = [""], 0
+    for sign in text:
+        depth += (sign in "([") - (sign in ")]")
+        if sign == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part.strip() for part in parts if part.strip()]
+
+
+def varied(texts: list[str]) -> dict[str, list[Any]]:
+    """FIELD=V1,V2 texts as a dict.
+
+    >>> varied(["batch_size=16,64", "precision=fp32"])
+    {'batch_size': [16, 64], 'precision': ['fp32']}
+    """
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals or not parted(values):
+            raise UsageError(f"--vary {text}: write FIELD=VALUE,VALUE.")
+        found[name.strip()] = [assignments([f"x={value}"])["x"] for value in parted(values)]
+    return found
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:

@@ -27,7 +27,22 @@ class EpochDone(NamedTuple):
     """As in ``log.jsonl``."""
 
 
-Event = Note | Doing | EpochDone
+class CellDone(NamedTuple):
+    """A run of a study ended."""
+
+    arm: str
+    seed: int
+    accuracy: float | None
+    """None where there is none."""
+    failure: str
+    """Why it ended badly; empty where it did not."""
+    done: int
+    total: int
+    """Runs of this call."""
+    seconds_left: float | None
+
+
+Event = Note | Doing | EpochDone | CellDone
 Tell = Callable[[Event], None]
 
 

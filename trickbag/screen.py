@@ -5,14 +5,17 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from trickbag.events import Doing, EpochDone, Event, Note
+from trickbag.board import Board
+from trickbag.events import CellDone, Doing, EpochDone, Event, Note
+from trickbag.report.tables import cell, markdown
 from trickbag.text import show
 
 SIGNS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
@@ -27,7 +30,7 @@ class Screen:
         plain: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
         self.out = Console(**plain, quiet=follower, width=None if sys.stdout.isatty() else PIPE_WIDTH)
         self.console = Console(**plain, stderr=True) if quiet else self.out
-        self.progress = Progress(
+        self.progress = Board(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
@@ -58,6 +61,8 @@ class Screen:
             self.note(event.text)
         elif isinstance(event, EpochDone):
             self.epoch(event)
+        elif isinstance(event, CellDone):
+            self.run(event)
         elif self.console.is_terminal:
             self._bar(event)
         else:
@@ -94,6 +99,32 @@ class Screen:
         kept = "   kept" if line["kept"] else ""
         head = f"epoch {event.epoch:>3} of {event.epochs}" if event.epoch else "before training"
         self.note(f"{head}   {loss}validation top-1 {percent(line['val']['top1'])}{raw}   {line['seconds']:.0f} s{kept}")
+
+    def run(self, event: CellDone) -> None:
+        """A run of a study: in the table on a terminal, as a line elsewhere."""
+        self.progress.add(event)
+        if self.console.is_terminal:
+            self.progress.refresh()
+            return
+        mean, count = self.progress.mean(event.arm)
+        said = f"{percent(event.accuracy)}, mean of {count}: {percent(mean)}" if event.accuracy is not None else "no result"
+        failure = f"   failed: {event.failure}" if event.failure else ""
+        left = f", about {duration(event.seconds_left)} left" if event.seconds_left else ""
+        self.note(f"{event.arm}, seed {event.seed}: {said}   ({event.done} of {event.total} runs{left}){failure}")
+
+    def study(self, finished: Any) -> None:
+        """The answer of a study, the table, and where the report lies."""
+        self.lines(*finished.findings.answer, "")
+        shown = [effect for effect in finished.findings.effects if effect.declared or effect.kind == "control"]
+        self.out.print(markdown(replace(finished.findings, effects=tuple(shown))).strip(), markup=False)
+        sharing = finished.findings.sharing
+        self.lines(
+            "",
+            f"trained {sharing.trained_steps:,} steps; the runs alone would have taken {sharing.naive_steps:,}",
+            *(f"failed: {f.arm}, seed {f.seed}: {f.kind}: {f.cause}" for f in finished.findings.failures),
+            f"report: {finished.folder / 'report.html'}",
+            f"try next: trickbag train DATA --recipe {finished.folder / 'recommended.toml'}",
+        )
 
     def json(self, value: Any) -> None:
         """Strict JSON on standard output."""
@@ -225,12 +256,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def cell(text: str) -> str:
-    """A CSV cell that no spreadsheet takes for a formula.
-
-    >>> cell("=1+1")
-    "'=1+1"
-    """
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\\t", "\\r")) else text

@@ -1,0 +1,224 @@
+"""What a study found, as plain values: all that the report draws and the tables print.
+
+Accuracies, differences and shares are fractions (0.002 is 0.2 percentage points), times are seconds, NLL is in nats.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Interval(NamedTuple):
+    """A range of values that the data do not rule out."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one run of an arm costs as if it were trained alone."""
+
+    seconds: float
+    """For training, finishing and judging; the mean over seeds."""
+    ratio: float
+    """To the reference, paired by seed, geometric mean."""
+    ratio_interval: Interval | None
+    """None with fewer than two seeds."""
+    to_reference: float | None
+    """Seconds until the reference's final accuracy was reached first; None where it never was."""
+    images_per_second: float
+    memory_bytes: int
+    model_bytes: int
+    """Of the network that is deployed."""
+    latency: float
+    """Seconds for one image with all test-time tricks."""
+    alone: bool
+    """Whether nothing else ran on the device while the times were taken: they count only then."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Validation accuracy after each epoch."""
+
+    epochs: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    """The lowest of the seeds."""
+    high: tuple[float, ...]
+    """The highest of the seeds."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One recipe of the study, over its seeds."""
+
+    name: str
+    role: str
+    """reference, alone, dropped, full, stack, varied, cell (of a factorial), placebo, one-nn, same (A/A) or matched."""
+    edits: str
+    """What differs from the reference, as spelled: "+mixup(alpha=0.2)", "-warmup", "batch_size=16"."""
+    accuracies: tuple[float | None, ...]
+    """One per seed, None where there is no result."""
+    accuracy: float | None
+    sd: float | None
+    """Over seeds; None with fewer than two."""
+    nll: float | None
+    macro_recall: float | None
+    ece: float | None
+    """Calibration error of what the arm predicts."""
+    reliability: tuple[tuple[float, float, float], ...]
+    """For bins of confidence: mean confidence, accuracy, share of the images."""
+    ece_calibrated: float | None
+    """After the temperature that suits the judged images best: how much of the error a temperature could take."""
+    recalls: tuple[float, ...]
+    """Recall of each class, mean over seeds; empty where there is no result."""
+    price: Price | None
+    curve: Curve | None
+    failed: int
+    """Seeds that diverged or failed."""
+    failure_interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A question that the study answers: a contrast between arms."""
+
+    name: str
+    """As "mixup(alpha=0.2)"."""
+    kind: str
+    """alone, dropped, midpoint, interaction, step, varied, main, pair, shapley, combination or control."""
+    arm: str
+    """The arm that is compared with the reference; empty where the contrast is of another kind."""
+    says: str
+    """The contrast in words: "with it alone minus the reference"."""
+    points: tuple[float, ...]
+    """The difference of each seed."""
+    difference: float
+    sd: float | None
+    this_set: Interval | None
+    """For these judged images, over seeds, adjusted by Holm's method; None where it cannot be computed."""
+    new_images: Interval | None
+    """For new images from the same source."""
+    p: float | None
+    """Adjusted by Holm's method over the declared family."""
+    better: float | None
+    """Share of seeds in which the arm beats the other, ties half."""
+    better_interval: Interval | None
+    verdict: str
+    """helps, worthwhile, hurts, equivalent, inconclusive, identical, or descriptive (fewer than three seeds)."""
+    more_seeds: int | None
+    """About how many more seeds would settle an inconclusive effect; None where no number would, or none is needed."""
+    note: str
+    """What a reader must know: a guard that acted, an alias, a caveat. Mostly empty."""
+    nll_difference: float | None
+    nll_interval: Interval | None
+    """Of the difference in NLL, this set; below 0 is better."""
+    correlation: float | None
+    """Between the paired seeds of the two sides."""
+    seconds_ratio: float | None
+    """Price of the arm against what it is compared with."""
+    declared: bool
+    """Whether it belongs to the family that was declared before the run."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A judged image that tells something."""
+
+    path: str
+    label: str
+    """Its class."""
+    predicted: str
+    """What the reference says most often."""
+    arms: tuple[str, ...]
+    """Who gets it right; empty where nobody does."""
+    thumbnail: str
+    """data:image/jpeg;base64,… encoded anew from decoded pixels."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The recommended recipe against the reference on the untouched test set, with fresh seeds."""
+
+    seeds: tuple[int, ...]
+    images: int
+    reference: tuple[float, ...]
+    recommended: tuple[float, ...]
+    effect: Effect
+    selected: float
+    """The difference that the study saw when it selected."""
+    shrinkage: float
+    """``selected`` minus the confirmed difference."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not end well."""
+
+    arm: str
+    seed: int
+    kind: str
+    """diverged, error, memory or worker."""
+    cause: str
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What common beginnings and watchers saved."""
+
+    trained_steps: int
+    naive_steps: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A whole study."""
+
+    name: str
+    """Of the data set."""
+    answer: tuple[str, ...]
+    """Three sentences: the recommended recipe, its gain with interval, its price."""
+    recommended: str
+    """TOML of the recommended recipe."""
+    recommended_arm: str
+    """Its name among the arms."""
+    design: str
+    weakness: str
+    """What the design cannot tell."""
+    split: str
+    """validation or test: where the arms were judged."""
+    images: int
+    """Judged."""
+    groups: int
+    """Independent groups of judged images; as many as images where there are none."""
+    seeds: tuple[int, ...]
+    delta: float
+    """Half the width of the region of practical equivalence."""
+    classes: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    """Judged images per class."""
+    arms: tuple[Arm, ...]
+    """The reference first."""
+    effects: tuple[Effect, ...]
+    aliases: tuple[tuple[str, ...], ...]
+    """Effects that the design cannot tell apart, a row each."""
+    not_run: tuple[str, ...]
+    """Arms that conflict, with the reason."""
+    hardest: tuple[Picture, ...]
+    """Every arm gets them wrong."""
+    rescued: tuple[Picture, ...]
+    """Only one arm gets them right."""
+    check: tuple[tuple[str, str, str], ...]
+    """Severity, message and suggestion of each finding about the data."""
+    noise: tuple[str, ...]
+    """The noise floor in sentences: sd of the reference, smallest detectable effect, what more seeds cannot lower."""
+    failures: tuple[Failure, ...]
+    confirmation: Confirmation | None
+    decided: tuple[tuple[str, str], ...]
+    """What was decided before the run: name and value."""
+    departures: tuple[str, ...]
+    """From what was decided; empty where there were none."""
+    sharing: Sharing
+    environment: tuple[tuple[str, str], ...]
+    command: str
+    """Reproduces the study."""

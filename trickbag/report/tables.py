@@ -1,0 +1,196 @@
+"""The tables of a study: CSV for programs, Markdown for people. CSV holds the values as they are, fractions and seconds."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from trickbag.report.findings import Arm, Effect, Findings, Interval
+from trickbag.report.wording import (
+    DASH,
+    SPACE,
+    against_reference,
+    counted,
+    differences,
+    failed,
+    line,
+    minutes,
+    number,
+    percent,
+    points,
+    ratio,
+    signed,
+    span,
+    spread,
+    verdict,
+)
+
+Value = str | float | None
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+_MARKS = re.compile(r"[\\`*\[\]<>|~#&!:@$^{}]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=www)\.", re.IGNORECASE)
+
+
+class Row(NamedTuple):
+    """An arm in the table of accuracies."""
+
+    arm: Arm
+    reference: bool
+    failed: str
+    """What outranks the mean: "3 of 5 seeds diverged"; mostly empty."""
+    known: int
+    """Seeds with a result."""
+    difference: float | None
+    """To the reference, over the seeds that both have."""
+    effect: Effect | None
+    """The effect that has this difference, if one does."""
+
+
+def rows(findings: Findings) -> list[Row]:
+    """The table of accuracies, in the order of the arms."""
+    table = []
+    for place, arm in enumerate(findings.arms):
+        paired = differences(arm, findings.arms[0])
+        known = sum(accuracy is not None for accuracy in arm.accuracies)
+        difference = fmean(paired) if paired else None
+        table.append(Row(arm, place == 0, failed(arm, findings), known, difference, against_reference(arm, findings)))
+    return table
+
+
+def cell(text: str) -> str:
+    """A CSV cell that no spreadsheet takes for a formula.
+
+    >>> cell("=1+1")
+    "'=1+1"
+    """
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+
+
+def effects_csv(findings: Findings) -> str:
+    """A line per effect, and a column ``seed_N`` per seed for its points. A missing value is an empty cell."""
+    rows = [_effect(effect) for effect in findings.effects]
+    return _csv(EFFECT_COLUMNS, _seeds(findings), ((row, e.points) for row, e in zip(rows, findings.effects, strict=True)))
+
+
+def arms_csv(findings: Findings) -> str:
+    """A line per arm, the reference first, and a column ``seed_N`` per seed. An empty cell is a missing value."""
+    return _csv(ARM_COLUMNS, _seeds(findings), ((_arm(arm), arm.accuracies) for arm in findings.arms))
+
+
+def markdown(findings: Findings) -> str:
+    """The accuracies of the arms and the effects as two tables of GitHub's Markdown."""
+    judged = f"{counted(findings.images, f'{findings.split} image')}, {counted(len(findings.seeds), 'seed')}"
+    chosen = (
+        " The arms were selected on the test set: the best of them looks better than it is." if findings.split == "test" else ""
+    )
+    return "\n".join(
+        [
+            f"Accuracy on {mark(judged)}, mean ± sd over seeds; differences in percentage points.{chosen}",
+            "",
+            *_table(ACCURACY_HEAD, [_accuracy_row(row) for row in rows(findings)]),
+            "",
+            f"Effects in percentage points; equivalent means within ±{number(100 * findings.delta)}.",
+            "",
+            *_table(EFFECT_HEAD, [_effect_row(effect) for effect in findings.effects]),
+            "",
+        ]
+    )
+
+
+def mark(text: str) -> str:
+    r"""Text for a cell of a Markdown table: on one line, and nothing in it is markup.
+
+    >>> print(mark("a|b <script> label_smoothing(eps=0.1)"))
+    a\|b \<script\> label_smoothing(eps=0.1)
+    """
+    return _MARKS.sub(r"\\\g<0>", line(text).strip())
+
+
+ACCURACY_HEAD = (
+    *("arm", "accuracy ± sd", "seeds", "difference", "95 %, this set", "95 %, new images"),
+    *("verdict", "minutes", "time ratio"),
+)
+EFFECT_HEAD = ("effect", "contrast", "difference", "seeds", "95 %, this set", "95 %, new images", "p (Holm)", "ΔNLL", "verdict")
+EFFECT_COLUMNS = (
+    *("name", "kind", "contrast", "seeds", "difference", "sd", "this_set_low", "this_set_high", "new_images_low"),
+    *("new_images_high", "p_holm", "better", "better_low", "better_high", "verdict", "more_seeds", "note"),
+    *("nll_difference", "nll_low", "nll_high", "correlation", "seconds_ratio", "declared"),
+)
+ARM_COLUMNS = (
+    *("name", "role", "edits", "seeds", "failed", "failure_low", "failure_high", "accuracy", "sd", "nll", "macro_recall"),
+    *("ece", "ece_calibrated", "seconds", "seconds_ratio", "seconds_ratio_low", "seconds_ratio_high"),
+    *("seconds_to_reference", "images_per_second", "memory_bytes", "model_bytes", "latency_seconds", "timed_alone"),
+)
+
+
+def _effect(e: Effect) -> list[Value]:
+    return [
+        *(e.name, e.kind, e.says, len(e.points), e.difference, e.sd, *_ends(e.this_set), *_ends(e.new_images), e.p),
+        *(e.better, *_ends(e.better_interval), e.verdict, e.more_seeds, e.note, e.nll_difference, *_ends(e.nll_interval)),
+        *(e.correlation, e.seconds_ratio, "yes" if e.declared else "no"),
+    ]
+
+
+def _arm(a: Arm) -> list[Value]:
+    done = sum(accuracy is not None for accuracy in a.accuracies)
+    row: list[Value] = [
+        *(a.name, a.role, a.edits, done, a.failed, *_ends(a.failure_interval), a.accuracy, a.sd, a.nll),
+        *(a.macro_recall, a.ece, a.ece_calibrated),
+    ]
+    if a.price is None:
+        return row + [None] * (len(ARM_COLUMNS) - len(row))
+    p = a.price
+    return [
+        *row,
+        *(p.seconds, p.ratio, *_ends(p.ratio_interval), p.to_reference, p.images_per_second, p.memory_bytes),
+        *(p.model_bytes, p.latency, "yes" if p.alone else "no"),
+    ]
+
+
+def _accuracy_row(row: Row) -> list[str]:
+    mean = f"{percent(row.arm.accuracy)} ± {spread(row.arm.sd)}"
+    price = row.arm.price
+    return [
+        row.arm.name,
+        f"{row.failed}; {mean}" if row.failed else mean,
+        f"{row.known} of {len(row.arm.accuracies)}",
+        "reference" if row.reference else points(row.difference),
+        span(row.effect.this_set if row.effect else None, points),
+        span(row.effect.new_images if row.effect else None, points),
+        verdict(row.effect) if row.effect else DASH,
+        DASH if price is None else minutes(price.seconds) + ("" if price.alone else " (shared device)"),
+        DASH if price is None else ratio(price.ratio),
+    ]
+
+
+def _effect_row(effect: Effect) -> list[str]:
+    return [
+        *(effect.name, effect.says, points(effect.difference), str(len(effect.points))),
+        *(span(effect.this_set, points), span(effect.new_images, points), number(effect.p, 3)),
+        f"{signed(effect.nll_difference, 3)} ({span(effect.nll_interval, lambda value: signed(value, 3))})",
+        verdict(effect),
+    ]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = (f"| {' | '.join(mark(text.replace(SPACE, ' ')) for text in row)} |" for row in rows)
+    return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *lines]
+
+
+def _seeds(findings: Findings) -> list[str]:
+    return [f"seed_{seed}" for seed in findings.seeds]
+
+
+def _csv(head: Sequence[str], seeds: Sequence[str], rows: Iterable[tuple[Sequence[Value], Sequence[float | None]]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*head, *seeds])
+    for values, per_seed in rows:
+        padded = [*per_seed, *[None] * (len(seeds) - len(per_seed))]
+        writer.writerow([cell(line(value)) if isinstance(value, str) else value for value in (*values, *padded)])
+    return text.getvalue()
+
+
+def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if interval is None else (interval.low, interval.high)

@@ -1,0 +1,191 @@
+"""Numbers, verdicts and foreign names as the page and the tables write them.
+
+A value that is None or not finite is written as an en dash: a missing number never looks like one.
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+from trickbag.report.findings import Arm, Effect, Findings, Interval
+from trickbag.text import show
+
+MINUS, DASH, SPACE = "−", "–", "\u00a0"
+SIGNS = {
+    "helps": "▲",
+    "worthwhile": "▲▲",
+    "hurts": "▼",
+    "equivalent": "≈",
+    "inconclusive": "?",
+    "identical": "=",
+    "descriptive": "·",
+}
+LENGTH = 72
+
+
+def legible(text: str) -> str:
+    r"""Text in which nothing is invisible and every character can be encoded; line breaks stay.
+
+    Unlike ``show`` it leaves backslashes alone, so that a name which was shown already is not spelled twice.
+
+    >>> print(legible("a\0b\u202egpj.exe \udcff"))
+    a\x00b\u202egpj.exe \xff
+    """
+    return "".join(character if character in "\\\n" else show(character) for character in text)
+
+
+def line(text: str) -> str:
+    r"""Text on one line: as ``legible``, its line breaks spelled out.
+
+    >>> print(line("a\nb"))
+    a\x0ab
+    """
+    return legible(text).replace("\n", r"\x0a")
+
+
+def shorten(text: str, length: int = LENGTH) -> str:
+    """At most ``length`` characters of a line, the middle left out.
+
+    >>> shorten("abcdefghij", 6)
+    'abc…ij'
+    """
+    text = line(text)
+    return text if len(text) <= length else f"{text[: length // 2]}…{text[len(text) + length // 2 + 1 - length :]}"
+
+
+def pieces(text: str) -> list[str]:
+    """Where a line may break: after a bracket, a comma, a slash or an underscore rather than within a word.
+
+    >>> pieces("+label_smoothing(eps=0.1)")
+    ['+label_', 'smoothing(', 'eps=0.1)']
+    """
+    return re.split(r"(?<=[_(,/])(?=.)", text)
+
+
+def finite(value: float | None) -> bool:
+    """Whether there is a number."""
+    return value is not None and math.isfinite(value)
+
+
+def number(value: float | None, places: int = 2) -> str:
+    """A plain number.
+
+    >>> number(1234.5, 1), number(-0.5), number(None)
+    ('1,234.5', '−0.50', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{round(value, places) + 0.0:,.{places}f}".replace("-", MINUS)
+
+
+def percent(share: float | None) -> str:
+    r"""A share, 0..1.
+
+    >>> percent(0.8264), percent(None)
+    ('82.6\xa0%', '–')
+    """
+    return number(100 * share, 1) + SPACE + "%" if share is not None and math.isfinite(share) else DASH
+
+
+def points(difference: float | None) -> str:
+    """A difference of shares in percentage points, signed.
+
+    >>> points(0.0042), points(-0.013), points(0.000001)
+    ('+0.42', '−1.30', '0.00')
+    """
+    return signed(100 * difference) if difference is not None else DASH
+
+
+def spread(sd: float | None) -> str:
+    """A standard deviation of shares in percentage points.
+
+    >>> spread(0.0081), spread(None)
+    ('0.81', '–')
+    """
+    return number(None if sd is None else 100 * sd)
+
+
+def signed(value: float | None, places: int = 2) -> str:
+    """A signed number.
+
+    >>> signed(0.1234, 3), signed(-1), signed(-0.001)
+    ('+0.123', '−1.00', '0.00')
+    """
+    return ("+" if value is not None and math.isfinite(value) and round(value, places) > 0 else "") + number(value, places)
+
+
+def span(interval: Interval | None, write: Callable[[float], str]) -> str:
+    """Both ends of an interval.
+
+    >>> span(Interval(-0.001, 0.0085), points)
+    '−0.10 to +0.85'
+    """
+    return DASH if interval is None else f"{write(interval.low)} to {write(interval.high)}"
+
+
+def minutes(seconds: float | None) -> str:
+    """Seconds as minutes, without the unit; two digits that count.
+
+    >>> minutes(552), minutes(41.2), minutes(86400)
+    ('9.2', '0.69', '1,440')
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return DASH
+    return number(seconds / 60, 2 if seconds < 59.7 else 1 if seconds < 5997 else 0)
+
+
+def ratio(value: float | None) -> str:
+    """A factor.
+
+    >>> ratio(1.3249)
+    '1.32×'
+    """
+    return number(value) + "×" if finite(value) else DASH
+
+
+def size(count: float | None) -> str:
+    r"""Bytes as megabytes.
+
+    >>> size(23_500_000)
+    '23.5\xa0MB'
+    """
+    return number(count / 1e6, 1) + SPACE + "MB" if count is not None else DASH
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number of things.
+
+    >>> counted(1, "seed"), counted(2000, "image"), counted(3, "class", "classes")
+    ('1 seed', '2,000 images', '3 classes')
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def verdict(effect: Effect) -> str:
+    """The verdict in words, with the number of seeds that would settle it."""
+    if effect.verdict == "descriptive":
+        return "descriptive only"
+    if effect.verdict != "inconclusive":
+        return effect.verdict
+    if effect.more_seeds is None:
+        return "inconclusive; no number of seeds would settle it"
+    return f"inconclusive; about {effect.more_seeds:,} more {'seed' if effect.more_seeds == 1 else 'seeds'}"
+
+
+def failed(arm: Arm, findings: Findings) -> str:
+    """What outranks an arm's mean: "3 of 5 seeds diverged"; empty where none did."""
+    if not arm.failed:
+        return ""
+    kinds = {failure.kind for failure in findings.failures if failure.arm == arm.name}
+    return f"{arm.failed} of {counted(len(arm.accuracies), 'seed')} {'diverged' if kinds == {'diverged'} else 'failed'}"
+
+
+def differences(arm: Arm, reference: Arm) -> tuple[float, ...]:
+    """Accuracy of an arm minus the reference's, for each seed that both have."""
+    pairs = zip(arm.accuracies, reference.accuracies, strict=False)
+    return tuple(a - b for a, b in pairs if a is not None and b is not None)
+
+
+def against_reference(arm: Arm, findings: Findings) -> Effect | None:
+    """The effect that compares an arm with the reference; None where there is none."""
+    return next((effect for effect in findings.effects if effect.arm == arm.name), None)

@@ -1,0 +1,206 @@
+"""From a study's folder to its findings: every figure is computed from stored predictions, again at each call."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from trickbag.report.findings import Arm, Confirmation, Effect, Failure, Findings, Interval, Sharing
+from trickbag.studies import recommend, words
+from trickbag.studies.arms import Arm as Planned
+from trickbag.studies.arms import Question
+from trickbag.studies.effects import effects, over_folds
+from trickbag.studies.intervals import ratio
+from trickbag.studies.pictures import pictures
+from trickbag.studies.record import Floats, Judged, Study, table
+from trickbag.studies.summary import summary
+from trickbag.studies.verdicts import Estimate
+
+UNPOOLED = ("placebo", "one-nn", "same", "matched")
+"""Roles of arms whose spread says nothing of the tricks'."""
+SHARED = ("points", "sd", "this_set", "new_images", "p", "better", "better_interval", "verdict", "more_seeds", "correlation")
+"""Fields that an effect takes from its estimate as they are."""
+Table = dict[str, list[Judged | None]]
+
+
+def findings(study: Study) -> Findings:
+    """What the study found. Raises TrickbagError where a file is damaged."""
+    runs, known, arms = measured(study)
+    results = {arm.name: [study.result(study.cell(arm, seed)) for seed in study.seeds] for arm in known}
+    answered = answers(study, known, runs, {arm.name: arm for arm in arms})
+    chosen = recommend.choose(study, answered, arms, lambda names, one: compared(study, runs, names, one))
+    confirmed = confirmation(study, chosen)
+    facts = study.facts
+    hardest, rescued = pictures(study, {name: [j for j in row if j] for name, row in runs.items()})
+    return Findings(
+        name=facts["name"],
+        answer=words.answer(chosen, confirmed, arms, answered, study),
+        recommended=chosen.arm.recipe.toml(),
+        recommended_arm=chosen.arm.name,
+        design=facts["design"],
+        weakness=facts["weakness"],
+        split="test" if study.split == "test" else "validation",
+        images=study.images(study.split),
+        groups=len(set(facts["groups"][study.split])) or study.images(study.split),
+        seeds=study.seeds,
+        delta=facts["options"]["delta"] / 100,
+        classes=tuple(facts["classes"]),
+        class_counts=tuple(facts["class_counts"]),
+        arms=arms,
+        effects=answered,
+        aliases=tuple(map(tuple, facts["aliases"])),
+        not_run=tuple(facts["not_run"]),
+        hardest=hardest,
+        rescued=rescued,
+        check=tuple((c["severity"], c["message"], c["suggestion"]) for c in facts["check"]),
+        noise=words.noise(study, arms, answered),
+        failures=failures(study, known, results),
+        confirmation=confirmed,
+        decided=words.decided(study),
+        departures=tuple(facts["departures"]),
+        sharing=sharing([record for row in results.values() for record in row if record]),
+        environment=tuple(facts["environment"].items()),
+        command=facts["command"],
+    )
+
+
+def choice(study: Study) -> recommend.Choice:
+    """The recipe that the study recommends."""
+    runs, known, arms = measured(study)
+    answered = answers(study, known, runs, {arm.name: arm for arm in arms})
+    return recommend.choose(study, answered, arms, lambda names, one: compared(study, runs, names, one))
+
+
+def measured(study: Study) -> tuple[Table, list[Planned], tuple[Arm, ...]]:
+    """All runs, the arms that have any, and their summaries."""
+    runs = table(study, study.arms)
+    known = [arm for arm in study.arms if any(runs[arm.name])]
+    results = {arm.name: [study.result(study.cell(arm, seed)) for seed in study.seeds] for arm in known}
+    return runs, known, tuple(summary(study, arm, runs[arm.name], results) for arm in known)
+
+
+def values(runs: Table, arms: Sequence[str], of: str) -> Floats:
+    """[A, S, N] of ``correct`` or ``nll``; a row of NaN where there is no result."""
+    images = next(len(judged.correct) for row in runs.values() for judged in row if judged)
+    missing = np.full(images, np.nan)
+    return np.array([[missing if judged is None else getattr(judged, of) for judged in runs[arm]] for arm in arms])
+
+
+def answers(study: Study, arms: Sequence[Planned], runs: Table, summaries: dict[str, Arm]) -> tuple[Effect, ...]:
+    """The effects, in the order of the questions: the declared ones as one family, each of the others by itself."""
+    names = {arm.name: arm for arm in arms}
+    asked = [q for q in study.questions if all(name in names for name, _ in q.weights)]
+    pooled = [arm.name for arm in arms if arm.role not in UNPOOLED]
+    declared = [q for q in asked if q.declared]
+    found: dict[Question, Estimate] = dict(zip(declared, estimates(study, runs, pooled, declared), strict=True))
+    for question in asked:
+        if not question.declared:
+            apart = any(names[name].role in UNPOOLED for name, _ in question.weights)
+            own = [name for name, _ in question.weights] if apart else pooled
+            found[question] = estimates(study, runs, own, [question])[0]
+    made = []
+    for question in asked:
+        nll = estimates(study, runs, [name for name, _ in question.weights], [question], "nll")[0]
+        made.append(effect(question, found[question], nll, dearer(question, summaries), study.arms[0].name))
+    return tuple(one for one in made if one)
+
+
+def estimates(
+    study: Study, runs: Table, arms: Sequence[str], asked: Sequence[Question], of: str = "correct", split: str = ""
+) -> tuple[Estimate, ...]:
+    """The estimates of some questions as one family, of ``correct`` or ``nll`` (less is better there)."""
+    if not asked:
+        return ()
+    weights = np.array([[dict(q.weights).get(arm, 0.0) for arm in arms] for q in asked])
+    delta = study.facts["options"]["delta"] / 100 if of == "correct" else 0.0
+    if study.facts["options"]["folds"] and split != "test":
+        means = np.array([[np.nan if j is None else getattr(j, of).mean() for j in runs[arm]] for arm in arms])
+        _, folds = study.facts["blocks"]
+        return over_folds(means, weights, train=folds - 1, test=1, delta=delta)
+    sign = 1 if of == "correct" else -1
+    groups = study.facts["groups"][split or study.split] or None
+    return effects(sign * values(runs, arms, of), weights, groups=groups, delta=delta)
+
+
+def compared(study: Study, runs: Table, names: Sequence[str], one: str) -> tuple[Estimate, ...]:
+    """What some arms have over one, as one family."""
+    asked = [Question(name, "alone", "", ((name, 1.0), (one, -1.0)), True) for name in names]
+    return estimates(study, runs, [*names, one], asked)
+
+
+def against(question: Question, reference: str) -> str:
+    """The arm that a question compares with the reference; empty where it compares others."""
+    weights = dict(question.weights)
+    other = [name for name, weight in question.weights if weight == 1]
+    return other[0] if len(weights) == 2 and weights.get(reference) == -1 and other else ""
+
+
+def effect(question: Question, found: Estimate, nll: Estimate, seconds_ratio: float | None, reference: str) -> Effect | None:
+    """A question with its answer; None where no seed has all the runs that it compares."""
+    if found.difference is None:
+        return None
+    aliases = f"cannot be told from {', '.join(question.aliases)}" if question.aliases else ""
+    shared = {name: getattr(found, name) for name in SHARED}
+    return Effect(
+        **shared,
+        name=question.name,
+        arm=against(question, reference),
+        kind=question.kind,
+        says=question.says,
+        difference=found.difference,
+        note="; ".join(filter(None, [found.note, aliases])),
+        nll_difference=None if nll.difference is None else -nll.difference,
+        nll_interval=nll.this_set and Interval(-nll.this_set.high, -nll.this_set.low),
+        seconds_ratio=seconds_ratio,
+        declared=question.declared,
+    )
+
+
+def dearer(question: Question, arms: dict[str, Arm]) -> float | None:
+    """The price of a question's arm as a multiple of that of the one it is compared with; None where there are several."""
+    sides = [[name for name, weight in question.weights if sign * weight > 0] for sign in (1, -1)]
+    prices = [arms[side[0]].price for side in sides if len(side) == 1]
+    return prices[0].seconds / prices[1].seconds if len(prices) == 2 and prices[0] and prices[1] else None
+
+
+def failures(study: Study, arms: Sequence[Planned], results: dict[str, list[dict[str, Any] | None]]) -> tuple[Failure, ...]:
+    """The runs that did not end well: those that diverged, and those that the last execution recorded."""
+    found = [
+        Failure(arm.name, seed, "diverged", record["diverged"])
+        for arm in arms
+        for seed, record in zip(study.seeds, results[arm.name], strict=True)
+        if record and "diverged" in record
+    ]
+    return (*found, *(Failure(**failure) for failure in study.facts["failures"]))
+
+
+def sharing(records: Sequence[dict[str, Any]]) -> Sharing:
+    """Steps that were trained, and that would have been had every run been trained alone."""
+    whole = [record for record in records if "steps" in record]
+    trained = {record["training"]: record["steps"] - record["first_step"] for record in whole}
+    return Sharing(sum(trained.values()), sum(record["steps"] for record in whole))
+
+
+def confirmation(study: Study, chosen: recommend.Choice) -> Confirmation | None:
+    """The recommended recipe against the reference on the test set; None before it was confirmed."""
+    pair = {"recommended": chosen.arm, "reference": study.arms[0]}
+    fresh = study.facts["confirm_seeds"]
+    cells = {name: [study.cell(arm, seed, "test") for seed in fresh] for name, arm in pair.items()}
+    runs: Table = {name: [study.judged(cell, "test") for cell in row] for name, row in cells.items()}
+    if not fresh or not all(judged for row in runs.values() for judged in row):
+        return None
+    weights = (("recommended", 1.0), ("reference", -1.0))
+    question = Question("recommended", "combination", "the recommended recipe minus the reference", weights, True)
+    found, nll = (estimates(study, runs, list(pair), [question], of, "test")[0] for of in ("correct", "nll"))
+    seconds = [[(study.result(cell) or {}).get("seconds", 0.0) for cell in row] for row in cells.values()]
+    told = effect(question, found, nll, ratio(seconds[0], seconds[1])[0] if all(map(all, seconds)) else None, "reference")
+    assert told is not None
+    return Confirmation(
+        seeds=tuple(fresh),
+        images=study.images("test"),
+        reference=tuple(float(j.correct.mean()) for j in runs["reference"] if j),
+        recommended=tuple(float(j.correct.mean()) for j in runs["recommended"] if j),
+        effect=told,
+        selected=chosen.gain,
+        shrinkage=chosen.gain - told.difference,
+    )

@@ -1,0 +1,397 @@
+"""A study from start to end: plan, carry out, analyse, confirm, report; the same call again goes on where it was stopped."""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trickbag import auto, store
+from trickbag.engine.pixels import Files
+from trickbag.errors import TrickbagError, UsageError
+from trickbag.events import CellDone, Doing, Event, Note, Tell, silent
+from trickbag.outcome import environment
+from trickbag.recipe import Recipe
+from trickbag.report.findings import Effect, Findings
+from trickbag.report.page import page
+from trickbag.report.tables import arms_csv, effects_csv, markdown
+from trickbag.request import Request, edited, ingest
+from trickbag.studies import analysis, pictures
+from trickbag.studies.arms import Arm
+from trickbag.studies.design import Design, design, matched
+from trickbag.studies.execute import Carrier, Here, Outcome, Processes, execute
+from trickbag.studies.jobs import jobs
+from trickbag.studies.options import Options
+from trickbag.studies.plan import MOST_SEEDS, Pilot, Plan, cells
+from trickbag.studies.power import seeds_within
+from trickbag.studies.propose import propose
+from trickbag.studies.record import Study, table
+from trickbag.studies.worker import Place, carry
+from trickbag.text import show
+from trickbag.trick import Trick
+from trickbag.tricks import parse
+
+CONFIRM_SEEDS = 5
+LEAST_SEEDS = 3
+"""For a verdict."""
+FRESH = 100_000
+"""Added to the first seed for the confirmation's."""
+DEAR = 1.05
+"""Price, as a multiple of the reference's, above which a compute-matched reference is trained."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A study that was carried out."""
+
+    folder: Path
+    findings: Findings
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """What each trick does, a row each."""
+        return self.findings.effects
+
+    @property
+    def recommended(self) -> Recipe:
+        """The reference with what proved its worth."""
+        return Recipe.load(self.folder / "recommended.toml")
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report, one HTML file that needs nothing else, and return where it lies."""
+        store.write(Path(path), page(self.findings))
+        return Path(path)
+
+
+@dataclass(frozen=True)
+class Means:
+    """How the jobs of a study are carried out; it changes no number."""
+
+    workers: int = 1
+    ray: str = ""
+    """Address of a Ray cluster; local starts one here; empty: processes of this machine."""
+    command: str = ""
+    """That reproduces the study, for the report."""
+
+
+def study(
+    data: str | Path,
+    options: Options | str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    confirm: bool = False,
+    means: Means = Means(),
+    tell: Tell = silent,
+    **asked: Any,
+) -> Finished:
+    """Measure which tricks help on a data set; ``asked`` are fields of :class:`Options`, over those of a TOML file.
+
+    Raises UsageError for what cannot be done as asked, TrickbagError where not one run of the reference succeeded.
+    """
+    conductor = Conductor(data, options, out, means, tell, asked)
+    with store.lock(conductor.place.folder):
+        return conductor.go(confirm)
+
+
+def plan(data: str | Path, options: Options | str | Path | None = None, *, tell: Tell = silent, **asked: Any) -> Plan:
+    """What :func:`study` would do and cost; nothing is trained but a few steps to be timed."""
+    return Conductor(data, options, None, Means(), tell, asked).planned()
+
+
+def report(folder: str | Path) -> Finished:
+    """The findings of a study's folder, computed anew, and its report and tables written. Raises UsageError, TrickbagError."""
+    held = Study.load(folder)
+    found = analysis.findings(held)
+    files = {
+        "report.html": page(found),
+        "report.md": markdown(found),
+        "effects.csv": effects_csv(found),
+        "arms.csv": arms_csv(found),
+        "recommended.toml": found.recommended,
+    }
+    for name, text in files.items():
+        store.write(held.place.folder / name, text)
+    return Finished(held.place.folder, found)
+
+
+class Conductor:
+    """One call of :func:`study`."""
+
+    def __init__(
+        self,
+        data: str | Path,
+        options: Options | str | Path | None,
+        out: str | Path | None,
+        means: Means,
+        tell: Tell,
+        asked: Mapping[str, Any],
+    ) -> None:
+        if options is None or isinstance(options, Options):
+            fields = (options.model_dump(by_alias=True) if options else {}) | dict(asked)
+            self.options = Options.build(fields)
+        else:
+            self.options = Options.load(options, **asked)
+        self.source, self.means, self.tell = data, means, tell
+        o = self.options
+        recipe, chosen = edited(o.recipe, o.model, o.weights, o.with_, o.without, o.set_)
+        self.data, self.audit = ingest(data, recipe, o.seed, "skip", "skip", tell)
+        name = Path(str(data)).name.split(".")[0] or "study"
+        self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, time.monotonic())
+        self.failed: list[dict[str, Any]] = []
+        self.place = Place(Path(out) if out else Path("studies") / f"{name}-{self.wanted.key[:8]}")
+
+    @property
+    def held(self) -> dict[str, Any]:
+        """What an earlier call has stored; nothing where there was none."""
+        path = self.place.folder / "study.json"
+        return Study.load(self.place.folder).facts if path.exists() else {}
+
+    def reference(self) -> Recipe:
+        """The reference with everything decided, once: an earlier call's decision stays."""
+        held = self.held
+        if held:
+            if held["request"] != self.wanted.key or held["options"]["on"] != self.options.on:
+                raise UsageError(
+                    f"{self.place.folder} holds another study (other data, reference recipe or judged split). Choose another "
+                    "--out, or remove it."
+                )
+            return Recipe(**held["arms"][0]["recipe"])
+        if self.place.folder.exists() and any(not path.name.startswith(".") for path in self.place.folder.iterdir()):
+            raise UsageError(f"{self.place.folder} is not empty and holds no study. Choose another --out, or remove it.")
+        decision = auto.decide(self.wanted, self.tell)
+        for reason in decision.reasons:
+            self.tell(Note(reason))
+        return decision.recipe
+
+    def planned(self) -> Plan:
+        """The plan: arms, seeds, trainings and their price; with a budget, the most that fits it."""
+        reference, o = self.reference(), self.options
+        tricks = [parse(text) for text in o.tricks] if o.tricks != "auto" else self.proposed(reference)
+        together = [[parse(text) for text in texts] for texts in o.combine]
+        pilot = Pilot(replace(self.wanted, recipe=reference))
+        repeats, folds = o.blocks
+        for kind in [o.design, "add-one"] if o.design == "auto" and o.budget else [o.design]:
+            made = design(reference, tricks, kind=kind, vary=o.vary, combine=together, same=o.same)
+            if not o.budget:
+                return self.laid(reference, made, tricks, repeats * folds or o.seeds, pilot)
+            each = self.laid(reference, made, tricks, 1, pilot).seconds
+            seeds = min(seeds_within(o.budget, each), repeats * folds or MOST_SEEDS)
+            if seeds >= LEAST_SEEDS:
+                return self.laid(reference, made, tricks, seeds, pilot)
+        raise UsageError(
+            f"--budget: {LEAST_SEEDS} seeds of the smallest design take about {LEAST_SEEDS * each / 60:.0f} minutes. Give as "
+            "much, try fewer tricks, or train fewer epochs (--set epochs=…)."
+        )
+
+    def proposed(self, reference: Recipe) -> list[Trick]:
+        """The tricks that the data set suggests, told with the reasons."""
+        found = propose(self.audit, reference, self.options.teacher)
+        for trick, reason in found:
+            self.tell(Note(f"{trick}: {reason}"))
+        return [trick for trick, _ in found]
+
+    def laid(self, reference: Recipe, made: Design, tricks: Sequence[Trick], count: int, pilot: Pilot) -> Plan:
+        """A plan with so many seeds."""
+        _, folds = self.options.blocks
+        first = 0 if folds else self.options.seed
+        seeds = tuple(range(first, first + count))
+        return Plan.build(self.options, self.wanted, reference, made, tricks, seeds, self.fingerprint, pilot)
+
+    def go(self, confirm: bool) -> Finished:
+        """Plan, run, analyse, and confirm where that is wanted."""
+        plan = self.planned()
+        for line in plan.lines():
+            self.tell(Note(line))
+        self.write(plan)
+        self.run(plan.design.arms, plan.seeds, self.options.on)
+        held = Study.load(self.place.folder)
+        if not any(held.result(held.cell(held.arms[0], seed)) for seed in held.seeds):
+            cause = next((f["cause"] for f in held.facts["failures"] if f["arm"] == held.arms[0].name), "no run of it ended")
+            raise TrickbagError(f"the reference failed with every seed, so there is nothing to compare with: {cause}")
+        self.add_matched(plan)
+        self.add_recommended(plan)
+        if confirm:
+            self.confirm()
+        self.keep_pictures()
+        return report(self.place.folder)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data and of how it is divided."""
+        return self.data.fingerprint + self.options.folds
+
+    def run(self, arms: Sequence[Arm], seeds: Sequence[int], split: str) -> None:
+        """Carry out the runs of some arms that are not finished."""
+        runs = cells(arms, seeds, self.fingerprint, split)
+        made = jobs(runs, self.fingerprint, split, self.options.sharing)
+        order = np.random.default_rng(self.options.seed).permutation(len(made))
+        left = sum(not self.place.done(cell) for cell in runs)
+        total, began = left, time.monotonic()
+
+        def ended(outcome: Outcome) -> None:
+            nonlocal left
+            left = sum(not self.place.done(cell) for cell in runs)
+            self.told(outcome, split, total - left, total, time.monotonic() - began)
+
+        failed = execute([made[n] for n in order], self.place, self.carrier(split), ended)
+        self.failed += [
+            {"arm": cell.arm, "seed": cell.seed, "kind": outcome.kind, "cause": outcome.cause}
+            for outcome in failed
+            for cell in outcome.job.cells
+        ]
+        self.update(failures=self.failed)
+
+    def carrier(self, split: str) -> Carrier:
+        """What carries jobs: this process, others on this machine, or a cluster."""
+        blocks = self.options.blocks if split == self.options.on else (0, 0)
+        alone = self.means.workers == 1 and not self.means.ray
+        task = partial(carry, wanted=self.wanted, place=self.place, split=split, blocks=blocks, alone=alone)
+        if self.means.ray:
+            from trickbag.studies.cluster import Cluster
+
+            return Cluster(task, self.means.ray, torch.get_num_threads())
+        if self.means.workers == 1:
+            return Here(partial(task, tell=self.bars))
+        return Processes(task, self.means.workers, threads(self.means.workers))
+
+    def bars(self, event: Event) -> None:
+        """Pass on progress; the runs' own notes would hide the study's."""
+        if isinstance(event, Doing):
+            self.tell(event)
+
+    def told(self, outcome: Outcome, split: str, done: int, total: int, seconds: float) -> None:
+        """Tell how the runs of a job ended, and how long the rest will take."""
+        left = seconds / done * (total - done) if done else None
+        for cell in outcome.job.cells:
+            path = self.place.run(cell.key) / "result.json"
+            record = json.loads(path.read_text("utf-8")) if self.place.done(cell) else {}
+            accuracy = record.get("counts_with", record.get(split, {}).get("top1"))
+            self.tell(CellDone(cell.arm, cell.seed, accuracy, outcome.cause or record.get("diverged", ""), done, total, left))
+
+    def write(self, plan: Plan) -> None:
+        """Store what was decided, before the first run, and any departure from an earlier call's decision."""
+        held, images, o = self.held, self.data.images, self.options
+        rows = {split: np.flatnonzero(images.splits == split) for split in ("val", "test")}
+        judged = images.take(rows[o.on])
+        decided = {
+            "arms": ", ".join(arm.name for arm in plan.design.arms),
+            "seeds": ", ".join(map(str, plan.seeds)),
+            "design": plan.design.kind,
+            "judged on": "test" if o.on == "test" else "validation",
+            "family of declared effects": ", ".join(f"{q.name} ({q.kind})" for q in plan.design.questions if q.declared),
+            "no difference": f"less than {o.delta:g} points",
+            "highest price of a recommendation": f"{o.price:g} times the reference's",
+            "a run that diverges counts with": "its last valid accuracy, else that of a guess",
+            "fallback from the pooled variance": "own paired t where residual variances differ fourfold or Levene's p < .05",
+        }
+        first = held.get("decided", decided)
+        changed = [f"{name}: {decided[name]}, at first {first[name]}." for name in decided if decided[name] != first[name]]
+        added = [arm for arm in held.get("arms", []) if arm["role"] in ("matched", "recommended")]
+        arms = [spelled(arm) for arm in plan.design.arms]
+        facts = {
+            "request": self.wanted.key,
+            "name": self.wanted.name,
+            "command": self.means.command,
+            "options": o.model_dump(by_alias=True),
+            "blocks": o.blocks,
+            "fingerprint": self.fingerprint,
+            "design": plan.design.kind,
+            "weakness": plan.design.weakness,
+            "not_run": plan.design.not_run,
+            "aliases": plan.design.aliases,
+            "tricks": plan.tricks,
+            "vary": o.vary,
+            "arms": arms + [arm for arm in added if arm["recipe"] not in [a["recipe"] for a in arms]],
+            "questions": [vars(question) for question in plan.design.questions],
+            "seeds": plan.seeds,
+            "confirm_seeds": held.get("confirm_seeds", []),
+            "classes": images.classes,
+            "class_counts": judged.counts().tolist(),
+            "splits": {split: len(own) for split, own in rows.items()},
+            "groups": {split: shared_groups(images.groups[own]) for split, own in rows.items()},
+            "judged": {"paths": [show(path) for path in judged.paths], "labels": judged.labels.tolist()},
+            "check": [{k: getattr(f, k) for k in ("severity", "message", "suggestion")} for f in self.audit.findings],
+            "decided": first,
+            "departures": list(dict.fromkeys([*held.get("departures", []), *changed])),
+            "environment": {name: str(value) for name, value in environment().items()},
+            "failures": [],
+        }
+        store.write(self.place.folder / "study.json", store.to_json(facts, indent=1))
+
+    def update(self, **changes: Any) -> None:
+        """Change what ``study.json`` says."""
+        store.write(self.place.folder / "study.json", store.to_json(self.held | changes, indent=1))
+
+    def add(self, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
+        """Run arms that the study itself led to."""
+        known = self.held["arms"]
+        new = [spelled(arm) for arm in arms if arm.name not in [a["name"] for a in known]]
+        self.update(arms=[*known, *new])
+        self.run(arms, seeds, self.options.on)
+
+    def add_matched(self, plan: Plan) -> None:
+        """Train the reference as long as every trick that costs more takes."""
+        if not self.options.matched:
+            return
+        found = analysis.findings(Study.load(self.place.folder))
+        dear = [a.price.ratio for a in found.arms if a.role in ("alone", "full") and a.price and a.price.ratio > DEAR]
+        arms = {arm.recipe.key: arm for arm in (matched(plan.reference, ratio) for ratio in dear)}
+        arms.pop(plan.reference.key, None)
+        if held := [a for a in self.held["arms"] if a["role"] == "matched"]:  # times differ at each call: the first count
+            arms = {a["name"]: unspelled(a) for a in held}
+        self.add(list(arms.values()), plan.seeds)
+
+    def add_recommended(self, plan: Plan) -> None:
+        """Train the combination of what helps, where it is not an arm already."""
+        chosen = analysis.choice(Study.load(self.place.folder))
+        if not chosen.proved:
+            self.tell(Note(f"training the recommended recipe, which was no arm: {chosen.arm.edits}"))
+            self.add([chosen.arm], plan.seeds)
+
+    def confirm(self) -> None:
+        """Train the reference and the recommended recipe with fresh seeds and read the test images, once."""
+        held = Study.load(self.place.folder)
+        chosen = analysis.choice(held)
+        fresh = [self.options.seed + FRESH + n for n in range(CONFIRM_SEEDS)]
+        if chosen.arm.recipe.key == held.arms[0].recipe.key:
+            self.tell(Note("nothing to confirm: the reference is recommended"))
+            return
+        self.tell(Note(f"confirming with {CONFIRM_SEEDS} fresh seeds on {held.images('test'):,} test images"))
+        self.run([held.arms[0], replace(chosen.arm, seed_offset=0)], fresh, "test")
+        self.update(confirm_seeds=fresh)
+
+    def keep_pictures(self) -> None:
+        """Store thumbnails of the images that the report shows."""
+        if self.options.folds:
+            return
+        held = Study.load(self.place.folder)
+        rows = np.flatnonzero(self.data.images.splits == self.options.on)
+        files = Files(self.data.images, self.data.channels, 2 * pictures.SIDE)
+        runs = {name: [judged for judged in row if judged] for name, row in table(held, held.arms).items()}
+        pictures.save(held, runs, lambda row: files[int(rows[row])])
+
+
+def threads(workers: int) -> int:
+    """Of each worker: its share of the cores, no more than this process would use."""
+    return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers))
+
+
+def shared_groups(groups: np.ndarray) -> list[int]:
+    """The groups of the judged images; nothing where every image stands for itself."""
+    return groups.tolist() if len(set(groups.tolist())) < len(groups) else []
+
+
+def spelled(arm: Arm) -> dict[str, Any]:
+    """An arm as ``study.json`` has it."""
+    return vars(arm) | {"recipe": arm.recipe.spelled()}
+
+
+def unspelled(fields: Mapping[str, Any]) -> Arm:
+    """The inverse of :func:`spelled`."""
+    return Arm(**(dict(fields) | {"recipe": Recipe(**fields["recipe"])}))

@@ -1,0 +1,135 @@
+"""What a study will do and cost, and what it can resolve, before it runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from trickbag import auto
+from trickbag.engine.assemble import build_model
+from trickbag.engine.speed import Timing, fastest
+from trickbag.recipe import Recipe
+from trickbag.request import Request
+from trickbag.studies.design import Arm, Design
+from trickbag.studies.jobs import Cell, Job, jobs, key
+from trickbag.studies.options import Options
+from trickbag.studies.power import assumed_sd, detectable, floor
+from trickbag.trick import Trick
+
+ERROR = 0.1
+"""Share of wrong answers that is assumed before anything was trained."""
+LOOKS = (3, 5, 10, 20)
+MOST_SEEDS = 20
+"""That a budget is spent on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study that is ready to run."""
+
+    options: Options
+    reference: Recipe
+    design: Design
+    tricks: tuple[str, ...]
+    """That are tried."""
+    seeds: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    jobs: tuple[Job, ...]
+    seconds: float
+    """For all jobs on one worker, from timed steps."""
+    disk: int
+    """Bytes."""
+    steps_share: float
+    """Training that is left once what arms have in common is trained once."""
+    images: int
+    """Judged."""
+
+    @classmethod
+    def build(
+        cls,
+        options: Options,
+        wanted: Request,
+        reference: Recipe,
+        design: Design,
+        tricks: Sequence[Trick],
+        seeds: Sequence[int],
+        fingerprint: str,
+        pilot: "Pilot",
+    ) -> Self:
+        """The plan of these arms and seeds."""
+        runs = cells(design.arms, seeds, fingerprint, options.on)
+        made = jobs(runs, fingerprint, options.on, options.sharing)
+        images, classes = int((wanted.data.images.splits == options.on).sum()), len(wanted.data.images.classes)
+        once = images * pilot.timing(reference).judge
+        model = build_model(reference, (), classes, wanted.data.channels, wanted.seed, "none")
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        return cls(
+            options,
+            reference,
+            design,
+            tuple(map(str, tricks)),
+            tuple(seeds),
+            runs,
+            made,
+            sum((1 - job.fork) * pilot.seconds(job.recipe) + (len(job.cells) - 1) * once for job in made),
+            4 * weights * len(made) + 4 * (classes + 8) * images * len(runs),
+            sum((1 - job.fork) * job.recipe.epochs for job in made) / max(1, sum(cell.recipe.epochs for cell in runs)),
+            images,
+        )
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        k = sum(question.declared for question in self.design.questions)
+        sd = assumed_sd(ERROR, self.images)
+        least = ", ".join(f"{100 * (detectable(sd, s, max(1, k)) or 0):.2f} with {s} seeds" for s in LOOKS)
+        arms = [f"  {arm.name}: {arm.edits or 'the reference recipe'}" for arm in self.design.arms]
+        why = f", since {self.design.reason}" if self.design.reason else ""
+        split = "test" if self.options.on == "test" else "validation"
+        hours = f"{self.seconds / 3600:.1f} hours" if self.seconds > 5400 else f"{self.seconds / 60:.0f} minutes"
+        lines = [
+            f"design: {self.design.kind}{why}. {self.design.weakness}",
+            f"arms: {len(self.design.arms)}, each with {len(self.seeds)} seeds",
+            *arms,
+            *(f"  not run: {text}" for text in self.design.not_run),
+            f"runs: {len(self.cells)}; judged on {self.images:,} {split} images",
+            f"trainings: {len(self.jobs)}, with {100 * self.steps_share:.0f} % of the steps of runs trained alone",
+            f"time: about {hours} on one worker; disk: about {self.disk / 1e9:.2f} GB",
+            f"smallest difference found with 80 % power, in points: {least} (assuming {100 * ERROR:.0f} % errors)",
+            f"for new images no number of seeds resolves less than about {100 * floor(ERROR, self.images):.2f} points",
+        ]
+        if len(self.seeds) < LOOKS[0]:
+            lines.append(f"fewer than {LOOKS[0]} seeds give no verdict: the results will be descriptive only")
+        if self.options.on == "test":
+            lines.append("the arms are judged on the test images: what is chosen is chosen on them, and is labelled so")
+        return lines
+
+
+def cells(arms: Sequence[Arm], seeds: Sequence[int], fingerprint: str, split: str) -> tuple[Cell, ...]:
+    """The runs of these arms: one per arm and seed, seed by seed."""
+    made = []
+    for seed in seeds:
+        for arm in arms:
+            own = seed + arm.seed_offset
+            made.append(Cell(arm.name, arm.recipe, own, key(arm.recipe, fingerprint, split, own)))
+    return tuple(made)
+
+
+class Pilot:
+    """Times a few steps of each training that may cost another time than those before."""
+
+    def __init__(self, wanted: Request) -> None:
+        self.wanted, self.known = wanted, dict[str, Timing]()
+
+    def timing(self, recipe: Recipe) -> Timing:
+        """Seconds per image, from timed steps of a recipe with the same costly tricks."""
+        costly = recipe.edit(tricks=tuple(trick for trick in recipe.tricks if COSTLY & set(trick.plugs())))
+        if costly.key not in self.known:
+            self.known[costly.key] = fastest(costly, self.wanted.data, self.wanted.seed)[1]
+        return self.known[costly.key]
+
+    def seconds(self, recipe: Recipe) -> float:
+        """About how long a training of this recipe takes, with judging."""
+        return auto.expected(recipe, self.wanted, self.timing(recipe))
+
+
+COSTLY = frozenset({"model", "batch_size", "size", "augment", "penalty", "gradient"})
+"""Plug points whose tricks make a step cost another time."""

@@ -1,0 +1,187 @@
+"""What a study's folder holds: what was decided, and of every finished run what the statistics need."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trickbag import store
+from trickbag.errors import TrickbagError, UsageError
+from trickbag.recipe import Recipe
+from trickbag.spec import spell
+from trickbag.studies.arms import Arm, Question
+from trickbag.studies.jobs import Cell, key
+from trickbag.studies.worker import Place
+
+BINS = 15
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One run on the judged images, N of them."""
+
+    correct: Floats
+    """[N] 0 or 1; of a run that diverged, the accuracy that it counts with."""
+    nll: Floats
+    """[N] nats."""
+    predicted: NDArray[np.int64]
+    """[N] classes; empty for a run that diverged."""
+    recalls: Floats
+    """[K]; NaN for a class without images."""
+    bins: Floats
+    """[BINS, 3] sums of confidence, correctness and images by confidence."""
+    bins_calibrated: Floats
+    """The same at the temperature that suits these images best."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The content of ``study.json``: what was decided before the runs, and the data set's facts that the report needs."""
+
+    place: Place
+    facts: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Study":
+        """The study in a folder. Raises UsageError where there is none."""
+        path = Path(folder) / "study.json"
+        if not path.is_file():
+            raise UsageError(f"{folder} holds no study: there is no study.json. Give the folder that trickbag study wrote.")
+        try:
+            return cls(Place(Path(folder)), json.loads(path.read_text("utf-8")))
+        except ValueError as error:
+            raise TrickbagError(f"{path} is damaged: {error}. Run the study again; its finished runs are kept.") from None
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms, the reference first."""
+        return tuple(Arm(a["name"], a["role"], a["edits"], Recipe(**a["recipe"]), a["seed_offset"]) for a in self.facts["arms"])
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """What the arms answer."""
+        return tuple(
+            Question(**(q | {"weights": tuple((n, w) for n, w in q["weights"]), "aliases": tuple(q["aliases"])}))
+            for q in self.facts["questions"]
+        )
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, or the numbers of the folds."""
+        return tuple(self.facts["seeds"])
+
+    @property
+    def split(self) -> str:
+        """Where the arms are judged: val or test."""
+        return str(self.facts["options"]["on"])
+
+    def cell(self, arm: Arm, seed: int, split: str = "") -> Cell:
+        """The run of an arm with a seed."""
+        own = seed + arm.seed_offset
+        return Cell(arm.name, arm.recipe, own, key(arm.recipe, self.facts["fingerprint"], split or self.split, own))
+
+    def result(self, cell: Cell) -> dict[str, Any] | None:
+        """What ``result.json`` of a run says; None where it is not finished."""
+        path = self.place.run(cell.key) / "result.json"
+        found: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if self.place.done(cell) else None
+        return found
+
+    def log(self, cell: Cell) -> list[dict[str, Any]]:
+        """The epochs of a run."""
+        return store.lines(self.place.run(cell.key) / "log.jsonl")
+
+    def judged(self, cell: Cell, split: str = "") -> Judged | None:
+        """The run on the judged images; None where it is not finished."""
+        result, split = self.result(cell), split or self.split
+        if result is None:
+            return None
+        if "counts_with" in result:
+            return diverged(result["counts_with"], self.images(split), len(self.facts["classes"]))
+        with np.load(self.place.run(cell.key) / "predictions.npz", allow_pickle=False) as arrays:
+            return judge(arrays[f"{split}_logits"].astype(np.float64), arrays[f"{split}_labels"])
+
+    @staticmethod
+    def named(path: str, value: Any) -> str:
+        """The name of the question about a field at a value, as a design gives it."""
+        return f"{path}={value if isinstance(value, str) else spell(value)}"
+
+    def images(self, split: str) -> int:
+        """How many images a split has."""
+        return int(self.facts["splits"][split])
+
+
+def diverged(accuracy: float, images: int, classes: int) -> Judged:
+    """What a run that diverged counts with: its last valid accuracy, and the NLL of a guess."""
+    empty = np.zeros((BINS, 3))
+    labels = np.zeros(0, np.int64)
+    return Judged(np.full(images, accuracy), np.full(images, np.log(classes)), labels, np.full(classes, np.nan), empty, empty)
+
+
+def judge(logits: Floats, labels: NDArray[np.int64]) -> Judged:
+    """Logits [N, K] and labels [N] -> what the statistics need.
+
+    >>> judge(np.array([[2.0, 0.0], [2.0, 0.0]]), np.array([0, 1])).correct.tolist()
+    [1.0, 0.0]
+    """
+    log_p = normalised(logits)
+    predicted = log_p.argmax(1)
+    correct = (predicted == labels).astype(np.float64)
+    counts = np.bincount(labels, minlength=logits.shape[1])
+    with np.errstate(invalid="ignore"):
+        recalls = np.bincount(labels, correct, logits.shape[1]) / counts
+    nll = -log_p[np.arange(len(labels)), labels]
+    cooled = normalised(logits / temperature(logits, labels))
+    return Judged(correct, nll, predicted, recalls, binned(log_p, correct), binned(cooled, correct))
+
+
+def normalised(logits: Floats) -> Floats:
+    """Logits [N, K] -> log-probabilities."""
+    shifted = logits - logits.max(1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return result
+
+
+def binned(log_p: Floats, correct: Floats) -> Floats:
+    """Log-probabilities [N, K] and correctness [N] -> [BINS, 3] sums of confidence, correctness and images."""
+    confidence = np.exp(log_p.max(1))
+    place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    return np.stack([np.bincount(place, values, BINS) for values in (confidence, correct, np.ones_like(correct))], axis=1)
+
+
+def ece(bins: Floats) -> float | None:
+    """The calibration error of bins: the mean gap between confidence and accuracy (Naeini et al., AAAI 2015).
+
+    >>> ece(np.array([[0.9, 1.0, 1.0], [1.8, 1.0, 2.0]])) == (0.1 + 0.8) / 3
+    True
+    """
+    images = bins[:, 2].sum()
+    return float(np.abs(bins[:, 0] - bins[:, 1]).sum() / images) if images else None
+
+
+def temperature(logits: Floats, labels: NDArray[np.int64], steps: int = 20) -> float:
+    """The temperature, 1/32 to 32, that minimises the NLL of logits [N, K]: Newton's method on its convex inverse.
+
+    >>> z = np.array([[2.0, 0.0]] * 3 + [[2.0, 0.0]])
+    >>> round(temperature(z, np.array([0, 0, 0, 1])), 6) == round(2 / np.log(3), 6)
+    True
+    """
+    beta, own = 1.0, logits[np.arange(len(labels)), labels]
+    for _ in range(steps):
+        p = np.exp(normalised(beta * logits))
+        mean = (p * logits).sum(1)
+        slope, bend = (mean - own).mean(), ((p * logits**2).sum(1) - mean**2).mean()
+        step = slope / bend if bend > 1e-12 else 0.0
+        old, beta = beta, float(np.clip(beta - np.clip(step, -beta / 2, beta), 1 / 32, 32))
+        if abs(beta - old) < 1e-9 * beta:
+            break
+    return 1 / beta
+
+
+def table(study: Study, arms: Sequence[Arm]) -> dict[str, list[Judged | None]]:
+    """Every arm's runs, one per seed."""
+    return {arm.name: [study.judged(study.cell(arm, seed)) for seed in study.seeds] for arm in arms}

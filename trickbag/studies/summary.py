@@ -1,0 +1,88 @@
+"""One arm over its seeds: accuracy, calibration, price, learning curve."""
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from trickbag.report.findings import Arm, Curve, Price
+from trickbag.studies.arms import Arm as Planned
+from trickbag.studies.intervals import clopper_pearson, ratio
+from trickbag.studies.record import BINS, Judged, Study, ece
+
+Results = Sequence[dict[str, Any] | None]
+"""``result.json`` of an arm's runs, one per seed."""
+
+
+def summary(study: Study, arm: Planned, runs: Sequence[Judged | None], results: dict[str, list[dict[str, Any] | None]]) -> Arm:
+    """An arm over its seeds."""
+    good = [judged for judged in runs if judged]
+    whole = [judged for judged in good if len(judged.predicted)]
+    accuracies = tuple(float(judged.correct.mean()) if judged else None for judged in runs)
+    scores = [a for a in accuracies if a is not None]
+    mine = results[arm.name]
+    failed = sum(record is None or "counts_with" in record for record in mine)
+    bins = sum((judged.bins for judged in whole), np.zeros((BINS, 3)))
+    cooled = [error for judged in whole if (error := ece(judged.bins_calibrated)) is not None]
+    errors = [error for judged in whole if (error := ece(judged.bins)) is not None]
+    recalls = np.mean([judged.recalls for judged in whole], axis=0) if whole else np.zeros(0)
+    return Arm(
+        name=arm.name,
+        role=arm.role,
+        edits=arm.edits,
+        accuracies=accuracies,
+        accuracy=fmean(scores),
+        sd=stdev(scores) if len(scores) > 1 else None,
+        nll=fmean(float(judged.nll.mean()) for judged in good),
+        macro_recall=float(np.nanmean(recalls)) if whole else None,
+        ece=fmean(errors) if errors else None,
+        reliability=tuple((float(c / n), float(a / n), float(n / bins[:, 2].sum())) for c, a, n in bins if n),
+        ece_calibrated=fmean(cooled) if cooled else None,
+        recalls=tuple(float(r) for r in np.nan_to_num(recalls)),
+        price=price(mine, next(iter(results.values())), study, arm),
+        curve=curve([study.log(study.cell(arm, seed)) for seed in study.seeds]),
+        failed=failed,
+        failure_interval=clopper_pearson(failed, len(mine)) if failed else None,
+    )
+
+
+def price(
+    records: Sequence[dict[str, Any] | None], reference: Sequence[dict[str, Any] | None], study: Study, arm: Planned
+) -> Price | None:
+    """What a run of an arm costs, against the reference's runs with the same seeds."""
+    pairs = [(a, b) for a, b in zip(records, reference, strict=True) if a and b and "seconds" in a and "seconds" in b]
+    if not pairs:
+        return None
+    mean, interval = ratio([a["seconds"] for a, _ in pairs], [b["seconds"] for _, b in pairs])
+    mine = [a for a, _ in pairs]
+    target = fmean(b[study.split]["top1"] for _, b in pairs)
+    return Price(
+        seconds=fmean(a["seconds"] for a in mine),
+        ratio=mean,
+        ratio_interval=interval,
+        to_reference=reached([study.log(study.cell(arm, seed)) for seed in study.seeds], target),
+        images_per_second=fmean(a["images_per_second"] for a in mine),
+        memory_bytes=max(a["memory_bytes"] for a in mine),
+        model_bytes=max(a["model_bytes"] for a in mine),
+        latency=fmean(a["latency"] for a in mine),
+        alone=all(a["alone"] for a in mine),
+    )
+
+
+def reached(logs: Sequence[list[dict[str, Any]]], accuracy: float) -> float | None:
+    """Mean seconds until an accuracy on validation was first reached; None where a seed never reached it."""
+    first = [next((line["seconds"] for line in log if line["val"]["top1"] >= accuracy), None) for log in logs if log]
+    known = [seconds for seconds in first if seconds is not None]
+    return fmean(known) if known and len(known) == len(first) else None
+
+
+def curve(logs: Sequence[list[dict[str, Any]]]) -> Curve | None:
+    """Validation accuracy by epoch over the seeds that have as many epochs."""
+    logs = [log for log in logs if log]
+    if not logs or len(logs[0]) < 2:
+        return None
+    rows = [[line["val"]["top1"] for line in log] for log in logs if len(log) == len(logs[0])]
+    columns = list(zip(*rows, strict=True))
+    epochs = tuple(line["epoch"] for line in logs[0])
+    return Curve(epochs, tuple(map(fmean, columns)), tuple(map(min, columns)), tuple(map(max, columns)))

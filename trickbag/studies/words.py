@@ -1,0 +1,118 @@
+"""What a study says in sentences: the answer, the noise floor, what was decided in advance."""
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any
+
+from trickbag.report.findings import Arm, Confirmation, Effect, Interval
+from trickbag.studies.power import assumed_sd, detectable, floor
+from trickbag.studies.recommend import Choice
+from trickbag.studies.record import Study
+
+LOOKS = (3, 5, 10, 20)
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points.
+
+    >>> points(0.0123), points(-0.002)
+    ('+1.23', '−0.20')
+    """
+    return f"{100 * value:+.2f}".replace("-", "−")
+
+
+def between(interval: Interval | None) -> str:
+    """An interval of differences, in points.
+
+    >>> between(Interval(-0.001, 0.02))
+    '−0.10 to +2.00'
+    """
+    return f"{points(interval.low)} to {points(interval.high)}" if interval else "no interval"
+
+
+def answer(
+    chosen: Choice, confirmed: Confirmation | None, arms: Sequence[Arm], effects: Sequence[Effect], study: Study
+) -> tuple[str, str, str]:
+    """Three sentences: the recommended recipe, its gain, its price."""
+    plain = chosen.arm.name == study.arms[0].name
+    if plain and len(study.seeds) < LOOKS[0]:
+        what = f"No recommendation: fewer than {LOOKS[0]} seeds give no verdict, so the reference stays."
+    elif plain:
+        what = "Keep the reference recipe: no trick that was tried proved that it helps here at a price you pay."
+    else:
+        what = f"Train the reference recipe with these changes: {' '.join(chosen.taken)}."
+        if chosen.rival:
+            what += " It beat the combination of all that helps."
+    if chosen.dear:
+        what = what.removesuffix(".") + f"; {', '.join(chosen.dear)} helps too, and costs more than you pay."
+    return what, gain(chosen, confirmed, effects, study), cost(chosen, arms)
+
+
+def gain(chosen: Choice, confirmed: Confirmation | None, effects: Sequence[Effect], study: Study) -> str:
+    """The gain of the recommended recipe, and how sure it is."""
+    split, seeds = "test" if study.split == "test" else "validation", len(study.seeds)
+    judged = f"{study.images(study.split):,} {split} images, {seeds} seed{'s' if seeds > 1 else ''}"
+    if confirmed:
+        seen = confirmed.effect
+        return (
+            f"Confirmed with {len(confirmed.seeds)} fresh seeds on {confirmed.images:,} untouched test images: "
+            f"{points(seen.difference)} points ({between(seen.new_images)} for new images); the study had seen "
+            f"{points(confirmed.selected)}."
+        )
+    if chosen.arm.name == study.arms[0].name:
+        best = max((e for e in effects if e.declared), key=lambda e: e.difference, default=None)
+        if best is None:
+            return f"Nothing was compared on {judged}."
+        seen_best = f"{points(best.difference)} points ({between(best.this_set)}; {judged})"
+        return f"The largest difference seen is that of {best.name}: {seen_best}."
+    if not chosen.proved:
+        return f"This combination was not trained in the study itself; run the study again to train it ({judged})."
+    return (
+        f"It gained {points(chosen.gain)} points where it was chosen ({judged}), so expect less; --confirm measures it on test "
+        "images."
+    )
+
+
+def cost(chosen: Choice, arms: Sequence[Arm]) -> str:
+    """The price of the recommended recipe."""
+    own = next((arm for arm in arms if arm.name == chosen.arm.name), None)
+    if own is None or own.price is None:
+        return "Its price was not measured."
+    shared = "" if own.price.alone else " (measured while other runs shared the machine)"
+    model = f"a model of {own.price.model_bytes / 1e6:.1f} MB"
+    return (
+        f"A training takes {own.price.seconds / 60:.1f} minutes, {own.price.ratio:.2f} times the reference's{shared}, and "
+        f"gives {model} that takes {1000 * own.price.latency:.1f} ms an image."
+    )
+
+
+def noise(study: Study, arms: Sequence[Arm], effects: Sequence[Effect]) -> tuple[str, ...]:
+    """The noise floor: what the seeds do to the reference, what so many seeds can find, what none can."""
+    images, reference = study.images(study.split), arms[0]
+    error = 1 - (reference.accuracy or 0.0)
+    measured = [e.sd for e in effects if e.kind in ("alone", "dropped", "varied", "step") and e.sd]
+    sd = sqrt(sum(s**2 for s in measured) / len(measured)) if measured else assumed_sd(error, images)
+    k = max(1, sum(e.declared for e in effects))
+    least = ", ".join(f"{100 * (detectable(sd, s, k) or 0):.2f} with {s}" for s in LOOKS)
+    told = []
+    if reference.sd is not None:
+        told.append(
+            f"The reference's accuracy varies by {100 * reference.sd:.2f} points (sd over {len(study.seeds)} seeds) though "
+            "nothing but the seed changes."
+        )
+    kind = "measured" if measured else "assumed"
+    told.append(
+        f"The smallest difference that is found with 80 % power, in points, by seeds: {least} ({kind} sd {100 * sd:.2f})."
+    )
+    told.append(
+        f"No number of seeds resolves a difference on new images below about {100 * floor(error, images):.2f} points with "
+        f"{images:,} judged images if runs disagree on {100 * error:.0f} % of them: more seeds cannot fix this, more images do."
+    )
+    controls = (e for e in effects if e.kind == "control")
+    return (*told, *(f"Control {e.name}: {points(e.difference)} points, {e.verdict}." for e in controls))
+
+
+def decided(study: Study) -> tuple[tuple[str, str], ...]:
+    """What was decided before the first run."""
+    options: dict[str, Any] = study.facts["decided"]
+    return tuple((name, value) for name, value in options.items())

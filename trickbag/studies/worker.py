@@ -1,0 +1,201 @@
+"""One job of a study: train once, then finish, judge and store every run that comes out of the training."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trickbag import store
+from trickbag.classifier import export
+from trickbag.engine.assemble import kept_pixels
+from trickbag.engine.judge import judged_view, predictor
+from trickbag.engine.loop import Loop
+from trickbag.engine.precision import fabric_for
+from trickbag.engine.speed import peak_memory, reset_peak_memory
+from trickbag.errors import TrickbagError
+from trickbag.events import Tell, silent
+from trickbag.outcome import Finished, environment, finish, judge_splits, packed
+from trickbag.request import Request
+from trickbag.run import Run
+from trickbag.studies.folds import folded
+from trickbag.studies.jobs import Cell, Job
+from trickbag.trick import judged_weights, watchers
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study's files lie.
+
+    ``runs/KEY`` is a finished run, ``trainings/KEY`` what a finished training left for arms that come later,
+    ``forks/KEY-SHARE`` a state that others go on from; ``.work/KEY`` is a training under way.
+    """
+
+    folder: Path
+
+    def run(self, key: str) -> Path:
+        """Of a finished run."""
+        return self.folder / "runs" / key
+
+    def training(self, key: str) -> Path:
+        """Of a finished training."""
+        return self.folder / "trainings" / key
+
+    def fork(self, key: str, share: float) -> Path:
+        """Of a state at a share of a training."""
+        return self.folder / "forks" / f"{key}-{share:g}"
+
+    def work(self, key: str) -> Path:
+        """Of a training under way."""
+        return self.folder / ".work" / key
+
+    def done(self, cell: Cell) -> bool:
+        """Whether a run is finished."""
+        return (self.run(cell.key) / store.MANIFEST).exists()
+
+
+def carry(
+    job: Job, wanted: Request, place: Place, split: str, blocks: tuple[int, int], alone: bool, tell: Tell = silent
+) -> None:
+    """Train a job and store its runs; nothing that is stored is made again.
+
+    ``blocks``: repeats and folds, where a job's seed is the number of a fold. ``alone``: nothing else runs on the device.
+
+    Raises TrickbagError where the training fails; a run that diverged is stored with its last valid accuracy.
+    """
+    with store.lock(place.training(job.key), wait=True):
+        missing = [cell for cell in job.cells if not place.done(cell)]
+        if not missing:
+            return
+        if blocks[1]:
+            wanted = replace(wanted, data=folded(wanted.data, *blocks, block=job.seed, seed=wanted.seed))
+        work = place.work(job.key)
+        run = Run(
+            replace(wanted, recipe=job.recipe, seed=job.seed),
+            job.recipe,
+            work,
+            fabric_for(job.recipe.precision),
+            tell,
+            job.follow,
+            place.fork(job.parent, job.fork) if job.parent else None,
+            {share: place.fork(job.key, share) for share in job.forks},
+            wanted.seed,
+        )
+        reset_peak_memory()
+        try:
+            loop = trained(run, place.training(job.key), missing)
+        except TrickbagError:
+            if not (work / "diverged.json").exists():
+                raise
+            for cell in missing:
+                write_diverged(cell, run, place)
+        else:
+            for cell in missing:
+                write_run(cell, job, run, loop, place, split, alone)
+        store.remove(work)
+
+
+def trained(run: Run, folder: Path, cells: Sequence[Cell]) -> Loop:
+    """The loop at the end of training: from what a finished training left where that holds all that the cells need."""
+    if (folder / store.MANIFEST).exists() and not store.verify(folder):
+        state = store.load_state(folder)
+        tricks, weights = state["loop"]["tricks"], state["loop"]["best"]
+        if all(
+            judged_weights(c.recipe.tricks) in weights and all(str(t) in tricks for t in watchers(c.recipe.tricks))
+            for c in cells
+        ):
+            store.write(run.log, (folder / "log.jsonl").read_bytes())
+            loop = run.assemble()
+            run.restore(loop, state)
+            return loop
+    store.remove(folder)
+    loop = run.train()
+    with store.writing(folder) as part:
+        state = run.state(loop)
+        store.save_state(part, state | {"loop": state["loop"] | {"optimizer": {}}})
+        store.write(part / "log.jsonl", run.log.read_bytes())
+    return loop
+
+
+def write_run(cell: Cell, job: Job, run: Run, loop: Loop, place: Place, split: str, alone: bool) -> None:
+    """Finish, judge and store one run: ``result.json``, ``predictions.npz``, ``log.jsonl``, ``recipe.toml``."""
+    began = time.monotonic()
+    finished = finish(loop, cell.recipe)
+    scores, arrays = judge_splits(loop, finished, (split,))
+    own = {str(trick) for trick in watchers(cell.recipe.tricks)}
+    others = sum(seconds for name, seconds in loop.watched.items() if name and name not in own)
+    seconds = run.spent.seconds - others + time.monotonic() - began
+    images = run.wanted.data.images
+    tensors, _ = export(
+        finished.model, finished.tricks, cell.recipe, images.classes, loop.loader.normal, kept_pixels(cell.recipe)
+    )
+    record = {
+        split: scores[split].as_json(),
+        "seconds": round(seconds, 3),
+        "training_seconds": round(run.spent.seconds, 3),
+        "images_per_second": round(run.spent.images / run.spent.step_seconds, 2) if run.spent.step_seconds else 0.0,
+        "epochs": cell.recipe.epochs,
+        "kept_epoch": loop.best[judged_weights(cell.recipe.tricks)]["epoch"],
+        "seed": cell.seed,
+        "recipe_key": cell.recipe.key,
+        "training": job.key,
+        "steps": loop.step,
+        "first_step": run.first,
+        "memory_bytes": peak_memory(),
+        "model_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
+        "latency": latency(loop, finished),
+        "alone": alone,
+        "weights": digest(tensors),
+        "environment": environment(),
+    }
+    with store.writing(place.run(cell.key)) as folder:
+        store.write(folder / "recipe.toml", cell.recipe.toml())
+        store.write(folder / "predictions.npz", packed(arrays, images))
+        store.write(folder / "log.jsonl", own_log(run.log, judged_weights(cell.recipe.tricks)))
+        store.write(folder / "result.json", store.to_json(record, indent=2))
+
+
+def own_log(log: Path, weights: str) -> str:
+    """The epochs of a training's log, with the scores of those weights that the run has judged."""
+    epochs = [line for line in store.lines(log) if line["kind"] == "epoch"]
+    kept = ("kind", "epoch", "step", "t", "loss", "lr", "seconds")
+    return "".join(store.to_json({k: line[k] for k in kept} | {"val": line["weights"][weights]}) + "\n" for line in epochs)
+
+
+def write_diverged(cell: Cell, run: Run, place: Place) -> None:
+    """Store a run that diverged: what it counts with is its last valid accuracy, else that of a guess."""
+    classes = len(run.wanted.data.images.classes)
+    valid = [
+        line["weights"][judged_weights(cell.recipe.tricks)]["top1"] for line in store.lines(run.log) if line["kind"] == "epoch"
+    ]
+    told = json.loads((run.folder / "diverged.json").read_text("utf-8"))
+    record = {"diverged": told["message"], "counts_with": valid[-1] if valid else 1 / classes, "seed": cell.seed}
+    with store.writing(place.run(cell.key)) as folder:
+        store.write(folder / "recipe.toml", cell.recipe.toml())
+        store.write(folder / "result.json", store.to_json(record, indent=2))
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """A hash of weights, bit for bit."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def latency(loop: Loop, finished: Finished, repeats: int = 5) -> float:
+    """Seconds that the finished network takes for one image with all tricks, the median of a few after a first."""
+    loader = loop.judge.loaders["val"]
+    predict: Callable[[Tensor], Any] = predictor(finished.model, finished.tricks, loop.fabric.autocast)
+    batch = next(loader.judged(torch.arange(1), 1, judged_view(loader.view, finished.tricks)))
+    seconds = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        predict(batch.x).logits.cpu()
+        seconds.append(time.perf_counter() - began)
+    return sorted(seconds[1:])[repeats // 2]

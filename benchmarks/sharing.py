@@ -1,0 +1,84 @@
+"""What a study saves by training once what its arms have in common, and whether that changes a number.
+
+    python -m benchmarks.sharing
+
+The same study is run twice, with sharing and with every run trained alone, of tricks that act when images are judged (flip_tta,
+crop_tta, knn, calibrate, crt), of those that look on (swa, ema twice), of one that begins late (drw) and of some that train from
+the start. Asserts that predictions and weights of every run are equal bit for bit, and that sharing trains at most 60 % of
+the steps. Prints a Markdown table. ``seconds`` is the whole study, with reading, planning and the report.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import origin
+from trickbag.studies.conduct import Finished, study
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import studies
+
+TRICKS = (
+    "swa", "ema", "ema(half_life=0.2)", "calibrate", "flip_tta", "crop_tta", "knn", "crt", "drw",
+    "label_smoothing", "mixup", "warmup",
+)  # fmt: skip
+COUNTS = {"a": 90, "b": 60, "c": 30}
+MOST = 0.6
+"""Of the steps of runs trained alone."""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--designs", nargs="+", default=["add-one", "leave-one-out"])
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="where the studies go; they are removed where this is not given")
+    return parser.parse_args()
+
+
+def row(args: argparse.Namespace, design: str, data: Path, recipe: str, out: Path) -> str:
+    """A line of the table; raises AssertionError where sharing changes a number or saves too little."""
+    seconds, made = [], list[Finished]()
+    for sharing in (True, False):
+        began = time.monotonic()
+        place = out / f"{design}-{'shared' if sharing else 'alone'}"
+        made.append(study(data, out=place, recipe=recipe, design=design, tricks=TRICKS, seeds=args.seeds, sharing=sharing))
+        seconds.append(time.monotonic() - began)
+    shared, alone = made
+    weights = [{cell: record["weights"] for cell, record in studies.runs(one).items()} for one in made]
+    equal = studies.predictions(shared) == studies.predictions(alone) and weights[0] == weights[1]
+    found, naive = shared.findings.sharing, alone.findings.sharing
+    assert equal, "sharing changes a number"
+    assert naive.trained_steps == naive.naive_steps == found.naive_steps
+    share = found.trained_steps / found.naive_steps
+    assert share <= MOST, f"{found.trained_steps} of {found.naive_steps} steps"
+    counts = f"{len(shared.findings.arms)} | {len(weights[0])} | {found.trained_steps:,} | {found.naive_steps:,}"
+    return f"| {design} | {counts} | {100 * share:.0f} % | yes | {seconds[0]:.0f} | {seconds[1]:.0f} |"
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(1)
+    lines = [
+        "| design | arms | runs | steps with sharing | steps alone | share | predictions and weights equal | seconds | alone |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        os.environ["TRICKBAG_CACHE"] = str(place / "cache")
+        data = studies.album(place / "album", COUNTS, noise=60)
+        recipe = studies.recipe(place, epochs=args.epochs, size=12)
+        for design in args.designs:
+            lines.append(row(args, design, data, recipe, args.out or place))
+    load = f"Load average at the end: {os.getloadavg()[0]:.1f}. " if hasattr(os, "getloadavg") else ""
+    said = f"{load}torch threads: {torch.get_num_threads()}. Tricks: {', '.join(TRICKS)}; a placebo is added to every study."
+    print("\n".join([origin() + f"\n\n{said}\n", *lines]))
+
+
+if __name__ == "__main__":
+    main()

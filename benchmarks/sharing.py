@@ -2,10 +2,10 @@
 
     python -m benchmarks.sharing
 
-The same study is run twice, with sharing and with every run trained alone, of tricks that act when images are judged (flip_tta,
-crop_tta, knn, calibrate, crt), of those that look on (swa, ema twice), of one that begins late (drw) and of some that train from
-the start. Asserts that predictions and weights of every run are equal bit for bit, and that sharing trains at most 60 % of
-the steps. Prints a Markdown table. ``seconds`` is the whole study, with reading, planning and the report.
+The same study is run twice, with sharing and with every run trained alone, of tricks that act when images are judged
+(flip_tta, crop_tta, knn, calibrate, crt), of those that look on (swa, ema twice), of one that begins late (drw) and of some
+that train from the start. Asserts that predictions and weights of every run are equal bit for bit, and that sharing trains at
+most 60 % of the steps. Prints a Markdown table. ``seconds`` is the whole study, with reading, planning and the report.
 """
 
 import argparse
@@ -73,8 +73,7 @@ def main() -> None:
         os.environ["TRICKBAG_CACHE"] = str(place / "cache")
         data = studies.album(place / "album", COUNTS, noise=60)
         recipe = studies.recipe(place, epochs=args.epochs, size=12)
-        for design in args.designs:
-            lines.append(row(args, design, data, recipe, args.out or place))
+        lines += [row(args, design, data, recipe, args.out or place) for design in args.designs]
     load = f"Load average at the end: {os.getloadavg()[0]:.1f}. " if hasattr(os, "getloadavg") else ""
     said = f"{load}torch threads: {torch.get_num_threads()}. Tricks: {', '.join(TRICKS)}; a placebo is added to every study."
     print("\n".join([origin() + f"\n\n{said}\n", *lines]))

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.statistics
 
-False findings where nothing helps, coverage of both intervals, printed against achieved power, and looking early. Eight minutes
-or less on one core; every draw has a fixed seed. Prints Markdown tables.
+False findings where nothing helps, coverage of both intervals, printed against achieved power, and looking early. Every draw
+has a fixed seed. Six to sixteen minutes on one core, by what else the machine does. Prints Markdown tables.
 """
 
 import math

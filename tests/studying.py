@@ -21,11 +21,9 @@ from trickbag.studies import conduct
 
 TIMES = ("seconds", "training_seconds", "images_per_second", "latency", "memory_bytes")
 """Fields of ``result.json`` that no two runs share; ``log.jsonl`` has ``seconds`` too."""
-COST = TIMES + ("alone", "environment")
-"""Fields that say where and beside what a run was carried out."""
 FILES = ("report.html", "report.md", "effects.csv", "arms.csv", "recommended.toml")
-ARGUMENTS = ("--tricks", "mixup,swa,ema", "--design", "add-one", "--price", "1000")
-"""A reference whose seeds share a training with ema and the beginning of one with swa."""
+ARGUMENTS = ("--tricks", "mixup,drw(start=0.5),ema", "--design", "add-one", "--price", "1000")
+"""The reference shares its trainings with ema, and their beginnings with drw: four trainings a seed, with the placebo."""
 
 
 class Studying:
@@ -80,6 +78,10 @@ class Studying:
         """The newest checkpoint of each job under way."""
         return {path.parents[1].name: path.name for path in sorted((self.out / ".work").glob("*/.work/step-*"))}
 
+    def midway(self) -> list[str]:
+        """The jobs that have trained an epoch."""
+        return [log.parent.name for log in (self.out / ".work").glob("*/log.jsonl") if log.stat().st_size]
+
     def finished(self) -> dict[str, int]:
         """The finished runs, by the number of the file that holds their result: it changes when a run is made anew."""
         return {path.parent.name: path.stat().st_ino for path in (self.out / "runs").glob("[!.]*/result.json")}
@@ -97,7 +99,7 @@ class Studying:
             log = [line | {"seconds": 1} for line in store.lines(folder / "log.jsonl")]
             with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
                 predictions = {name: arrays[name].tobytes() for name in arrays.files}
-            runs[folder.name] = {k: v for k, v in record.items() if k not in COST}, predictions, log
+            runs[folder.name] = {k: v for k, v in record.items() if k not in (*TIMES, "alone")}, predictions, log
             same = {name: 1 for name in TIMES if name in record} | {"alone": False}
             store.write(folder / "result.json", json.dumps(record | same))
             store.write(folder / "log.jsonl", "".join(store.to_json(line) + "\n" for line in log))

@@ -199,6 +199,15 @@ def test_each_verdict_is_reached() -> None:
     assert "too small a difference to count" in slight.note
 
 
+def test_what_holm_rejects_has_the_bonferroni_interval_and_the_rest_share_the_level() -> None:
+    values = shifted(0.05, 0.003, -0.05, 0.0, 0.0012)
+    square, df = two_way(values.mean(2))
+    error = math.sqrt(square / df * 2 / 5)
+    for e, share in zip(effects(values, against(6)), (5, 5, 5, 2, 2), strict=True):
+        half = stats.t.isf(0.05 / 2 / share, df) * error
+        assert e.this_set == pytest.approx((e.difference - half, e.difference + half), abs=1e-10)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_an_interval_excludes_0_exactly_where_holm_rejects(seed: int) -> None:
     gains = np.random.default_rng(seed).choice([0, 0, 0.001, 0.002, 0.01], size=7)
@@ -246,6 +255,11 @@ def test_a_placebo_is_identical_and_does_not_count_in_the_pool() -> None:
     placebo = effects(with_placebo, against(5))[3]
     assert (placebo.verdict, placebo.difference, placebo.this_set, placebo.p) == ("identical", 0.0, (0.0, 0.0), 1.0)
     assert pool(with_placebo)[:3] == pool(values)[:3]
+
+
+def test_thirds_of_equal_arms_are_identical_and_not_a_rounding_apart() -> None:
+    nll = np.broadcast_to(np.random.default_rng(0).exponential(size=(1, 4, 50)), (4, 4, 50))
+    assert effects(nll, [[1, -1 / 3, -1 / 3, -1 / 3]])[0].verdict == "identical"
 
 
 def test_an_arm_without_seeds_is_judged_by_the_spread_of_the_reference() -> None:

@@ -76,6 +76,13 @@ def test_power_stays_a_probability_at_the_edges() -> None:
     assert (detectable(SD, 1, 8), detectable(0.0, 3, 8), power(0.1, 0.0, 3, 8), power(0.0, 0.0, 3, 8)) == (None, 0.0, 1.0, 0.0)
 
 
+@pytest.mark.parametrize(("k", "per_seed"), [(1, 1.0), (8, 1.0), (8, 8.0), (8, 500.0)])
+def test_power_rises_with_the_effect_where_the_series_of_scipy_gives_nan(k: int, per_seed: float) -> None:
+    every = [power(effect, 1.0, 3, k, per_seed=per_seed, alpha=0.006) for effect in np.linspace(0, 50, 2000)]
+    assert (np.diff(every) > -1e-9).all()
+    assert every[-1] > 0.99
+
+
 def test_the_floor_is_what_a_normal_test_with_endless_seeds_finds() -> None:
     least = floor(0.05, 2000)
     assert stats.norm.sf(stats.norm.isf(0.025) - least / math.sqrt(0.05 / 2000)) == pytest.approx(0.8, abs=1e-9)

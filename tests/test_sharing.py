@@ -88,7 +88,9 @@ def test_a_late_trick_goes_on_from_the_state_that_the_reference_left_at_its_begi
         assert found[LATE, seed]["steps"] == steps
         assert found["reference", seed]["first_step"] == 0
         assert (shared.folder / "forks" / f"{found['reference', seed]['training']}-0.8" / "MANIFEST.json").exists()
-    (log, other) = (studies.held(shared).log(studies.held(shared).cell(a, 0)) for a in (arm(shared, LATE), arm(shared, "reference")))
+    (log, other) = (
+        studies.held(shared).log(studies.held(shared).cell(a, 0)) for a in (arm(shared, LATE), arm(shared, "reference"))
+    )
     assert len(log) == 3
     assert [line["val"] for line in log[:2]] == [line["val"] for line in other[:2]]
 

@@ -1,11 +1,9 @@
 """The command line: the only place that prints."""
 
 import os
-import re
 import shlex
 import signal
 import sys
-import tomllib
 import webbrowser
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +13,7 @@ import typer
 from trickbag.errors import Interrupted, TrickbagError, UsageError
 from trickbag.screen import Screen
 from trickbag.studies.options import Options
+from trickbag.typed import assignments, parted, seconds, varied
 
 # Threads that wait by spinning stall each other as soon as another program wants a core; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -32,7 +31,8 @@ DataArgument = Annotated[
     typer.Argument(
         metavar="DATA",
         help="A folder of class folders (with train/val/test folders above them, or without), a CSV or Parquet manifest with "
-        "the columns path,label[,split][,group], an archive of such a folder, torchvision:NAME or timm:NAME.",
+        "the columns path,label[,split][,group], an archive of such a folder, the pattern of WebDataset shards as "
+        "'shards/{train,val}-{000000..000003}.tar' (in quotes), torchvision:NAME or timm:NAME.",
     ),
 ]
 RecipeOption = Annotated[str, typer.Option(metavar="NAME|FILE", help="A built-in recipe, or a TOML file.")]
@@ -270,71 +270,6 @@ def explain(
 
     with Screen() as screen:
         screen.lines(*lines(edited(recipe, model, weights, with_ or [], without or [], assignments(set_ or []))[0]))
-
-
-def seconds(text: str) -> float:
-    """A time as seconds; 0 for an empty text.
-
-    >>> seconds("10m"), seconds("1.5h"), seconds("")
-    (600.0, 5400.0, 0.0)
-    """
-    if not text:
-        return 0.0
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if not match or float(match[1]) == 0:
-        raise UsageError(f"--budget {text}: write a time as 90s, 10m or 2h.")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def parted(text: str) -> list[str]:
-    """The spellings of a list of tricks; commas inside brackets are the tricks' own.
-
-    >>> parted("mixup(alpha=0.4), one_of(mixup, cutmix)")
-    ['mixup(alpha=0.4)', 'one_of(mixup, cutmix)']
-    """
-    parts, depth = [""], 0
-    for sign in text:
-        depth += (sign in "([") - (sign in ")]")
-        if sign == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += sign
-    return [part.strip() for part in parts if part.strip()]
-
-
-def varied(texts: list[str]) -> dict[str, list[Any]]:
-    """FIELD=V1,V2 texts as a dict.
-
-    >>> varied(["batch_size=16,64", "precision=fp32"])
-    {'batch_size': [16, 64], 'precision': ['fp32']}
-    """
-    found: dict[str, list[Any]] = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        if not equals or not parted(values):
-            raise UsageError(f"--vary {text}: write FIELD=VALUE,VALUE.")
-        found[name.strip()] = [assignments([f"x={value}"])["x"] for value in parted(values)]
-    return found
-
-
-def assignments(texts: list[str]) -> dict[str, Any]:
-    """FIELD=VALUE texts as a dict; values as in TOML, other text as it stands.
-
-    >>> assignments(["epochs=3", "mixup.alpha=0.4", "model=resnet18", "mean=[0.5]"])
-    {'epochs': 3, 'mixup.alpha': 0.4, 'model': 'resnet18', 'mean': [0.5]}
-    """
-    fields: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise UsageError(f"--set {text}: write FIELD=VALUE.")
-        if name in fields:
-            raise UsageError(f"--set {name} was given twice.")
-        try:
-            fields[name.strip()] = tomllib.loads(f"x = {value}")["x"]
-        except tomllib.TOMLDecodeError:
-            fields[name.strip()] = value.strip()
-    return fields
 
 
 def stop(number: int, _: Any) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from trickbag.data.audit import Audit, audit
 from trickbag.data.images import divide, read
+from trickbag.data.named import is_named
+from trickbag.data.shards import is_pattern, title
 from trickbag.engine.pixels import Data
 from trickbag.errors import UsageError
 from trickbag.events import Doing, Note, Tell, silent
@@ -72,6 +74,18 @@ def _digest(path: Path, _: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def called(data: str | Path) -> str:
+    """What folders of results call a data set.
+
+    >>> called("photos/birds.tar.gz"), called("birds/{train,val}-{0..9}.tar")
+    ('birds', 'birds')
+    """
+    text = str(data)
+    if not Path(text).exists() and not is_named(text) and is_pattern(text):
+        return title(text)
+    return Path(text).name.split(".")[0] or "data"
+
+
 def check(data: str | Path, *, on_bad: Bad = "skip", tell: Tell = silent) -> Audit:
     """What is wrong with a data set: an :class:`Audit` of its images, with findings and suggestions.
 
@@ -118,9 +132,7 @@ def request(
     began = time.monotonic()
     asked, chosen = edited(recipe, model, weights, with_, without, set_)
     table, found = ingest(data, asked, seed, on_bad, on_leak, tell)
-    return Request(
-        table, found, asked, recipe == "auto", chosen, budget, seed, Path(str(data)).name.split(".")[0] or "run", began
-    )
+    return Request(table, found, asked, recipe == "auto", chosen, budget, seed, called(data), began)
 
 
 def edited(

@@ -2,10 +2,9 @@
 
 import json
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from trickbag.events import Doing, EpochDone, Note, Tell, silent
 from trickbag.outcome import Spent, write_result
 from trickbag.recipe import Recipe
 from trickbag.request import Request, edited, request
+from trickbag.signals import stopping
 from trickbag.trick import judged_weights
 
 CHECKPOINT_SECONDS = float(os.environ.get("TRICKBAG_CHECKPOINT_SECONDS", "20"))
@@ -317,23 +317,3 @@ class Run:
 def replaced(recipe: Recipe) -> Recipe:
     """The recipe without its teacher."""
     return recipe.edit(without=[trick.name() for trick in recipe.tricks if "teacher" in type(trick).model_fields])
-
-
-@contextmanager
-def stopping() -> Iterator[Callable[[], int]]:
-    """Inside, the first Ctrl-C or SIGTERM only asks to stop after the step, by its number; the second acts at once."""
-    asked: list[int] = []
-
-    def ask(number: int, _: Any) -> None:
-        asked.append(number)
-        signal.signal(number, before[number])
-
-    try:
-        before: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: the caller owns the signals
-        before = {}
-    try:
-        yield lambda: asked[0] if asked else 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -161,7 +161,7 @@ def samples(folder: Path, shard: str, names: Sequence[str], numbers: dict[str, i
     return rows._replace(ignored=[*rows.ignored, *ignored])
 
 
-def class_of(told: Iterable[Label], names: Sequence[str], numbers: dict[str, int], where: str) -> str:
+def class_of(told: Sequence[Label], names: Sequence[str], numbers: dict[str, int], where: str) -> str:
     """The class that a sample's labels tell: a name if one does, else the number's name, else the number.
 
     ``numbers`` keeps the number of each class that was told both. Raises UsageError where the labels do not agree.
@@ -169,11 +169,12 @@ def class_of(told: Iterable[Label], names: Sequence[str], numbers: dict[str, int
     >>> class_of([1], ["cat", "dog"], {}, ""), class_of([7, "owl"], [], {}, ""), class_of([7], [], {}, "")
     ('dog', 'owl', '7')
     """
-    given, texts = ([value for value in dict.fromkeys(told) if isinstance(value, kind)] for kind in (int, str))
+    given = [value for value in dict.fromkeys(told) if isinstance(value, int)]
     for number in given if names else ():
-        if not 0 <= number < len(names):
+        if number >= len(names):
             raise UsageError(f"{where} has the label {number}, and there are names for 0 to {len(names) - 1}. Add its name.")
-    texts = list(dict.fromkeys([*texts, *(names[number] for number in given if names)]))
+    texts = [value for value in told if isinstance(value, str)] + [names[number] for number in given if names]
+    texts = list(dict.fromkeys(texts))
     for labels in (given, texts):
         if len(labels) > 1:
             raise UsageError(f"{where} has two labels, {labels[0]!r} and {labels[1]!r}. Keep one.")
@@ -220,7 +221,10 @@ def _grouped(folder: Path, paths: Iterable[str]) -> dict[str, Sample]:
 
 def _told(file: Path, kind: str) -> list[Label]:
     """The labels in a member; none in JSON that is about something else, an empty text where they cannot be read."""
-    content = file.read_bytes() if file.stat().st_size <= _MOST_BYTES else b""
+    with file.open("rb") as member:
+        content = member.read(_MOST_BYTES)
+        if member.read(1):
+            return [""]
     if kind == ".cls":
         return [_label(os.fsdecode(content))]
     try:

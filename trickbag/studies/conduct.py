@@ -16,14 +16,14 @@ from trickbag import auto, store
 from trickbag.engine.pixels import Files
 from trickbag.errors import TrickbagError, UsageError
 from trickbag.events import CellDone, Doing, Event, Note, Tell, silent
-from trickbag.outcome import environment
 from trickbag.recipe import Recipe
 from trickbag.report.findings import Effect, Findings
 from trickbag.report.page import page
 from trickbag.report.tables import arms_csv, effects_csv, markdown
-from trickbag.request import Request, edited, ingest
+from trickbag.request import Request, called, edited, ingest
 from trickbag.studies import analysis, pictures
 from trickbag.studies.arms import Arm
+from trickbag.studies.decisions import facts, spelled, unspelled
 from trickbag.studies.design import Design, design, matched
 from trickbag.studies.execute import Carrier, Here, Outcome, Processes, execute
 from trickbag.studies.jobs import jobs
@@ -33,7 +33,6 @@ from trickbag.studies.power import seeds_within
 from trickbag.studies.propose import propose
 from trickbag.studies.record import Study, table
 from trickbag.studies.worker import Place, carry
-from trickbag.text import show
 from trickbag.trick import Trick
 from trickbag.tricks import parse
 
@@ -141,7 +140,7 @@ class Conductor:
         o = self.options
         recipe, chosen = edited(o.recipe, o.model, o.weights, o.with_, o.without, o.set_)
         self.data, self.audit = ingest(data, recipe, o.seed, "skip", "skip", tell)
-        name = Path(str(data)).name.split(".")[0] or "study"
+        name = called(data)
         self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, time.monotonic())
         self.failed: list[dict[str, Any]] = []
         self.place = Place(Path(out) if out else Path("studies") / f"{name}-{self.wanted.key[:8]}")
@@ -276,53 +275,8 @@ class Conductor:
 
     def write(self, plan: Plan) -> None:
         """Store what was decided, before the first run, and any departure from an earlier call's decision."""
-        held, images, o = self.held, self.data.images, self.options
-        rows = {split: np.flatnonzero(images.splits == split) for split in ("val", "test")}
-        judged = images.take(rows[o.on])
-        decided = {
-            "arms": ", ".join(arm.name for arm in plan.design.arms),
-            "seeds": ", ".join(map(str, plan.seeds)),
-            "design": plan.design.kind,
-            "judged on": "test" if o.on == "test" else "validation",
-            "family of declared effects": ", ".join(f"{q.name} ({q.kind})" for q in plan.design.questions if q.declared),
-            "no difference": f"less than {o.delta:g} points",
-            "highest price of a recommendation": f"{o.price:g} times the reference's",
-            "a run that diverges counts with": "its last valid accuracy, else that of a guess",
-            "fallback from the pooled variance": "own paired t where residual variances differ fourfold or Levene's p < .05",
-        }
-        first = held.get("decided", decided)
-        changed = [f"{name}: {decided[name]}, at first {first[name]}." for name in decided if decided[name] != first[name]]
-        added = [arm for arm in held.get("arms", []) if arm["role"] in ("matched", "recommended")]
-        arms = [spelled(arm) for arm in plan.design.arms]
-        facts = {
-            "request": self.wanted.key,
-            "name": self.wanted.name,
-            "command": self.means.command,
-            "options": o.model_dump(by_alias=True),
-            "blocks": o.blocks,
-            "fingerprint": self.fingerprint,
-            "design": plan.design.kind,
-            "weakness": plan.design.weakness,
-            "not_run": plan.design.not_run,
-            "aliases": plan.design.aliases,
-            "tricks": plan.tricks,
-            "vary": o.vary,
-            "arms": arms + [arm for arm in added if arm["recipe"] not in [a["recipe"] for a in arms]],
-            "questions": [vars(question) for question in plan.design.questions],
-            "seeds": plan.seeds,
-            "confirm_seeds": held.get("confirm_seeds", []),
-            "classes": images.classes,
-            "class_counts": judged.counts().tolist(),
-            "splits": {split: len(own) for split, own in rows.items()},
-            "groups": {split: shared_groups(images.groups[own]) for split, own in rows.items()},
-            "judged": {"paths": [show(path) for path in judged.paths], "labels": judged.labels.tolist()},
-            "check": [{k: getattr(f, k) for k in ("severity", "message", "suggestion")} for f in self.audit.findings],
-            "decided": first,
-            "departures": list(dict.fromkeys([*held.get("departures", []), *changed])),
-            "environment": {name: str(value) for name, value in environment().items()},
-            "failures": [],
-        }
-        store.write(self.place.folder / "study.json", store.to_json(facts, indent=1))
+        told = facts(plan, self.wanted, self.fingerprint, self.held) | {"command": self.means.command}
+        store.write(self.place.folder / "study.json", store.to_json(told, indent=1))
 
     def update(self, **changes: Any) -> None:
         """Change what ``study.json`` says."""
@@ -380,18 +334,3 @@ class Conductor:
 def threads(workers: int) -> int:
     """Of each worker: its share of the cores, no more than this process would use."""
     return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers))
-
-
-def shared_groups(groups: np.ndarray) -> list[int]:
-    """The groups of the judged images; nothing where every image stands for itself."""
-    return groups.tolist() if len(set(groups.tolist())) < len(groups) else []
-
-
-def spelled(arm: Arm) -> dict[str, Any]:
-    """An arm as ``study.json`` has it."""
-    return vars(arm) | {"recipe": arm.recipe.spelled()}
-
-
-def unspelled(fields: Mapping[str, Any]) -> Arm:
-    """The inverse of :func:`spelled`."""
-    return Arm(**(dict(fields) | {"recipe": Recipe(**fields["recipe"])}))

@@ -70,7 +70,9 @@ class Crt(Trick):
         """Raise UsageError where the classifier is no linear layer with a bias, before anything is trained."""
         head = model.classifier
         if self.epochs and (not isinstance(head, nn.Linear) or head.bias is None):
-            raise UsageError(f"crt retrains a linear layer with a bias; this network ends with {type(head).__name__}. Remove crt.")
+            raise UsageError(
+                f"crt retrains a linear layer with a bias; this network ends with {type(head).__name__}. Remove crt."
+            )
 
     def finish(self, model: Any, fit: Fit, rng: Generator) -> Any:
         """Replace the classifier's weights."""

@@ -1,0 +1,410 @@
+"""Studies from start to end: what is planted is found, what fails is told, what was decided stays decided."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import studies
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+from sklearn.metrics import log_loss, recall_score
+from studies import album, effect, study
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+import trickbag as tb
+from trickbag import store, tricks
+from trickbag.engine.scores import score
+from trickbag.errors import TrickbagError, UsageError
+from trickbag.events import CellDone, Note
+from trickbag.studies import conduct, record
+from trickbag.tricks import bag
+
+COUNTS = {"a": 70, "b": 70, "c": 70}
+SHUFFLED = '''
+"""Shuffled labels: a share of the training images has the label of a random one, the same in every epoch."""
+import torch
+from torch.nn.functional import one_hot
+from trickbag.streams import generator
+from trickbag.trick import Stage, Trick
+
+class ShuffledLabels(Trick):
+    stage = Stage.MIX
+    share: float = 0.3
+
+    def setup(self, model, fit):
+        rng, counts = generator(fit.facts.seed, "shuffled"), fit.facts.counts
+        images = int(counts.sum())
+        self.hit_ = torch.rand(images, generator=rng) < self.share
+        self.label_ = torch.multinomial(counts.double(), images, replacement=True, generator=rng)
+
+    def batch(self, batch, t, rng):
+        random = one_hot(self.label_[batch.rows], batch.y.shape[1]).to(batch.y)
+        return batch._replace(y=torch.where(self.hit_[batch.rows, None], random, batch.y))
+'''
+BREAKS = '''
+"""Breaks: half-way through the training of one seed, or of every one."""
+from trickbag.trick import Stage, Trick
+
+class Breaks(Trick):
+    stage = Stage.LABEL
+    says: str = "no such thing"
+    seed: int = -1
+
+    def setup(self, model, fit):
+        self.seed_ = fit.facts.seed
+
+    def batch(self, batch, t, rng):
+        if t >= 0.5 and self.seed in (-1, self.seed_):
+            raise RuntimeError(self.says)
+        return batch
+'''
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRICKBAG_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        album(folder / "album", COUNTS, noise=60)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def shelf(place):
+    """Two more files on the shelf of tricks, for this module alone: one file is one trick, and nothing else names it."""
+    names = {"shuffled_labels": SHUFFLED, "breaks": BREAKS}
+    for name, text in names.items():
+        (place / "shelf").mkdir(exist_ok=True)
+        (place / "shelf" / f"{name}.py").write_text(text)
+    tricks.__path__.append(str(place / "shelf"))
+    importlib.invalidate_caches()
+    bag.cache_clear()
+    yield
+    tricks.__path__.remove(str(place / "shelf"))
+    bag.cache_clear()
+    for name in names:
+        sys.modules.pop(f"trickbag.tricks.{name}", None)
+        vars(tricks).pop(name, None)
+
+
+def done(place: Path, out: str, fields=None, **options):
+    return study(place / "album", recipe=studies.recipe(place, **(fields or {})), out=place / out, **options)
+
+
+# controls and planted effects
+
+
+@pytest.fixture(scope="module")
+def controls(place):
+    """A placebo and two A/A arms beside a trick that acts when images are judged."""
+    return done(place, "controls", {"epochs": 3}, tricks=["flip_tta"], same=2)
+
+
+def test_a_placebo_changes_no_bit(controls):
+    found, arrays = studies.runs(controls), studies.predictions(controls)
+    for seed in range(3):
+        assert found["placebo", seed]["weights"] == found["reference", seed]["weights"]
+        assert found["placebo", seed]["training"] != found["reference", seed]["training"]
+        assert arrays["placebo", seed] == arrays["reference", seed]
+    told = effect(controls, "placebo", "control")
+    assert (told.difference, told.points, told.verdict, told.nll_difference) == (0.0, (0.0, 0.0, 0.0), "identical", 0.0)
+
+
+def test_the_reference_with_other_seeds_is_not_found_to_help(controls):
+    found = studies.runs(controls)
+    for name in ("same 1", "same 2"):
+        assert found[name, 0]["weights"] != found["reference", 0]["weights"]
+        assert effect(controls, name, "control").verdict == "inconclusive"
+    assert found["same 2", 0]["seed"] == 2000
+
+
+@pytest.fixture(scope="module")
+def confirmed(place):
+    """A study whose reference divides pixels of 0 to 1 as if they were of 0 to 255, which one value mends, confirmed."""
+    return done(place, "confirmed", {"epochs": 4, "std": "[64.0]"}, vary={"std": [[0.25]]}, seeds=4, confirm=True)
+
+
+def test_the_right_normalisation_helps_and_is_recommended(confirmed):
+    told = effect(confirmed, "std=(0.25,)", "varied")
+    assert told.verdict in ("helps", "worthwhile"), told
+    assert confirmed.recommended.std == (0.25,)
+
+
+def test_shuffled_labels_hurt(place, shelf):
+    """Planted: six of ten training images have the label of a random one."""
+    hurt = done(place, "shuffled", {"epochs": 4}, tricks=["shuffled_labels(share=0.6)"], seeds=4)
+    told = effect(hurt, "shuffled_labels(share=0.6)")
+    assert told.verdict == "hurts", told
+    assert hurt.findings.recommended_arm == "reference"
+
+
+def test_two_tricks_that_do_the_same_have_a_negative_interaction(place):
+    """Planted: at a rate that never settles, an average of weights and a falling rate each take away the same noise."""
+    asked = {"tricks": ["ema(half_life=0.1)", "linear"], "design": "two-sided"}
+    made = done(place, "redundant", {"epochs": 4, "lr": 0.5}, seeds=4, **asked)
+    for name in asked["tricks"]:
+        assert effect(made, name).verdict in ("helps", "worthwhile")
+        assert effect(made, name, "dropped").verdict == "inconclusive"
+    told = effect(made, "ema(half_life=0.1)", "interaction")
+    assert told.difference < -0.1
+    assert told.verdict == "hurts", told
+
+
+# failures
+
+
+@pytest.fixture(scope="module")
+def failing(place, shelf):
+    """Arms that break in several ways, beside one that does not."""
+    told = []
+    asked = {"tricks": ["breaks", 'breaks(says="CUDA out of memory", seed=1)', "flip_tta"], "vary": {"lr": [1e30]}}
+    made = done(place, "failing", {"epochs": 2}, design="add-one", seeds=2, tell=told.append, **asked)
+    return SimpleNamespace(made=made, told=told)
+
+
+def test_a_failing_arm_is_told_with_its_cause_and_the_others_go_on(failing):
+    found = {(f.arm, f.seed): (f.kind, f.cause) for f in failing.made.findings.failures}
+    memory = "breaks(says='CUDA out of memory', seed=1)"
+    assert found["breaks", 0] == found["breaks", 1] == ("error", "RuntimeError: no such thing")
+    assert found[memory, 1] == ("memory", "CUDA out of memory")
+    assert (memory, 0) not in found
+    assert {cell for cell in found if cell[0] == "lr=1e+30"} == {("lr=1e+30", 0), ("lr=1e+30", 1)}
+    assert all(kind == "diverged" and "learning rate 1e+30" in why for (a, _), (kind, why) in found.items() if a == "lr=1e+30")
+    arms = {arm.name: arm for arm in failing.made.findings.arms}
+    assert "breaks" not in arms
+    assert None not in arms["flip_tta"].accuracies
+    assert arms[memory].accuracies[1] is None
+    assert (arms[memory].failed, arms["lr=1e+30"].failed, arms["flip_tta"].failed) == (1, 2, 0)
+    assert [e.name for e in failing.made.effects if e.declared] == [memory, "flip_tta", "lr=1e+30"]
+    events = {(e.arm, e.seed): e for e in failing.told if isinstance(e, CellDone)}
+    assert events["breaks", 0].failure == "RuntimeError: no such thing"
+    assert events["flip_tta", 1].failure == ""
+
+
+def test_a_run_that_diverged_counts_with_its_last_valid_accuracy_or_that_of_a_guess(failing, place):
+    arms = {arm.name: arm for arm in failing.made.findings.arms}
+    assert arms["lr=1e+30"].accuracies == pytest.approx((1 / 3, 1 / 3))
+    assert arms["lr=1e+30"].nll == pytest.approx(np.log(3))
+    held = studies.held(failing.made)
+    log = place / "log.jsonl"
+    lines = [{"kind": "epoch", "weights": {"": {"top1": accuracy}}} for accuracy in (0.5, 0.625)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (place / "diverged.json").write_text('{"message": "the loss is no longer a number"}')
+    from trickbag.studies.worker import Place, write_diverged
+
+    cell = held.cell(held.arms[0], 0)
+    images = SimpleNamespace(classes=("a", "b", "c"))
+    run = SimpleNamespace(log=log, folder=place, wanted=SimpleNamespace(data=SimpleNamespace(images=images)))
+    write_diverged(cell, run, Place(place / "diverged"))
+    kept = json.loads((place / "diverged" / "runs" / cell.key / "result.json").read_text())
+    assert kept["counts_with"] == 0.625
+
+
+def test_failed_runs_are_tried_again_and_finished_ones_are_not(failing, place, shelf):
+    told = studies.ledger(failing.made.folder)
+    asked = {"tricks": ["breaks", 'breaks(says="CUDA out of memory", seed=1)', "flip_tta"], "vary": {"lr": [1e30]}}
+    done(place, "failing", {"epochs": 2}, design="add-one", seeds=2, **asked)
+    again = studies.ledger(failing.made.folder)[len(told) :]
+    assert {(arms, seed) for event, arms, seed in again if event == "began"} == {
+        (("breaks",), 0),
+        (("breaks",), 1),
+        (("breaks(says='CUDA out of memory', seed=1)",), 1),
+    }
+
+
+def test_a_reference_that_fails_ends_the_study_with_the_cause(place, shelf):
+    with pytest.raises(TrickbagError, match=r"the reference failed with every seed.*no such thing"):
+        done(place, "no-reference", with_=["breaks"], tricks=["flip_tta"], seeds=1)
+
+
+# what is decided, and where arms are judged
+
+
+def test_folds_judge_every_image_once_in_each_repeat_and_the_test_never(place):
+    made = done(place, "folds", {"epochs": 1}, tricks=["flip_tta"], folds="2x2")
+    assert made.findings.seeds == (0, 1, 2, 3)
+    seen = {}
+    for block in range(4):
+        cell = studies.held(made).cell(studies.held(made).arms[0], block)
+        with np.load(studies.held(made).place.run(cell.key) / "predictions.npz") as arrays:
+            assert sorted(arrays.files) == ["val_labels", "val_logits", "val_rows"]
+            seen[block] = set(arrays["val_rows"].tolist())
+    assert not seen[0] & seen[1]
+    assert seen[0] | seen[1] == seen[2] | seen[3]
+    assert seen[0] != seen[2]
+    splits = studies.held(made).facts["splits"]
+    assert len(seen[0] | seen[1]) == sum(COUNTS.values()) - splits["test"]
+    told = effect(made, "flip_tta")
+    assert told.this_set is None or told.this_set == told.new_images
+
+
+def test_a_dear_trick_gets_a_reference_that_is_trained_as_long(place):
+    made = done(place, "matched", {"epochs": 3, "size": 16}, tricks=["sam"], seeds=1, matched=True)
+    arms = {arm.name: arm for arm in made.findings.arms}
+    extra = [arm for arm in arms.values() if arm.role == "matched"]
+    assert len(extra) == 1
+    assert extra[0].edits == f"epochs={round(3 * arms['sam'].price.ratio)}"
+    again = done(place, "matched", {"epochs": 3, "size": 16}, tricks=["sam"], seeds=1, matched=True)
+    assert [arm.name for arm in again.findings.arms] == [arm.name for arm in made.findings.arms]
+
+
+def test_the_confirmation_has_fresh_seeds_and_reads_the_test_images_there_alone(confirmed):
+    found = confirmed.findings.confirmation
+    assert len(found.seeds) == 5
+    assert not set(found.seeds) & set(confirmed.findings.seeds)
+    assert found.images == studies.held(confirmed).facts["splits"]["test"]
+    held, read = studies.held(confirmed), {}
+    for arm in held.arms:
+        for seed in held.seeds:
+            with np.load(held.place.run(held.cell(arm, seed).key) / "predictions.npz") as arrays:
+                assert not [name for name in arrays.files if name.startswith("test")]
+        for seed in found.seeds:
+            path = held.place.run(held.cell(arm, seed, "test").key) / "predictions.npz"
+            if path.exists():
+                with np.load(path) as arrays:
+                    assert not [name for name in arrays.files if name.startswith("val")]
+                    read.setdefault(arm.name, []).append(
+                        float((arrays["test_logits"].argmax(1) == arrays["test_labels"]).mean())
+                    )
+    assert {name: tuple(values) for name, values in read.items()} == {
+        "reference": found.reference,
+        "std=(0.25,)": found.recommended,
+    }
+    assert found.effect.difference == pytest.approx(np.mean(found.recommended) - np.mean(found.reference))
+    assert found.shrinkage == pytest.approx(found.selected - found.effect.difference)
+    assert found.selected == pytest.approx(effect(confirmed, "std=(0.25,)", "varied").difference)
+
+
+def test_judging_on_the_test_images_is_labelled(place):
+    told = []
+    made = done(place, "on-test", {"epochs": 1}, tricks=["flip_tta"], seeds=1, on="test", tell=told.append)
+    assert made.findings.split == "test"
+    assert dict(made.findings.decided)["judged on"] == "test"
+    assert any("chosen on them" in event.text for event in told if isinstance(event, Note))
+    with pytest.raises(UsageError, match="holds another study"):
+        done(place, "on-test", {"epochs": 1}, tricks=["flip_tta"], seeds=1)
+
+
+def test_a_budget_chooses_seeds_or_says_that_it_is_too_short(place):
+    recipe = studies.recipe(place, epochs=2)
+    few = conduct.plan(place / "album", recipe=recipe, tricks=["mixup", "flip_tta"], seeds=1)
+    long = conduct.plan(place / "album", recipe=recipe, tricks=["mixup", "flip_tta"], budget=100 * few.seconds)
+    assert len(long.seeds) == 20
+    some = conduct.plan(place / "album", recipe=recipe, tricks=["mixup", "flip_tta"], budget=6 * few.seconds)
+    assert 3 <= len(some.seeds) <= 12
+    with pytest.raises(UsageError, match=r"--budget: 3 seeds of the smallest design take about \d+ minutes\. .*epochs"):
+        conduct.plan(place / "album", recipe=recipe, tricks=["mixup", "flip_tta"], budget=0.001)
+
+
+def test_tricks_auto_says_why(place):
+    told = []
+    made = conduct.plan(place / "album", recipe=studies.recipe(place), tricks="auto", seeds=1, tell=told.append)
+    notes = [event.text for event in told if isinstance(event, Note)]
+    assert made.tricks
+    for trick in made.tricks:
+        (said,) = (note for note in notes if note.startswith(f"{trick}: "))
+        assert said.endswith(".")
+        assert len(said) > len(trick) + 20
+
+
+def test_an_unknown_option_of_a_file_is_told_with_the_file(place):
+    (place / "study.toml").write_text('tricks = ["mixup"]\nseed_count = 3\n')
+    with pytest.raises(UsageError, match=r"study study\.toml: seed_count: a study has no such field\. It has: recipe"):
+        study(place / "album", place / "study.toml")
+
+
+# the report and the API
+
+
+def test_the_report_is_a_pure_function_of_the_folder(controls):
+    folder = controls.folder
+    names = ("report.html", "report.md", "effects.csv", "arms.csv", "recommended.toml")
+    before = {name: (folder / name).read_bytes() for name in names}
+    conduct.report(folder)
+    assert {name: (folder / name).read_bytes() for name in names} == before
+    for name in names:
+        (folder / name).unlink()
+    conduct.report(folder)
+    assert {name: (folder / name).read_bytes() for name in names} == before
+
+
+def test_the_api_gives_effects_the_recommended_recipe_and_the_report(controls, place):
+    assert tb.study is study
+    assert controls.effects == controls.findings.effects
+    assert isinstance(controls.recommended, tb.Recipe)
+    assert controls.recommended.toml() == controls.findings.recommended
+    written = controls.report(place / "elsewhere" / "r.html")
+    assert written.read_bytes() == (controls.folder / "report.html").read_bytes()
+    again = tb.study(
+        place / "album", tb.Options(recipe=studies.recipe(place, epochs=3), tricks=["flip_tta"], same=2), out=controls.folder
+    )
+    assert [e.points for e in again.effects] == [e.points for e in controls.effects]
+
+
+def test_stored_scores_are_those_of_the_stored_predictions(controls):
+    held, arms = studies.held(controls), {arm.name: arm for arm in controls.findings.arms}
+    for arm in held.arms:
+        with np.load(held.place.run(held.cell(arm, 0).key) / "predictions.npz") as arrays:
+            hits = arrays["val_logits"].argmax(1) == arrays["val_labels"]
+        assert arms[arm.name].accuracies[0] == pytest.approx(hits.mean(), abs=1e-12)
+    told = effect(controls, "flip_tta")
+    assert told.points == pytest.approx(
+        [a - b for a, b in zip(arms["flip_tta"].accuracies, arms["reference"].accuracies, strict=True)]
+    )
+
+
+# what is computed of a run's predictions
+
+
+@pytest.mark.parametrize(("count", "classes", "scale"), [(500, 4, 3.0), (37, 10, 0.3), (200, 2, 12.0)])
+def test_a_run_is_judged_as_independent_references_judge_it(count, classes, scale):
+    """scikit-learn's NLL and recall, torchmetrics' and our own calibration error, scipy's best temperature."""
+    rng = np.random.default_rng(count)
+    labels = rng.integers(0, classes, count)
+    logits = rng.normal(0, 1, (count, classes)) * scale
+    logits[np.arange(count), labels] += scale
+    p = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
+    judged = record.judge(logits, labels)
+    own = score(torch.from_numpy(logits), torch.from_numpy(labels))
+    assert judged.correct.mean() == pytest.approx(own.top1, abs=1e-12)
+    assert judged.nll.mean() == pytest.approx(log_loss(labels, p, labels=range(classes)), rel=1e-10)
+    np.testing.assert_allclose(judged.recalls, recall_score(labels, judged.predicted, average=None), rtol=1e-12)
+    peer = float(multiclass_calibration_error(torch.from_numpy(p), torch.from_numpy(labels), classes, record.BINS))
+    assert record.ece(judged.bins) == pytest.approx(peer, abs=1e-6)
+    assert record.ece(judged.bins) == pytest.approx(own.ece, abs=1e-6)
+    assert judged.bins[:, 2].sum() == count
+
+    def nll(log_t):
+        z = logits / np.exp(log_t)
+        return float((logsumexp(z, axis=1) - z[np.arange(count), labels]).mean())
+
+    best = minimize_scalar(nll, bounds=(-np.log(32), np.log(32)), method="bounded", options={"xatol": 1e-10})
+    found = record.temperature(logits, labels)
+    assert nll(np.log(found)) <= best.fun + 1e-9
+    assert found == pytest.approx(np.exp(best.x), rel=1e-4)
+    cooled = np.exp((z := logits / found) - logsumexp(z, axis=1, keepdims=True))
+    peer = float(multiclass_calibration_error(torch.from_numpy(cooled), torch.from_numpy(labels), classes, record.BINS))
+    assert record.ece(judged.bins_calibrated) == pytest.approx(peer, abs=1e-6)
+
+
+def test_the_temperature_of_a_perfect_and_of_a_hopeless_run_stays_in_its_bounds():
+    logits, labels = np.eye(3)[[0, 1, 2]] * 5, np.array([0, 1, 2])
+    assert -record.normalised(logits / record.temperature(logits, labels))[range(3), labels].mean() < 1e-9
+    assert record.temperature(logits, (labels + 1) % 3) == pytest.approx(32)
+    assert record.temperature(np.zeros((3, 3)), labels) == 1.0
+    assert record.ece(np.zeros((record.BINS, 3))) is None
+
+
+def test_a_damaged_study_is_told_in_a_sentence(place):
+    (place / "damaged").mkdir()
+    with pytest.raises(UsageError, match=r"holds no study.*Give the folder"):
+        conduct.report(place / "damaged")
+    store.write(place / "damaged" / "study.json", "{")
+    with pytest.raises(TrickbagError, match=r"study\.json is damaged.*Run the study again"):
+        conduct.report(place / "damaged")

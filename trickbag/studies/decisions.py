@@ -1,0 +1,84 @@
+"""What a study decides before its first run, as ``study.json`` holds it, with the data set's facts that the report needs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from trickbag.data.splits import Ints
+from trickbag.outcome import environment
+from trickbag.recipe import Recipe
+from trickbag.request import Request
+from trickbag.studies.arms import Arm
+from trickbag.studies.plan import Plan
+from trickbag.text import show
+
+
+def decided(plan: Plan) -> dict[str, str]:
+    """What is fixed in advance, in words; a later call that says otherwise departs from it."""
+    o = plan.options
+    return {
+        "arms": ", ".join(arm.name for arm in plan.design.arms),
+        "seeds": ", ".join(map(str, plan.seeds)),
+        "design": plan.design.kind,
+        "judged on": "test" if o.on == "test" else "validation",
+        "family of declared effects": ", ".join(f"{q.name} ({q.kind})" for q in plan.design.questions if q.declared),
+        "no difference": f"less than {o.delta:g} points",
+        "highest price of a recommendation": f"{o.price:g} times the reference's",
+        "a run that diverges counts with": "its last valid accuracy, else that of a guess",
+        "fallback from the pooled variance": "own paired t where residual variances differ fourfold or Levene's p < .05",
+    }
+
+
+def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of ``study.json``; ``held`` is what an earlier call has stored."""
+    o, images, now = plan.options, wanted.data.images, decided(plan)
+    rows = {split: np.flatnonzero(images.splits == split) for split in ("val", "test")}
+    if o.folds:
+        rows["val"] = np.flatnonzero(images.splits != "test")
+    judged = images.take(rows[o.on])
+    first = held.get("decided", now)
+    changed = [f"{name}: {now[name]}; at first {first[name]}." for name in now if now[name] != first[name]]
+    matched = [arm for arm in held.get("arms", []) if arm["role"] == "matched"]
+    return {
+        "request": wanted.key,
+        "name": wanted.name,
+        "options": o.model_dump(by_alias=True),
+        "blocks": o.blocks,
+        "fingerprint": fingerprint,
+        "design": plan.design.kind,
+        "weakness": plan.design.weakness,
+        "not_run": plan.design.not_run,
+        "aliases": plan.design.aliases,
+        "tricks": plan.tricks,
+        "vary": o.vary,
+        "arms": [*map(spelled, plan.design.arms), *matched],
+        "questions": [vars(question) for question in plan.design.questions],
+        "seeds": plan.seeds,
+        "confirm_seeds": held.get("confirm_seeds", []),
+        "classes": images.classes,
+        "class_counts": judged.counts().tolist(),
+        "splits": {split: len(own) // (o.blocks[1] or 1 if split == "val" else 1) for split, own in rows.items()},
+        "groups": {split: shared(images.groups[own]) for split, own in rows.items()},
+        "judged": {"paths": [show(path) for path in judged.paths], "labels": judged.labels.tolist()},
+        "check": [{k: getattr(f, k) for k in ("severity", "message", "suggestion")} for f in wanted.audit.findings],
+        "decided": first,
+        "departures": list(dict.fromkeys([*held.get("departures", []), *changed])),
+        "environment": {name: str(value) for name, value in environment().items()},
+        "failures": [],
+    }
+
+
+def shared(groups: Ints) -> list[int]:
+    """The groups of the judged images; nothing where every image stands for itself."""
+    return groups.tolist() if len(set(groups.tolist())) < len(groups) else []
+
+
+def spelled(arm: Arm) -> dict[str, Any]:
+    """An arm as ``study.json`` has it."""
+    return vars(arm) | {"recipe": arm.recipe.spelled()}
+
+
+def unspelled(fields: Mapping[str, Any]) -> Arm:
+    """The inverse of :func:`spelled`."""
+    return Arm(**(dict(fields) | {"recipe": Recipe(**fields["recipe"])}))

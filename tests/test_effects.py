@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from benchmarks import statistics as simulated
+from benchmarks import effects as simulated
 from trickbag.errors import UsageError
 from trickbag.studies.effects import LOOKS, effects, look, over_folds
 from trickbag.studies.intervals import clopper_pearson, holm, ratio
@@ -406,7 +406,7 @@ def test_planned_looks_keep_the_level_that_a_test_after_every_seed_loses() -> No
     assert every > 0.12
 
 
-# Simulated studies; the whole of it is benchmarks/statistics.py
+# Simulated studies; the whole of it is benchmarks/effects.py
 
 
 @pytest.mark.parametrize("name", ["Gaussian", "Bernoulli, 500 images", "one arm with twice the sd"])

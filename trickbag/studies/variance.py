@@ -96,7 +96,7 @@ def pool(values: Floats) -> Pool:
     the F test of an arm's residual variance against the pooled one of the others, exact for Gaussian values. An arm beyond
     WILD leaves the pool, the most extreme first, and the rest are asked again. One that varies more at the level ODD is judged
     by its own spread but stays in the pool: leaving it out would lower the pooled variance by selection.
-    With three to five seeds it cannot see a reference that varies twice as much as every trick (benchmarks/statistics.py).
+    With three to five seeds it cannot see a reference that varies twice as much as every trick (benchmarks/effects.py).
     """
     table = values.mean(2)
     gap, spread = _gaps(values)

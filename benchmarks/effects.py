@@ -1,6 +1,6 @@
 """Whether the statistics of a study keep their promises, on simulated studies of a reference and eight tricks.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.statistics
+    OMP_NUM_THREADS=1 python -m benchmarks.effects
 
 False findings where nothing helps, coverage of both intervals, printed against achieved power, and looking early. Every draw
 has a fixed seed. Six to sixteen minutes on one core, by what else the machine does. Prints Markdown tables.

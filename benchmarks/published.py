@@ -1,6 +1,6 @@
 """The published Food-101 experiment as one study: each trick alone and four together, against the baseline.
 
-    python -m benchmarks.published --data DATA --weights FILE --teacher-weights FILE --size 96 --epochs 5 --lr 5e-4 --out runs/published
+    python -m benchmarks.published --data DATA --weights FILE --teacher-weights FILE --size 96 --epochs 5 --lr 5e-4 --out DIR
 
 Trains the teacher, then the study on the test images, as published (the recommendation is therefore labelled as chosen on
 them). What is finished in --out is not run again. Prints the study's tables; the report lies in --out/study. At full size, on

@@ -151,7 +151,7 @@ def test_a_study_that_grows_trains_only_what_is_new(place, alone):
     assert first.findings.departures == ()
     assert [d.partition(":")[0] for d in last.findings.departures] == ["arms", "family of declared effects"] * 2 + ["seeds"]
     assert all("at first reference, mixup, placebo" in d for d in last.findings.departures if d.startswith("arms:"))
-    assert last.findings.departures[-1] == "seeds: 0, 1, at first 0."
+    assert last.findings.departures[-1] == "seeds: 0, 1; at first 0."
 
 
 def test_a_watcher_that_comes_later_is_what_it_would_have_been_from_the_start(place, alone):

@@ -115,7 +115,7 @@ def test_options_of_the_command_line_stand_above_those_of_the_file(place, made, 
     facts = json.loads((place / "made" / "study.json").read_text())
     assert [arm["name"] for arm in facts["arms"]] == ["reference", "ema", "flip_tta", "placebo"]
     assert before.items() <= studies.manifests(place / "made").items()
-    assert any(text.startswith("seeds: 0, at first 0, 1") for text in facts["departures"])
+    assert "seeds: 0; at first 0, 1." in facts["departures"]
 
 
 def test_report_writes_the_same_again(place, made, ask):

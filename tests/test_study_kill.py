@@ -66,9 +66,8 @@ def test_stopped_the_workers_leave_a_checkpoint_after_their_step_and_the_same_co
     study = make("--workers", "2", checkpoint_seconds=1000)
     for number, code in EXIT_CODES.items():
         process = study.start()
-        while not (midway := study.midway()):
+        while not (midway := set(study.midway()) & (workers := study.workers()).keys()):
             time.sleep(0.002)
-        workers = study.workers()
         assert process.pid
         os.kill(process.pid, number)
         process.join()

@@ -29,7 +29,7 @@ class Cluster:
             import ray
         except ImportError:
             raise UsageError("--ray needs Ray. Install it: pip install 'trickbag[ray]'.") from None
-        started = {"include_dashboard": False, "num_cpus": os.cpu_count()} if address == "local" else {}
+        started: dict[str, Any] = {"include_dashboard": False, "num_cpus": os.cpu_count()} if address == "local" else {}
         handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **started)

@@ -31,7 +31,7 @@ from trickbag.studies.options import Options
 from trickbag.studies.plan import MOST_SEEDS, Pilot, Plan, cells
 from trickbag.studies.power import seeds_within
 from trickbag.studies.propose import propose
-from trickbag.studies.record import Study, table
+from trickbag.studies.record import Study, entry, table
 from trickbag.studies.worker import Place, carry
 from trickbag.trick import Trick
 from trickbag.tricks import parse
@@ -228,6 +228,7 @@ class Conductor:
     def run(self, arms: Sequence[Arm], seeds: Sequence[int], split: str) -> None:
         """Carry out the runs of some arms that are not finished."""
         runs = cells(arms, seeds, self.fingerprint, split)
+        self.update(keys=self.held["keys"] | {entry(cell.recipe, split, cell.seed): cell.key for cell in runs})
         made = jobs(runs, self.fingerprint, split, self.options.sharing)
         order = np.random.default_rng(self.options.seed).permutation(len(made))
         left = sum(not self.place.done(cell) for cell in runs)

@@ -55,6 +55,7 @@ def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]
         "arms": [*map(spelled, plan.design.arms), *matched],
         "questions": [vars(question) for question in plan.design.questions],
         "seeds": plan.seeds,
+        "keys": held.get("keys", {}),
         "confirm_seeds": held.get("confirm_seeds", []),
         "classes": images.classes,
         "class_counts": judged.counts().tolist(),

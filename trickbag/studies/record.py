@@ -14,7 +14,7 @@ from trickbag.errors import TrickbagError, UsageError
 from trickbag.recipe import Recipe
 from trickbag.spec import spell
 from trickbag.studies.arms import Arm, Question
-from trickbag.studies.jobs import Cell, key
+from trickbag.studies.jobs import Cell
 from trickbag.studies.worker import Place
 
 BINS = 15
@@ -83,7 +83,8 @@ class Study:
     def cell(self, arm: Arm, seed: int, split: str = "") -> Cell:
         """The run of an arm with a seed."""
         own = seed + arm.seed_offset
-        return Cell(arm.name, arm.recipe, own, key(arm.recipe, self.facts["fingerprint"], split or self.split, own))
+        # Keys are looked up: a report must not depend on files of weights that may have moved since.
+        return Cell(arm.name, arm.recipe, own, self.facts["keys"].get(entry(arm.recipe, split or self.split, own), "unknown"))
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
         """What ``result.json`` of a run says; None where it is not finished."""
@@ -113,6 +114,11 @@ class Study:
     def images(self, split: str) -> int:
         """How many images a split has."""
         return int(self.facts["splits"][split])
+
+
+def entry(recipe: Recipe, split: str, seed: int) -> str:
+    """Under what ``study.json`` holds the key of a run."""
+    return f"{recipe.key} {split} {seed}"
 
 
 def diverged(accuracy: float, images: int, classes: int) -> Judged:

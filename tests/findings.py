@@ -53,7 +53,7 @@ def sample(arms: int = 12, seeds: int = 5, classes: tuple[str, ...] = CLASSES) -
         if name == "lighting":
             arm = replace(arm, failed=min(3, seeds), failure_interval=Interval(0.147, 0.947))
         others.append(arm)
-        effects.append(effect(name, points, "varied" if edits == name else "alone", seconds_ratio=ratio))
+        effects.append(effect(name, points, "varied" if edits == name else "alone", arm=edits, seconds_ratio=ratio))
     failures = tuple(
         Failure("+lighting", seed, "diverged", "the loss was not finite at step 812") for seed in range(min(3, seeds))
     )
@@ -70,6 +70,7 @@ def sample(arms: int = 12, seeds: int = 5, classes: tuple[str, ...] = CLASSES) -
             "Training takes 3 % longer: 9.4 minutes in place of 9.1.",
         ),
         recommended='model = "resnet50"\nepochs = 40\ntricks = [\n    "ema(half_life=0.02)",\n    "mixup(alpha=0.2)",\n]\n',
+        recommended_arm="+ema(half_life=0.02)",
         design="add-one",
         weakness="It misses synergy: tricks that help only together.",
         split="validation",
@@ -114,6 +115,7 @@ def effect(name: str, points: np.ndarray, kind: str = "alone", note: str = "", *
     known: dict[str, object] = {
         "name": name,
         "kind": kind,
+        "arm": name if kind in ("alone", "varied", "control", "combination") else "",
         "says": "with it alone minus the reference",
         "points": tuple(values),
         "difference": mean,

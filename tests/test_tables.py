@@ -138,7 +138,7 @@ def test_failures_stand_before_the_mean() -> None:
     assert row[1].startswith("3 of 5 seeds diverged; ")
 
 
-def test_an_arm_is_joined_with_the_effect_that_has_its_differences() -> None:
+def test_an_arm_is_joined_with_the_effect_that_compares_it_with_the_reference() -> None:
     findings = sample()
     table = rows(findings)
     assert table[0].effect is None
@@ -157,7 +157,7 @@ def test_an_arm_with_a_missing_seed_is_compared_on_the_others() -> None:
     row = rows(dataclasses.replace(findings, arms=(base, gap)))[1]
     assert row.known == 4
     assert row.difference == pytest.approx(sum(findings.effects[0].points[1:]) / 4)
-    assert row.effect is None
+    assert row.effect == findings.effects[0]
 
 
 def test_test_set_selection_is_said() -> None:

@@ -14,6 +14,9 @@ from trickbag.report.wording import finite
 MARGIN = 3.0
 """Percent that stay free at either end of an axis."""
 
+CONTROLS = ("placebo", "one-nn", "same", "matched")
+"""Roles of arms that nobody would deploy."""
+
 
 class Axis(NamedTuple):
     """A linear scale."""
@@ -94,8 +97,9 @@ class Strip(NamedTuple):
 
 
 def strips(findings: Findings, most: int = 20) -> tuple[Axis, tuple[Strip, ...]]:
-    """The classes whose recall changes most in any arm, the largest change first."""
-    reference, arms = findings.arms[0], [arm for arm in findings.arms[1:] if arm.recalls and not arm.failed]
+    """The classes whose recall changes most in any arm but the controls, the largest change first."""
+    reference, *others = findings.arms
+    arms = [arm for arm in others if arm.recalls and not arm.failed and arm.role not in CONTROLS]
     if not reference.recalls or not arms:
         return Axis(0, 1), ()
     changes = [[(a.recalls[k] - reference.recalls[k], a) for a in arms] for k in range(len(findings.classes))]

@@ -7,6 +7,7 @@ from typing import Self
 from trickbag import auto
 from trickbag.engine.assemble import build_model
 from trickbag.engine.speed import Timing, fastest
+from trickbag.errors import TrickbagError
 from trickbag.recipe import Recipe
 from trickbag.request import Request
 from trickbag.studies.design import Arm, Design
@@ -123,7 +124,10 @@ class Pilot:
         """Seconds per image, from timed steps of a recipe with the same costly tricks."""
         costly = recipe.edit(tricks=tuple(trick for trick in recipe.tricks if COSTLY & set(trick.plugs())))
         if costly.key not in self.known:
-            self.known[costly.key] = fastest(costly, self.wanted.data, self.wanted.seed)[1]
+            try:
+                self.known[costly.key] = fastest(costly, self.wanted.data, self.wanted.seed)[1]
+            except (TrickbagError, RuntimeError):  # an arm that cannot be trained fails when its turn comes, not all arms now
+                return next(iter(self.known.values()), Timing(0.0, 0.0, 0, 0.0))
         return self.known[costly.key]
 
     def seconds(self, recipe: Recipe) -> float:

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         expected = undisturbed.ending()
         disturbed = Studying(place / "killed", data, *options, "--workers", "2", checkpoint_seconds=0.0)
         began = time.monotonic()
-        told = kill(disturbed, asked.kills, pause=0.2, seed=asked.seed)
+        told = kill(disturbed, asked.kills, len(expected["runs"]), pause=0.2, seed=asked.seed)
         seconds = time.monotonic() - began
         ending, jobs = disturbed.ending(), len(disturbed.events("ended"))
         again = disturbed.events("began").total() - jobs

@@ -128,16 +128,16 @@ def gone(pids: Sequence[int], seconds: float) -> float:
     return time.monotonic() - began
 
 
-def kill(study: Studying, kills: int, pause: float, seed: int = 0) -> list[str]:
+def kill(study: Studying, kills: int, runs: int, pause: float, seed: int = 0) -> list[str]:
     """Kill a study with workers so often, driver and workers in random turn, and tell whom and where.
 
-    A kill comes up to ``pause`` seconds after a new checkpoint. Checks each time what a kill may not take: finished runs; and
-    that the workers of a killed driver are gone within a second.
+    The kills are spread over the first four fifths of its ``runs``; each comes up to ``pause`` seconds after a new checkpoint.
+    Checks each time what a kill may not take, finished runs, and that the workers of a killed driver are gone within a second.
     """
     rng, told, process = generator(seed, "kills"), list[str](), study.start()
     spent: dict[str, str] = {}
     while len(told) < kills:
-        moved(study, process, spent)
+        moved(study, process, spent, 4 * runs * len(told) // (5 * kills))
         time.sleep(uniform(rng, 0, pause))
         before, workers, reached = study.finished(), study.workers(), study.checkpoints()
         fresh = [job for job in workers if reached.get(job, "") > spent.get(job, "")]
@@ -167,11 +167,11 @@ def kill(study: Studying, kills: int, pause: float, seed: int = 0) -> list[str]:
     return told
 
 
-def moved(study: Studying, process: ForkServerProcess, spent: dict[str, str]) -> None:
-    """Wait until a worker has got further than where its job was killed before."""
+def moved(study: Studying, process: ForkServerProcess, spent: dict[str, str], least: int) -> None:
+    """Wait until so many runs are finished and a worker has got further than where its job was killed before."""
     while process.is_alive():
         reached = study.checkpoints()
-        if any(reached.get(job, "") > spent.get(job, "") for job in study.workers()):
+        if len(study.finished()) >= least and any(reached.get(job, "") > spent.get(job, "") for job in study.workers()):
             return
         time.sleep(0.005)
     raise AssertionError(f"the study ended with exit code {process.exitcode}: {study.errors}")

@@ -24,7 +24,7 @@ from trickbag.tricks import bag
 
 KINDS = {"=cmd": 0, "ab": 1, "c": 2}
 WICKED = "\x1b[31mred\n\u202egnp.png"
-COMMANDS = ("check", "demo", "evaluate", "explain", "predict", "train", "tricks")
+COMMANDS = ("check", "demo", "evaluate", "explain", "predict", "report", "study", "train", "tricks")
 HOUSE = Path(__file__).parent.parent
 
 
@@ -209,16 +209,15 @@ def test_explain_draws_the_loop(ask: Ask) -> None:
     assert len(re.findall(r"^group \d: \d+ tensors, [\d,]+ parameters", told.out, re.MULTILINE)) == 2
 
 
-def test_demo_checks_trains_and_scores_the_digits(place: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
-    """The command whole, with a run that was shortened by asking for a tiny recipe."""
-    import trickbag as tb
-
-    def shorter(data: Path, **asked: Any) -> Any:
-        return tb.run.train(data, place / "tiny.toml", **asked)
-
-    monkeypatch.setattr(tb, "train", shorter, raising=False)
+def test_demo_checks_studies_trains_and_scores_the_digits(place: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
+    """The command whole, with a study and a training that are shortened."""
+    shorter = {"recipe": str(place / "tiny.toml"), "tricks": ["ema"], "seeds": 1, "set": {"epochs": 1}}
+    monkeypatch.setattr("trickbag.cli.DEMO", shorter)
+    monkeypatch.setattr("trickbag.cli.DEMO_EPOCHS", 1)
     told = ask("demo", "--out", "demonstrated")
-    assert told.code == 0
+    assert told.code == 0, told.err
+    assert "ema, seed 0:" in told.out
+    assert (Path("demonstrated") / "study" / "report.html").is_file()
     assert "1,797 images in 10 classes" in told.out
     assert re.search(r"test top-1 [\d.]+ %  \([\d.]+ - [\d.]+, 3\d\d images\)", told.out)
     assert "try next: trickbag predict" in told.out

@@ -12,7 +12,7 @@ import pytest
 from studying import Studying, alive, kill
 
 TINY = album.TINY.replace("epochs = 2", "epochs = 4").replace("batch_size = 16", "batch_size = 8")
-JOBS = 8
+RUNS, JOBS = 10, 8
 SEED = 1
 """Of kills that hit both the driver and workers."""
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -50,7 +50,7 @@ def test_killed_at_random_with_two_workers_no_finished_run_is_lost_and_the_repor
     make: Make, whole: dict[str, Any]
 ) -> None:
     study = make("--workers", "2", checkpoint_seconds=0.0)
-    told = kill(study, 3, pause=0.1, seed=SEED)
+    told = kill(study, 3, RUNS, pause=0.1, seed=SEED)
     assert {text.split()[0] for text in told} == {"driver", "worker"}
     extra = study.events("began").total() - JOBS
     assert 0 < extra <= sum(2 if text.startswith("driver") else 1 for text in told)

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         began = time.monotonic()
         told = kill(disturbed, asked.kills, len(expected["runs"]), pause=0.2, seed=asked.seed)
         seconds = time.monotonic() - began
-        ending, jobs = disturbed.ending(), len(disturbed.events("ended"))
+        ending, jobs = disturbed.ending(), len(disturbed.events("began"))
         again = disturbed.events("began").total() - jobs
     different = [part for part in expected if expected[part] != ending[part]]
     verdict = f"no: {', '.join(different)}" if different else "yes"

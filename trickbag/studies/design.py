@@ -113,7 +113,7 @@ def _leave_one_out(bench: Bench) -> list[Question]:
 def _two_sided(bench: Bench) -> list[Question]:
     alone, dropped = bench.alone(), bench.dropped()
     middle = (
-        "the mean of what it adds to the reference and to all the others: its Shapley value if tricks interact in pairs only"
+        "the mean of what it adds to the reference and to all the others, its Shapley value if tricks interact in pairs only"
     )
     gap = "what it adds to all the others minus what it adds to the reference"
     return [
@@ -233,7 +233,7 @@ def _combined(bench: Bench, combine: Sequence[Sequence[Trick]]) -> Iterable[Ques
 def _controls(bench: Bench, same: int) -> Iterable[Question]:
     reference = bench.reference
     arm = bench.add("placebo", "placebo", reference.edit(["placebo"]))
-    yield ask("placebo", "control", "a trick that does nothing: the difference must be 0", minus(arm, "reference"), False)
+    yield ask("placebo", "control", "a trick that does nothing, so the difference must be 0", minus(arm, "reference"), False)
     if reference.weights == "none":
         bench.not_run["one-nn"] = "one-nn: the reference starts from scratch, so there are no features to compare images by yet"
     else:

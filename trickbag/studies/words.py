@@ -63,6 +63,8 @@ def gain(chosen: Choice, confirmed: Confirmation | None, effects: Sequence[Effec
         best = max((e for e in effects if e.declared), key=lambda e: e.difference, default=None)
         if best is None:
             return f"Nothing was compared on {judged}."
+        if best.difference <= 0:
+            return f"Nothing that was tried did better than the reference on {judged}."
         seen_best = f"{points(best.difference)} points ({between(best.this_set)}; {judged})"
         return f"The largest difference seen is that of {best.name}: {seen_best}."
     if not chosen.proved:

@@ -193,7 +193,7 @@ def study(
     given = {name: value for name, value in asked.items() if value is not None}
     with Screen() as screen:
         if plan:
-            screen.lines(*conduct.plan(data, file, tell=screen.tell, **given).lines())
+            screen.lines(*conduct.plan(data, file, out=out, tell=screen.tell, **given).lines())
         else:
             means = conduct.Means(workers, ray, shlex.join(["trickbag", *sys.argv[1:]]))
             screen.study(conduct.study(data, file, out=out, confirm=confirm, means=means, tell=screen.tell, **given))

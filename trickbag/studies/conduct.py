@@ -98,9 +98,16 @@ def study(
         return conductor.go(confirm)
 
 
-def plan(data: str | Path, options: Options | str | Path | None = None, *, tell: Tell = silent, **asked: Any) -> Plan:
+def plan(
+    data: str | Path,
+    options: Options | str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    tell: Tell = silent,
+    **asked: Any,
+) -> Plan:
     """What :func:`study` would do and cost; nothing is trained but a few steps to be timed."""
-    return Conductor(data, options, None, Means(), tell, asked).planned()
+    return Conductor(data, options, out, Means(), tell, asked).planned()
 
 
 def report(folder: str | Path) -> Finished:

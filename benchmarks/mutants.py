@@ -68,7 +68,7 @@ MUTANTS = (
     Mutant(
         "forget the norm statistics of an averaged network",
         "engine/judge.py",
-        "                estimate_norms(judged, moved, self.batches())\n",
+        "            estimate_norms(judged, moved, self.batches())\n",
         "",
         "tests/test_run.py -k norm or average",
     ),
@@ -124,15 +124,16 @@ MUTANTS = (
     Mutant(
         "number the classes of each split apart",
         "data/images.py",
-        "labels=np.array([place[names[i]] for i in order], dtype=np.int64),",
-        "labels=np.array([sorted({n for n, s in zip(names, splits) if s == splits[i]}).index(names[i]) for i in order]),",
+        "labels=np.array([place[rows.labels[i]] for i in order], dtype=np.int64),",
+        "labels=np.array([sorted({n for n, s in zip(rows.labels, rows.splits) if s == rows.splits[i]}).index(rows.labels[i])"
+        " for i in order]),",
         "tests/test_images.py -k class",
     ),
     Mutant(
         "leave a single image to the last step",
         "engine/loader.py",
-        "            end += len(rows) - end == 1\n",
-        "",
+        "return end if count - end >= max(2, needed) else count",
+        "return end if count - end >= needed else count",
         "tests/test_loader.py",
     ),
     Mutant(

@@ -17,7 +17,8 @@ from scipy import stats
 
 from benchmarks.machine import origin
 from trickbag.report.findings import Interval
-from trickbag.studies.effects import LOOKS, effects, look
+from trickbag.studies.effects import effects
+from trickbag.studies.looks import LOOKS, decide
 from trickbag.studies.power import assumed_sd, detectable
 from trickbag.studies.variance import RATIO, pool, residual
 
@@ -149,16 +150,19 @@ def achieved(gain: Callable[[np.random.Generator, int, float], Floats], seeds: i
     return sum(effects(gain(rng, seeds, effect), CONTRASTS)[0].verdict in FOUND for _ in range(studies)) / studies
 
 
-def early(studies: int) -> tuple[float, float]:
-    """Shares of null studies with one trick that end in a false finding: by the planned looks; by a t test after every seed."""
-    rng, planned, every = np.random.default_rng(0), 0, 0
+def early(studies: int) -> tuple[float, float, float]:
+    """Shares of null studies that end in a false finding: eight tricks by the planned looks; one trick by them; one by a t test
+    after every seed.
+    """
+    rng, eight, planned, every = np.random.default_rng(0), 0, 0, 0
     for _ in range(studies):
-        values = gaussian(rng, max(LOOKS))[:2]
-        found = (look(values[:, :seeds], [[-1, 1]]).effects[0].verdict for seeds in LOOKS)
-        planned += any(verdict in FOUND for verdict in found)
+        values = gaussian(rng, max(LOOKS))
+        eight += any(one.estimate.verdict in FOUND for one in decide(values, CONTRASTS, LOOKS))
+        values = values[:2]
+        planned += decide(values, [[-1, 1]], LOOKS)[0].estimate.verdict in FOUND
         each = (effects(values[:, :seeds], [[-1, 1]])[0].verdict for seeds in range(3, max(LOOKS) + 1))
         every += any(verdict in FOUND for verdict in each)
-    return planned / studies, every / studies
+    return eight / studies, planned / studies, every / studies
 
 
 def percent(*shares: float) -> str:
@@ -191,8 +195,8 @@ def tables(studies: int) -> Iterator[str]:
                 effect = detectable(assumed_sd(ERROR, IMAGES), seeds, K, share=share)
                 found = achieved(gain, seeds, effect, studies // 2)
                 yield f"| {name} | {seeds} | {100 * effect:.2f} | {percent(share, found)} |"
-    yield f"\nLooking early, {studies:,} null studies with one trick and up to {max(LOOKS)} seeds, % with a false finding\n"
-    yield from head("planned looks", "a t test after every seed")
+    yield f"\nLooking early, {studies:,} null studies of up to {max(LOOKS)} seeds, % with a false finding\n"
+    yield from head("eight tricks, planned looks", "one trick, planned looks", "one trick, a t test after every seed")
     yield f"| {percent(*early(studies))} |"
 
 

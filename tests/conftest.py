@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from answers import Here
 from hypothesis import settings
 
 # Every run tests the same examples, however slow the machine is just then.
@@ -17,3 +18,9 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TRICKBAG_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("TRICKBAG_DATA", raising=False)
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def ask(capsys, monkeypatch):
+    """The command line in this process: words -> exit code, output and errors."""
+    return Here(capsys, monkeypatch)

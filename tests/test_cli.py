@@ -8,14 +8,15 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 import typer
 from album import TINY, fill, recipe_file
+from answers import Answer, Here
 from safetensors.torch import save_file
 
 from trickbag import cli, tricks
@@ -26,15 +27,6 @@ KINDS = {"=cmd": 0, "ab": 1, "c": 2}
 WICKED = "\x1b[31mred\n\u202egnp.png"
 COMMANDS = ("check", "demo", "evaluate", "explain", "predict", "report", "study", "train", "tricks")
 HOUSE = Path(__file__).parent.parent
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Ask = Callable[..., Answer]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,22 +47,6 @@ def process(*words: str) -> Answer:
     command = [str(Path(sys.executable).with_name("trickbag")), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(os.environ), check=False)
     return Answer(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Ask:
-    """The command line in this process."""
-
-    def asked(*words: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["trickbag", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = int(left.code or 0)
-        return Answer(code, *capsys.readouterr())
-
-    return asked
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +70,7 @@ def assert_sentence(answer: Answer, code: int) -> None:
 # the commands
 
 
-def test_train_ends_with_the_answer_and_says_it_again(trained: Answer, ask: Ask) -> None:
+def test_train_ends_with_the_answer_and_says_it_again(trained: Answer, ask: Here) -> None:
     assert trained.code == 0, trained.err
     assert trained.err == ""
     assert_plain(trained.out)
@@ -111,7 +87,7 @@ def test_train_ends_with_the_answer_and_says_it_again(trained: Answer, ask: Ask)
     assert again.out.strip().endswith(answer.strip())
 
 
-def test_check_prints_counts_and_findings(ask: Ask) -> None:
+def test_check_prints_counts_and_findings(ask: Here) -> None:
     told = ask("check", "photos")
     assert told.code == 0
     assert_plain(told.out + told.err)
@@ -124,7 +100,7 @@ def test_check_prints_counts_and_findings(ask: Ask) -> None:
     assert audit["classes"] == {name: {"unassigned": 16} for name in KINDS}
 
 
-def test_check_tells_of_a_bad_file_and_stops_there_if_asked(place: Path, ask: Ask) -> None:
+def test_check_tells_of_a_bad_file_and_stops_there_if_asked(place: Path, ask: Here) -> None:
     fill(place / "worse", {"a": 0, "b": 1}, 5)
     (place / "worse" / "a" / ("bad" + WICKED)).write_bytes(b"no image")
     told = ask("check", "worse")
@@ -135,7 +111,7 @@ def test_check_tells_of_a_bad_file_and_stops_there_if_asked(place: Path, ask: As
     assert_sentence(ask("check", "worse", "--on-bad", "error"), 1)
 
 
-def test_a_plan_trains_nothing_and_prices_everything(ask: Ask) -> None:
+def test_a_plan_trains_nothing_and_prices_everything(ask: Here) -> None:
     told = ask("train", "photos", "--recipe", "tiny.toml", "--with", "mixup(alpha=0.4)", "--out", "planned", "--plan")
     assert told.code == 0
     assert not Path("planned").exists()
@@ -143,12 +119,12 @@ def test_a_plan_trains_nothing_and_prices_everything(ask: Ask) -> None:
     assert '"mixup(alpha=0.4)"' in told.out
     assert re.search(r"images: train (\d+), val (\d+), test (\d+)\n", told.out)
     assert re.search(r"steps: [\d,]+ in 2 epochs\n", told.out)
-    assert re.search(r"time: about [\d.]+ minutes\n", told.out)
+    assert re.search(r"time: about [\d hmins]+\n", told.out)
     assert re.search(r"disk: [\d.]+ GB", told.out)
     assert re.search(r"memory: [\d.]+ GB", told.out)
 
 
-def test_evaluate_scores_other_data_with_views_at_test_time(trained: Answer, ask: Ask) -> None:
+def test_evaluate_scores_other_data_with_views_at_test_time(trained: Answer, ask: Here) -> None:
     plain = json.loads(ask("evaluate", "run", "photos", "--json").out)
     flipped = json.loads(ask("evaluate", "run", "photos", "--json", "--with", "flip_tta").out)
     assert plain["n"] == flipped["n"] == 48
@@ -161,7 +137,7 @@ def test_evaluate_scores_other_data_with_views_at_test_time(trained: Answer, ask
     assert "train with --with ema" in refused.err
 
 
-def test_predict_in_three_forms_in_a_process_of_its_own(trained: Answer, ask: Ask) -> None:
+def test_predict_in_three_forms_in_a_process_of_its_own(trained: Answer, ask: Here) -> None:
     lines = process("predict", "run", "photos/=cmd/03.png", "photos/c", "--json", "--top", "2")
     assert lines.code == 0, lines.err
     assert_plain(lines.out + lines.err)
@@ -183,7 +159,7 @@ def test_predict_in_three_forms_in_a_process_of_its_own(trained: Answer, ask: As
     assert text.out == f"photos/=cmd/03.png   {best['class']} {100 * best['probability']:.1f} %\n"
 
 
-def test_an_image_that_cannot_be_read_is_never_predicted(place: Path, trained: Answer, ask: Ask) -> None:
+def test_an_image_that_cannot_be_read_is_never_predicted(place: Path, trained: Answer, ask: Here) -> None:
     (place / "torn.png").write_bytes((place / "photos/ab/00.png").read_bytes()[:200])
     refused = ask("predict", "run", "torn.png", "--csv")
     assert_sentence(refused, 1)
@@ -191,7 +167,7 @@ def test_an_image_that_cannot_be_read_is_never_predicted(place: Path, trained: A
     assert_sentence(ask("predict", "run", "missing.png"), 1)
 
 
-def test_the_bag_and_a_card(ask: Ask) -> None:
+def test_the_bag_and_a_card(ask: Here) -> None:
     every = ask("tricks").out
     assert all(re.search(rf"^ {name} ", every, re.MULTILINE) for name in bag())
     card = ask("tricks", "mixup").out
@@ -200,7 +176,7 @@ def test_the_bag_and_a_card(ask: Ask) -> None:
     assert re.search(r"alpha: default 0\.2; .*0", card)
 
 
-def test_explain_draws_the_loop(ask: Ask) -> None:
+def test_explain_draws_the_loop(ask: Here) -> None:
     told = ask("explain", "cifar", "--with", "mixup(alpha=0.4)", "--without", "flip", "--set", "epochs=3")
     assert told.code == 0
     assert "for epoch in 1..3" in told.out
@@ -209,7 +185,7 @@ def test_explain_draws_the_loop(ask: Ask) -> None:
     assert len(re.findall(r"^group \d: \d+ tensors, [\d,]+ parameters", told.out, re.MULTILINE)) == 2
 
 
-def test_demo_checks_studies_trains_and_scores_the_digits(place: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
+def test_demo_checks_studies_trains_and_scores_the_digits(place: Path, monkeypatch: pytest.MonkeyPatch, ask: Here) -> None:
     """The command whole, with a study and a training that are shortened."""
     shorter = {"recipe": str(place / "tiny.toml"), "tricks": ["ema"], "seeds": 1, "set": {"epochs": 1}}
     monkeypatch.setattr("trickbag.cli.DEMO", shorter)
@@ -259,7 +235,7 @@ BAD_REQUESTS = [
 
 
 @pytest.mark.parametrize(("words", "said"), BAD_REQUESTS, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
-def test_a_mistake_is_one_sentence_and_exit_2(place: Path, ask: Ask, words: list[str], said: str) -> None:
+def test_a_mistake_is_one_sentence_and_exit_2(place: Path, ask: Here, words: list[str], said: str) -> None:
     save_file({"fc.weight": torch.zeros(3, 64)}, place / "other.safetensors")
     recipe = [] if "--recipe" in words else ["--recipe", "tiny.toml"]
     answer = ask("train", "photos", *recipe, *words, "--out", "refused")
@@ -278,14 +254,14 @@ def test_a_mistake_is_one_sentence_and_exit_2(place: Path, ask: Ask, words: list
         ("size = 16", "size = = 16", r"recipe bad.toml: .*line 2"),
     ],
 )
-def test_a_mistake_in_a_recipe_file_names_file_and_line(place: Path, ask: Ask, old: str, new: str, said: str) -> None:
+def test_a_mistake_in_a_recipe_file_names_file_and_line(place: Path, ask: Here, old: str, new: str, said: str) -> None:
     recipe_file(place / "bad.toml", TINY.replace(old, new))
     answer = ask("train", "photos", "--recipe", "bad.toml")
     assert_sentence(answer, 2)
     assert re.search(said, answer.err), answer.err
 
 
-def test_places_that_hold_something_else_are_left_alone(place: Path, trained: Answer, ask: Ask) -> None:
+def test_places_that_hold_something_else_are_left_alone(place: Path, trained: Answer, ask: Here) -> None:
     (place / "full").mkdir()
     (place / "full" / "letter.txt").write_text("dear")
     told = ask("train", "photos", "--recipe", "tiny.toml", "--out", "full")
@@ -300,7 +276,7 @@ def test_places_that_hold_something_else_are_left_alone(place: Path, trained: An
 
 
 @pytest.mark.parametrize("verb", [("predict",), ("evaluate",)])
-def test_what_is_no_run_is_refused(place: Path, trained: Answer, ask: Ask, verb: tuple[str]) -> None:
+def test_what_is_no_run_is_refused(place: Path, trained: Answer, ask: Here, verb: tuple[str]) -> None:
     assert_sentence(ask(*verb, "photos", "photos"), 2)
     assert_sentence(ask(*verb, "nowhere", "photos"), 2)
     damaged = place / f"damaged-{verb[0]}"
@@ -328,13 +304,13 @@ def test_what_is_no_run_is_refused(place: Path, trained: Answer, ask: Ask, verb:
     ],
     ids=" ".join,
 )
-def test_other_mistakes_are_sentences_too(trained: Answer, place: Path, ask: Ask, words: list[str]) -> None:
+def test_other_mistakes_are_sentences_too(trained: Answer, place: Path, ask: Here, words: list[str]) -> None:
     fill(place / "worse", {"a": 0, "b": 1}, 5)
     assert_sentence(ask(*words), 2)
 
 
 @pytest.mark.parametrize("words", ["train", "train photos --seed -1", "check photos --on-bad pray", "fly"])
-def test_a_malformed_command_is_exit_2_without_a_traceback(ask: Ask, words: str) -> None:
+def test_a_malformed_command_is_exit_2_without_a_traceback(ask: Here, words: str) -> None:
     answer = ask(*words.split())
     assert answer.code == 2
     assert "Traceback" not in answer.err + answer.out
@@ -353,7 +329,7 @@ ROOT: Any = typer.main.get_command(cli.app)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_tells_of_every_argument(ask: Ask, name: str) -> None:
+def test_help_tells_of_every_argument(ask: Here, name: str) -> None:
     told = ask(name, "--help")
     assert told.code == 0
     text = " ".join(told.out.split())

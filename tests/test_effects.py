@@ -13,8 +13,9 @@ from scipy import stats
 
 from benchmarks import effects as simulated
 from trickbag.errors import UsageError
-from trickbag.studies.effects import LOOKS, effects, look, over_folds
+from trickbag.studies.effects import effects, over_folds
 from trickbag.studies.intervals import clopper_pearson, holm, ratio
+from trickbag.studies.looks import LOOKS, decide, planned
 from trickbag.studies.power import seeds_needed
 from trickbag.studies.variance import crossed, grouped, pool, residual
 
@@ -371,7 +372,7 @@ def test_a_missing_run_leaves_its_seed_out_of_its_own_contrasts() -> None:
         (lambda: over_folds(np.ones((2, 3)), [[-1, 1]], train=0, test=3), "judges images"),
         (lambda: clopper_pearson(3, 2), "between 0 and the number"),
         (lambda: ratio([1.0], [0.0]), "above 0"),
-        (lambda: look(study(2, 4), [[-1, 1]]), "no look is planned after 4 seeds, only after 3, 5, 10, 20"),
+        (lambda: decide(study(2, 2), [[-1, 1]], LOOKS), "no look is planned after 2 seeds, only after 3, 5, 10, 20"),
     ],
 )
 def test_mistakes_are_refused_with_a_sentence(call, says: str) -> None:
@@ -389,20 +390,41 @@ def test_sixty_runs_on_ten_thousand_images_take_seconds() -> None:
 # Looking early
 
 
-def test_the_planned_looks_spend_five_percent() -> None:
+def test_looks_spend_five_percent_whatever_the_seeds() -> None:
     assert sum(LOOKS.values()) == pytest.approx(0.05)
+    for seeds in (1, 3, 4, 5, 7, 10, 20, 100):
+        looks = planned(seeds)
+        assert max(looks) == seeds
+        assert sum(looks.values()) == pytest.approx(0.05)
+        assert all(LOOKS[count] == spent for count, spent in looks.items() if count < seeds)
 
 
-def test_a_look_settles_what_is_clear_and_drops_what_is_futile() -> None:
-    found = look(shifted(0.05, -0.002, 0.004, sd=0.0004, seeds=5), against(4))
-    assert found.settled == (0, 1, 2)
-    doubtful = look(shifted(-0.0015, 0.0015, sd=0.0006, seeds=3), against(3))
-    assert (doubtful.alpha, doubtful.settled, doubtful.dropped) == (0.005, (), (0,))
+def test_a_look_ends_what_is_clear_and_what_is_futile() -> None:
+    found = decide(shifted(0.05, -0.002, 0.004, sd=0.0004, seeds=5), against(4), LOOKS)
+    assert [one.open for one in found] == [False] * 3
+    doubtful = decide(shifted(-0.0015, 0.0015, sd=0.0006, seeds=3), against(3), LOOKS)
+    assert [one.open for one in doubtful] == [False, True]
+    assert doubtful[0].estimate.verdict == "inconclusive"
+    assert "no gain that counts is left possible" in doubtful[0].estimate.note
+    assert "level 0.5 %, the look after 3 of 20 seeds" in doubtful[1].estimate.note
+
+
+def test_what_a_look_decided_stays_as_it_was_while_the_rest_goes_on() -> None:
+    values = shifted(0.05, 0.0015, sd=0.0006, seeds=5)
+    early, late = decide(values[:, :3], against(3), planned(5)), decide(values, against(3), planned(5))
+    assert late[0] == early[0]
+    assert (early[1].open, late[1].open) == (True, False)
+    stopped = values.copy()
+    stopped[1, 3:] = np.nan
+    assert decide(stopped, against(3), planned(5))[0] == early[0]
+    assert decide(values, against(3), planned(5))[1].estimate.note == late[1].estimate.note
+    last = effects(values, against(3), alpha=0.045)[1]
+    assert late[1].estimate.this_set == last.this_set
 
 
 def test_planned_looks_keep_the_level_that_a_test_after_every_seed_loses() -> None:
-    planned, every = simulated.early(150)
-    assert planned <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 150)
+    eight, one, every = simulated.early(150)
+    assert max(eight, one) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 150)
     assert every > 0.12
 
 

@@ -9,19 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import studies
-import torch
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
-from sklearn.metrics import log_loss, recall_score
 from studies import album, effect, study
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 import trickbag as tb
 from trickbag import store, tricks
-from trickbag.engine.scores import score
+from trickbag.engine.speed import Timing
 from trickbag.errors import TrickbagError, UsageError
 from trickbag.events import CellDone, Note
-from trickbag.studies import conduct, record
+from trickbag.studies import conduct
 from trickbag.tricks import bag
 
 COUNTS = {"a": 70, "b": 70, "c": 70}
@@ -291,15 +286,58 @@ def test_judging_on_the_test_images_is_labelled(place):
         done(place, "on-test", {"epochs": 1}, tricks=["flip_tta"], seeds=1)
 
 
-def test_a_budget_chooses_seeds_or_says_that_it_is_too_short(place):
-    recipe = studies.recipe(place, epochs=2)
-    few = conduct.plan(place / "album", recipe=recipe, tricks=["mixup", "flip_tta"], seeds=1)
-    long = conduct.plan(place / "album", recipe=recipe, tricks=["mixup", "flip_tta"], budget=100 * few.seconds)
-    assert len(long.seeds) == 20
-    some = conduct.plan(place / "album", recipe=recipe, tricks=["mixup", "flip_tta"], budget=6 * few.seconds)
-    assert 3 <= len(some.seeds) <= 12
-    with pytest.raises(UsageError, match=r"--budget: 3 seeds of the smallest design take about \d+ minutes\. .*epochs"):
-        conduct.plan(place / "album", recipe=recipe, tricks=["mixup", "flip_tta"], budget=0.001)
+def test_a_budget_chooses_seeds_or_says_that_it_is_too_short(place, monkeypatch):
+    """Every step takes as long as on a machine that never changes."""
+    timing = Timing(train=0.01, judge=0.004, memory=0, loss=1.0)
+    monkeypatch.setattr("trickbag.studies.plan.fastest", lambda recipe, *_: (recipe, timing))
+
+    def planned(**options):
+        return conduct.plan(
+            place / "album", recipe=studies.recipe(place, epochs=2), tricks=["mixup", "random_erasing"], **options
+        )
+
+    one = planned(seeds=1).seconds
+    assert len(planned(budget=100 * one).seeds) == 20
+    assert len(planned(budget=7.5 * one).seeds) == 7
+    assert len(planned(budget=7.5 * one, confirm=True).seeds) < 7
+    assert len(planned(budget=2.9 * one).seeds) == 3  # of a smaller design
+    with pytest.raises(UsageError, match=r"--budget: 3 seeds of the smallest design take about [^.]+ s\. .*epochs"):
+        planned(budget=0.001)
+    with pytest.raises(UsageError, match=r"s, with the confirmation\. Give as much"):
+        planned(budget=2.9 * one, confirm=True)
+
+
+def test_an_arm_that_a_look_decided_gets_no_more_seeds(place):
+    """Calibration moves no answer, so its arm is decided at once; smoothing is not, with a level of half a percent."""
+    told, options = [], {"tricks": ["calibrate", "label_smoothing"], "design": "add-one", "seeds": 4, "delta": 0.0}
+    made = done(place, "looks", looks=True, tell=told.append, **options)
+    assert "calibrate is decided after 3 seeds and gets no more" in [e.text for e in told if isinstance(e, Note)]
+    seeds = {
+        name: [s for arm, s in studies.runs(made) if arm == name] for name in ("reference", "calibrate", "label_smoothing")
+    }
+    assert seeds == {"reference": [0, 1, 2, 3], "calibrate": [0, 1, 2], "label_smoothing": [0, 1, 2, 3]}
+    arms = {arm.name: arm for arm in made.findings.arms}
+    assert (len(arms["calibrate"].accuracies), arms["calibrate"].failed) == (3, 0)
+    assert effect(made, "calibrate").verdict == "identical"
+    assert "level 0.5 %, the look after 3 of 4 seeds" in effect(made, "calibrate").note
+    assert "level 4.5 %, the look after 4 of 4 seeds" in effect(made, "label_smoothing").note
+    assert dict(made.findings.decided)["looks"] == "0.5 % after 3 seeds, 4.5 % after 4 seeds"
+
+    before = studies.manifests(made.folder)
+    again = done(place, "looks", looks=True, **options)
+    assert studies.manifests(again.folder) == before
+    assert again.findings == made.findings
+
+    whole = done(place, "looks", **options)
+    assert len(effect(whole, "calibrate").points) == 4
+    assert any(text.startswith("looks: none; at first 0.5 %") for text in whole.findings.departures)
+
+
+def test_a_study_in_which_all_is_decided_ends(place):
+    made = done(place, "futile", {"epochs": 1}, tricks=["label_smoothing"], seeds=4, delta=100.0, looks=True)
+    assert {seed for _, seed in studies.runs(made)} == {0, 1, 2}
+    with pytest.raises(UsageError, match=r"looks are made after seeds; with folds all runs are needed"):
+        done(place, "futile", tricks=["label_smoothing"], folds="2x2", looks=True)
 
 
 def test_tricks_auto_says_why(place):
@@ -360,45 +398,6 @@ def test_stored_scores_are_those_of_the_stored_predictions(controls):
 
 
 # what is computed of a run's predictions
-
-
-@pytest.mark.parametrize(("count", "classes", "scale"), [(500, 4, 3.0), (37, 10, 0.3), (200, 2, 12.0)])
-def test_a_run_is_judged_as_independent_references_judge_it(count, classes, scale):
-    """scikit-learn's NLL and recall, torchmetrics' and our own calibration error, scipy's best temperature."""
-    rng = np.random.default_rng(count)
-    labels = rng.integers(0, classes, count)
-    logits = rng.normal(0, 1, (count, classes)) * scale
-    logits[np.arange(count), labels] += scale
-    p = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
-    judged = record.judge(logits, labels)
-    own = score(torch.from_numpy(logits), torch.from_numpy(labels))
-    assert judged.correct.mean() == pytest.approx(own.top1, abs=1e-12)
-    assert judged.nll.mean() == pytest.approx(log_loss(labels, p, labels=range(classes)), rel=1e-10)
-    np.testing.assert_allclose(judged.recalls, recall_score(labels, judged.predicted, average=None), rtol=1e-12)
-    peer = float(multiclass_calibration_error(torch.from_numpy(p), torch.from_numpy(labels), classes, record.BINS))
-    assert record.ece(judged.bins) == pytest.approx(peer, abs=1e-6)
-    assert record.ece(judged.bins) == pytest.approx(own.ece, abs=1e-6)
-    assert judged.bins[:, 2].sum() == count
-
-    def nll(log_t):
-        z = logits / np.exp(log_t)
-        return float((logsumexp(z, axis=1) - z[np.arange(count), labels]).mean())
-
-    best = minimize_scalar(nll, bounds=(-np.log(32), np.log(32)), method="bounded", options={"xatol": 1e-10})
-    found = record.temperature(logits, labels)
-    assert nll(np.log(found)) <= best.fun + 1e-9
-    assert found == pytest.approx(np.exp(best.x), rel=1e-4)
-    cooled = np.exp((z := logits / found) - logsumexp(z, axis=1, keepdims=True))
-    peer = float(multiclass_calibration_error(torch.from_numpy(cooled), torch.from_numpy(labels), classes, record.BINS))
-    assert record.ece(judged.bins_calibrated) == pytest.approx(peer, abs=1e-6)
-
-
-def test_the_temperature_of_a_perfect_and_of_a_hopeless_run_stays_in_its_bounds():
-    logits, labels = np.eye(3)[[0, 1, 2]] * 5, np.array([0, 1, 2])
-    assert -record.normalised(logits / record.temperature(logits, labels))[range(3), labels].mean() < 1e-9
-    assert record.temperature(logits, (labels + 1) % 3) == pytest.approx(32)
-    assert record.temperature(np.zeros((3, 3)), labels) == 1.0
-    assert record.ece(np.zeros((record.BINS, 3))) is None
 
 
 def test_a_damaged_study_is_told_in_a_sentence(place):

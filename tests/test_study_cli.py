@@ -4,23 +4,15 @@ import json
 import os
 import re
 import signal
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import studies
+from answers import Answer
 from processes import SERVER, command_line
 
-from trickbag import cli, store
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
+from trickbag import store
 
 
 @pytest.fixture(scope="module")
@@ -58,22 +50,6 @@ def ended(place: Path, process, said: str = "said") -> Answer:
 
 def run(place: Path, *words: str, at: str = "") -> Answer:
     return ended(place, start(place, *words, at=at))
-
-
-@pytest.fixture
-def ask(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
-    """The command line in this process."""
-
-    def asked(*words: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["trickbag", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = int(left.code or 0)
-        return Answer(code, *capsys.readouterr())
-
-    return asked
 
 
 def assert_sentence(answer: Answer, code: int, said: str) -> None:

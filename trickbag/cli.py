@@ -160,6 +160,7 @@ def study(
     on: Annotated[Literal["val", "test"] | None, _study("on")] = None,
     folds: Annotated[str | None, _study("folds", "5x2")] = None,
     seeds: Annotated[int | None, _study("seeds")] = None,
+    looks: Annotated[bool | None, _study("looks", flag="--looks")] = None,
     seed: Annotated[int | None, _study("seed")] = None,
     delta: Annotated[float | None, _study("delta")] = None,
     price: Annotated[float | None, _study("price")] = None,
@@ -183,7 +184,16 @@ def study(
     from trickbag.studies import conduct
 
     asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "with": with_, "without": without}
-    asked |= {"design": design, "on": on, "folds": folds, "seeds": seeds, "seed": seed, "delta": delta, "price": price}
+    asked |= {
+        "design": design,
+        "on": on,
+        "folds": folds,
+        "seeds": seeds,
+        "looks": looks,
+        "seed": seed,
+        "delta": delta,
+        "price": price,
+    }
     asked |= {"same": same, "matched": matched, "teacher": teacher, "sharing": False if no_sharing else None}
     asked |= {"budget": seconds(budget) or None, "set": assignments(set_ or []) or None, "vary": varied(vary or []) or None}
     asked |= {
@@ -193,7 +203,7 @@ def study(
     given = {name: value for name, value in asked.items() if value is not None}
     with Screen() as screen:
         if plan:
-            screen.lines(*conduct.plan(data, file, out=out, tell=screen.tell, **given).lines())
+            screen.lines(*conduct.plan(data, file, out=out, confirm=confirm, tell=screen.tell, **given).lines())
         else:
             means = conduct.Means(workers, ray, shlex.join(["trickbag", *sys.argv[1:]]))
             screen.study(conduct.study(data, file, out=out, confirm=confirm, means=means, tell=screen.tell, **given))

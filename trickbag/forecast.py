@@ -17,6 +17,7 @@ from trickbag.engine.pixels import Files, expected_bytes, size_limit
 from trickbag.events import Tell, silent
 from trickbag.recipe import Recipe
 from trickbag.request import request
+from trickbag.text import duration
 from trickbag.trick import Facts, Fit, having
 
 
@@ -50,7 +51,7 @@ class Plan:
             "learning rate: "
             + (", ".join(f"{lr:g} at epoch {epoch}" for epoch, lr in rates(self.recipe, self.steps).items()) or "none"),
             f"steps: {self.steps:,} in {self.recipe.epochs} epochs",
-            f"time: about {self.seconds / 60:.1f} minutes",
+            f"time: about {duration(self.seconds)}",
             f"disk: {self.run_bytes / 1e9:.2f} GB for the run, {self.cache_bytes / 1e9:.2f} GB for decoded images (shared)",
             f"memory: {self.memory_bytes / 1e9:.2f} GB at the peak of the timed steps",
         ]

@@ -16,7 +16,7 @@ from rich.text import Text
 from trickbag.board import Board
 from trickbag.events import CellDone, Doing, EpochDone, Event, Note
 from trickbag.report.tables import cell, markdown
-from trickbag.text import show
+from trickbag.text import duration, show
 
 SIGNS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
 PIPE_WIDTH = 160
@@ -245,14 +245,3 @@ def percent(share: float | None) -> str:
     '82.6 %'
     """
     return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people.
-
-    >>> duration(552), duration(41.2)
-    ('9 min 12 s', '41 s')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

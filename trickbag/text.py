@@ -1,4 +1,4 @@
-r"""File and class names as they may be shown: nothing in them can steer a terminal, a log or a JSON reader.
+r"""Names and times as they are shown; nothing in a name can steer a terminal, a log or a JSON reader.
 
 Names come from a file system, which allows newlines, terminal escapes, reversed writing and bytes that are no text.
 ``show`` spells those visibly and ``unshow`` gives the name back, so a list of files on screen or in JSON loses nothing.
@@ -51,3 +51,14 @@ def _read(escape: str) -> str:
         return "\\"
     code = int.from_bytes(bytes.fromhex(escape[2:]), "big")
     return chr(code + 0xDC00 if escape[1] == "x" and code >= 0x80 else code)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(552), duration(41.2)
+    ('9 min 12 s', '41 s')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -8,14 +8,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from trickbag.report.findings import Arm, Curve, Findings
+from trickbag.report.findings import CONTROLS, Arm, Curve, Findings
 from trickbag.report.wording import finite
 
 MARGIN = 3.0
 """Percent that stay free at either end of an axis."""
-
-CONTROLS = ("placebo", "one-nn", "same", "matched")
-"""Roles of arms that nobody would deploy."""
 
 
 class Axis(NamedTuple):

@@ -48,6 +48,10 @@ class Curve:
     """The highest of the seeds."""
 
 
+CONTROLS = ("placebo", "one-nn", "same", "matched")
+"""Roles of arms that nobody would deploy, and whose spread says nothing of the tricks'."""
+
+
 @dataclass(frozen=True)
 class Arm:
     """One recipe of the study, over its seeds."""
@@ -58,7 +62,7 @@ class Arm:
     edits: str
     """What differs from the reference, as spelled: "+mixup(alpha=0.2)", "-warmup", "batch_size=16"."""
     accuracies: tuple[float | None, ...]
-    """One per seed, None where there is no result."""
+    """One per seed, None where there is no result; fewer than the study's seeds where a look decided the arm."""
     accuracy: float | None
     sd: float | None
     """Over seeds; None with fewer than two."""

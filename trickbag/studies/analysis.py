@@ -5,28 +5,27 @@ from typing import Any
 
 import numpy as np
 
-from trickbag.report.findings import Arm, Confirmation, Effect, Failure, Findings, Interval, Sharing
+from trickbag.report.findings import CONTROLS, Arm, Confirmation, Effect, Failure, Findings, Interval, Sharing
 from trickbag.studies import recommend, words
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Question
 from trickbag.studies.effects import effects, over_folds
 from trickbag.studies.intervals import ratio
+from trickbag.studies.looks import Decided, decide
 from trickbag.studies.pictures import pictures
 from trickbag.studies.record import Floats, Judged, Study, table
 from trickbag.studies.summary import summary
 from trickbag.studies.verdicts import Estimate
 
-UNPOOLED = ("placebo", "one-nn", "same", "matched")
-"""Roles of arms whose spread says nothing of the tricks'."""
 SHARED = ("points", "sd", "this_set", "new_images", "p", "better", "better_interval", "verdict", "more_seeds", "correlation")
 """Fields that an effect takes from its estimate as they are."""
 Table = dict[str, list[Judged | None]]
+Results = dict[str, list[dict[str, Any] | None]]
 
 
 def findings(study: Study) -> Findings:
     """What the study found. Raises TrickbagError where a file is damaged."""
-    runs, known, arms = measured(study)
-    results = {arm.name: [study.result(study.cell(arm, seed)) for seed in study.seeds] for arm in known}
+    runs, known, results, arms = measured(study)
     answered = answers(study, known, runs, {arm.name: arm for arm in arms})
     chosen = recommend.choose(study, answered, arms, lambda names, one: compared(study, runs, names, one))
     confirmed = confirmation(study, chosen)
@@ -66,17 +65,17 @@ def findings(study: Study) -> Findings:
 
 def choice(study: Study) -> recommend.Choice:
     """The recipe that the study recommends."""
-    runs, known, arms = measured(study)
+    runs, known, _, arms = measured(study)
     answered = answers(study, known, runs, {arm.name: arm for arm in arms})
     return recommend.choose(study, answered, arms, lambda names, one: compared(study, runs, names, one))
 
 
-def measured(study: Study) -> tuple[Table, list[Planned], tuple[Arm, ...]]:
-    """All runs, the arms that have any, and their summaries."""
+def measured(study: Study) -> tuple[Table, list[Planned], Results, tuple[Arm, ...]]:
+    """All runs, the arms that have any, what their ``result.json`` say, and their summaries."""
     runs = table(study, study.arms)
     known = [arm for arm in study.arms if any(runs[arm.name])]
-    results = {arm.name: [study.result(study.cell(arm, seed)) for seed in study.seeds] for arm in known}
-    return runs, known, tuple(summary(study, arm, runs[arm.name], results) for arm in known)
+    results = {arm.name: [study.result(cell) if cell else None for cell in study.row(arm)] for arm in known}
+    return runs, known, results, tuple(summary(study, arm, runs[arm.name], results) for arm in known)
 
 
 def values(runs: Table, arms: Sequence[str], of: str) -> Floats:
@@ -90,12 +89,16 @@ def answers(study: Study, arms: Sequence[Planned], runs: Table, summaries: dict[
     """The effects, in the order of the questions: the declared ones as one family, each of the others by itself."""
     names = {arm.name: arm for arm in arms}
     asked = [q for q in study.questions if all(name in names for name, _ in q.weights)]
-    pooled = [arm.name for arm in arms if arm.role not in UNPOOLED]
+    pooled = [arm.name for arm in arms if arm.role not in CONTROLS]
     declared = [q for q in asked if q.declared]
-    found: dict[Question, Estimate] = dict(zip(declared, estimates(study, runs, pooled, declared), strict=True))
+    if study.looks:
+        family = tuple(one.estimate for one in at_looks(study, runs, pooled, declared))
+    else:
+        family = estimates(study, runs, pooled, declared)
+    found: dict[Question, Estimate] = dict(zip(declared, family, strict=True))
     for question in asked:
         if not question.declared:
-            apart = any(names[name].role in UNPOOLED for name, _ in question.weights)
+            apart = any(names[name].role in CONTROLS for name, _ in question.weights)
             own = [name for name, _ in question.weights] if apart else pooled
             found[question] = estimates(study, runs, own, [question])[0]
     made = []
@@ -105,13 +108,42 @@ def answers(study: Study, arms: Sequence[Planned], runs: Table, summaries: dict[
     return tuple(one for one in made if one)
 
 
+def decided(study: Study, seeds: int) -> set[str]:
+    """The arms that need no more seeds after so many: all declared questions about them are decided, or all there are."""
+    runs = table(study, study.arms, seeds)
+    known = [arm for arm in study.arms if any(runs[arm.name])]
+    names = {arm.name for arm in known}
+    asked = [q for q in study.questions if q.declared and all(name in names for name, _ in q.weights)]
+    if not asked:
+        return set()
+    pooled = [arm.name for arm in known if arm.role not in CONTROLS]
+    found = at_looks(study, runs, pooled, asked)
+    wanted = {name for question, one in zip(asked, found, strict=True) if one.open for name, _ in question.weights}
+    spoken = {name for question in asked for name, _ in question.weights}
+    return (spoken if wanted else names) - wanted
+
+
+def at_looks(study: Study, runs: Table, arms: Sequence[str], asked: Sequence[Question]) -> tuple[Decided, ...]:
+    """The declared questions, each at the look that decided it."""
+    if not asked:
+        return ()
+    weights, groups = weighted(asked, arms), study.facts["groups"][study.split] or None
+    delta = study.facts["options"]["delta"] / 100
+    return decide(values(runs, arms, "correct"), weights, study.looks, groups=groups, delta=delta)
+
+
+def weighted(asked: Sequence[Question], arms: Sequence[str]) -> Floats:
+    """[C, A] the weights of questions."""
+    return np.array([[dict(q.weights).get(arm, 0.0) for arm in arms] for q in asked])
+
+
 def estimates(
     study: Study, runs: Table, arms: Sequence[str], asked: Sequence[Question], of: str = "correct", split: str = ""
 ) -> tuple[Estimate, ...]:
     """The estimates of some questions as one family, of ``correct`` or ``nll`` (less is better there)."""
     if not asked:
         return ()
-    weights = np.array([[dict(q.weights).get(arm, 0.0) for arm in arms] for q in asked])
+    weights = weighted(asked, arms)
     delta = study.facts["options"]["delta"] / 100 if of == "correct" else 0.0
     if study.facts["options"]["folds"] and split != "test":
         means = np.array([[np.nan if j is None else getattr(j, of).mean() for j in runs[arm]] for arm in arms])
@@ -163,7 +195,7 @@ def dearer(question: Question, arms: dict[str, Arm]) -> float | None:
     return prices[0].seconds / prices[1].seconds if len(prices) == 2 and prices[0] and prices[1] else None
 
 
-def failures(study: Study, arms: Sequence[Planned], results: dict[str, list[dict[str, Any] | None]]) -> tuple[Failure, ...]:
+def failures(study: Study, arms: Sequence[Planned], results: Results) -> tuple[Failure, ...]:
     """The runs that did not end well: those that diverged, and those that the last execution recorded."""
     found = [
         Failure(arm.name, seed, "diverged", record["diverged"])

@@ -27,18 +27,19 @@ from trickbag.studies.decisions import facts, spelled, unspelled
 from trickbag.studies.design import Design, design, matched
 from trickbag.studies.execute import Carrier, Here, Outcome, Processes, execute
 from trickbag.studies.jobs import jobs
+from trickbag.studies.looks import planned
 from trickbag.studies.options import Options
 from trickbag.studies.plan import MOST_SEEDS, Pilot, Plan, cells
 from trickbag.studies.power import seeds_within
 from trickbag.studies.propose import propose
 from trickbag.studies.record import Study, entry, table
+from trickbag.studies.verdicts import SEEDS
 from trickbag.studies.worker import Place, carry
+from trickbag.text import duration
 from trickbag.trick import Trick
 from trickbag.tricks import parse
 
 CONFIRM_SEEDS = 5
-LEAST_SEEDS = 3
-"""For a verdict."""
 FRESH = 100_000
 """Added to the first seed for the confirmation's."""
 DEAR = 1.05
@@ -103,11 +104,12 @@ def plan(
     options: Options | str | Path | None = None,
     *,
     out: str | Path | None = None,
+    confirm: bool = False,
     tell: Tell = silent,
     **asked: Any,
 ) -> Plan:
     """What :func:`study` would do and cost; nothing is trained but a few steps to be timed."""
-    return Conductor(data, options, out, Means(), tell, asked).planned()
+    return Conductor(data, options, out, Means(), tell, asked).planned(confirm)
 
 
 def report(folder: str | Path) -> Finished:
@@ -175,8 +177,8 @@ class Conductor:
             self.tell(Note(reason))
         return decision.recipe
 
-    def planned(self) -> Plan:
-        """The plan: arms, seeds, trainings and their price; with a budget, the most that fits it."""
+    def planned(self, confirm: bool) -> Plan:
+        """The plan: arms, seeds, trainings and their price; with a budget, the most that fits it, confirmation included."""
         reference, o = self.reference(), self.options
         tricks = [parse(text) for text in o.tricks] if o.tricks != "auto" else self.proposed(reference)
         together = [[parse(text) for text in texts] for texts in o.combine]
@@ -187,11 +189,14 @@ class Conductor:
             if not o.budget:
                 return self.laid(reference, made, tricks, repeats * folds or o.seeds, pilot)
             each = self.laid(reference, made, tricks, 1, pilot).seconds
-            seeds = min(seeds_within(o.budget, each), repeats * folds or MOST_SEEDS)
-            if seeds >= LEAST_SEEDS:
+            dearest = max(pilot.seconds(arm.recipe) for arm in made.arms)
+            last = CONFIRM_SEEDS * (pilot.seconds(reference) + dearest) if confirm else 0.0
+            seeds = min(seeds_within(max(o.budget - last, 0.0), each), repeats * folds or MOST_SEEDS)
+            if seeds >= SEEDS:
                 return self.laid(reference, made, tricks, seeds, pilot)
         raise UsageError(
-            f"--budget: {LEAST_SEEDS} seeds of the smallest design take about {LEAST_SEEDS * each / 60:.0f} minutes. Give as "
+            f"--budget: {SEEDS} seeds of the smallest design take about {duration(SEEDS * each + last)}"
+            f"{', with the confirmation' if confirm else ''}. Give as "
             "much, try fewer tricks, or train fewer epochs (--set epochs=…)."
         )
 
@@ -211,11 +216,11 @@ class Conductor:
 
     def go(self, confirm: bool) -> Finished:
         """Plan, run, analyse, and confirm where that is wanted."""
-        plan = self.planned()
+        plan = self.planned(confirm)
         for line in plan.lines():
             self.tell(Note(line))
         self.write(plan)
-        self.run(plan.design.arms, plan.seeds, self.options.on)
+        self.run_looks(plan)
         held = Study.load(self.place.folder)
         if not any(held.result(held.cell(held.arms[0], seed)) for seed in held.seeds):
             cause = next((f["cause"] for f in held.facts["failures"] if f["arm"] == held.arms[0].name), "no run of it ended")
@@ -226,6 +231,19 @@ class Conductor:
             self.confirm()
         self.keep_pictures()
         return report(self.place.folder)
+
+    def run_looks(self, plan: Plan) -> None:
+        """Carry out the runs; with looks, after each only those of arms that are not decided."""
+        arms, begun = plan.design.arms, 0
+        for seeds in planned(len(plan.seeds)) if self.options.looks else [len(plan.seeds)]:
+            self.run(arms, plan.seeds[begun:seeds], self.options.on)
+            if seeds == len(plan.seeds):
+                return
+            ended = analysis.decided(Study.load(self.place.folder), seeds)
+            for arm in (arm for arm in arms if arm.name in ended):
+                self.tell(Note(f"{arm.name} is decided after {seeds} seeds and gets no more"))
+            arms, begun = tuple(arm for arm in arms if arm.name not in ended), seeds
+            self.update(stopped=self.held["stopped"] | dict.fromkeys(sorted(ended), seeds))
 
     @property
     def fingerprint(self) -> str:

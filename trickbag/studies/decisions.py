@@ -10,6 +10,7 @@ from trickbag.outcome import environment
 from trickbag.recipe import Recipe
 from trickbag.request import Request
 from trickbag.studies.arms import Arm
+from trickbag.studies.looks import planned
 from trickbag.studies.plan import Plan
 from trickbag.text import show
 
@@ -20,6 +21,9 @@ def decided(plan: Plan) -> dict[str, str]:
     return {
         "arms": ", ".join(arm.name for arm in plan.design.arms),
         "seeds": ", ".join(map(str, plan.seeds)),
+        "looks": ", ".join(f"{100 * a:g} % after {s} seeds" for s, a in planned(len(plan.seeds)).items())
+        if o.looks
+        else "none",
         "design": plan.design.kind,
         "judged on": "test" if o.on == "test" else "validation",
         "family of declared effects": ", ".join(f"{q.name} ({q.kind})" for q in plan.design.questions if q.declared),
@@ -55,6 +59,8 @@ def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]
         "arms": [*map(spelled, plan.design.arms), *matched],
         "questions": [vars(question) for question in plan.design.questions],
         "seeds": plan.seeds,
+        "looks": planned(len(plan.seeds)) if o.looks else {},
+        "stopped": {},
         "keys": held.get("keys", {}),
         "confirm_seeds": held.get("confirm_seeds", []),
         "classes": images.classes,

@@ -5,7 +5,6 @@ correctness (0 or 1) or minus NLL, so that more is better. Seeds are blocks: arm
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,9 +12,6 @@ from numpy.typing import ArrayLike
 from trickbag.errors import UsageError
 from trickbag.studies.variance import ROUNDING, Crossed, Flags, Floats, Pool, crossed, grouped, pool
 from trickbag.studies.verdicts import SEEDS, Draft, Estimate, judged
-
-LOOKS = {3: 0.005, 5: 0.010, 10: 0.015, 20: 0.020}
-"""The planned looks: after how many seeds, and the share of false findings that each may spend."""
 
 STILL = "the difference is always the same: there is no spread to judge it by"
 
@@ -91,45 +87,6 @@ def over_folds(
             draft = draft._replace(error=error, new=new, notes=draft.notes if error else (*draft.notes, STILL))
         drafts.append(draft)
     return judged(drafts, delta, alpha)
-
-
-class Look(NamedTuple):
-    """What a planned look decides."""
-
-    alpha: float
-    """Spent at this look."""
-    effects: tuple[Estimate, ...]
-    """At the level of this look."""
-    settled: tuple[int, ...]
-    """Contrasts with a verdict: their arms need no more seeds."""
-    dropped: tuple[int, ...]
-    """Contrasts whose upper limit is below delta: no longer worth their price."""
-
-
-def look(
-    values: ArrayLike,
-    contrasts: ArrayLike,
-    *,
-    groups: ArrayLike | None = None,
-    delta: float = 0.002,
-    looks: dict[int, float] = LOOKS,
-) -> Look:
-    """The decisions after as many seeds as ``values`` [A, S, N] hold, at one of the planned ``looks`` (seeds -> alpha spent).
-
-    The alphas add up to the false findings of the whole study (a Bonferroni spending plan), whatever is dropped on the way.
-    Contrasts stay in ``contrasts`` when they are settled or dropped, so that the family stays as it was declared. Raises
-    UsageError where no look was planned.
-
-    >>> look([[[0.80], [0.82], [0.81]], [[0.80], [0.82], [0.81]]], [[-1, 1]]).settled
-    (0,)
-    """
-    seeds = np.asarray(values).shape[1]
-    if seeds not in looks:
-        raise UsageError(f"no look is planned after {seeds} seeds, only after {', '.join(map(str, looks))}.")
-    found = effects(values, contrasts, groups=groups, delta=delta, alpha=looks[seeds])
-    settled = tuple(i for i, e in enumerate(found) if e.verdict not in ("inconclusive", "descriptive"))
-    futile = (i for i, e in enumerate(found) if e.this_set is not None and e.this_set.high < delta)
-    return Look(looks[seeds], found, settled, tuple(i for i in futile if i not in settled))
 
 
 def _paired(values: Floats, weights: Floats, blocks: str = "seeds") -> tuple[Draft, Floats]:

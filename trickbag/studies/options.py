@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trickbag.errors import UsageError
 
@@ -51,6 +51,9 @@ class Options(BaseModel):
     """Repeats x folds of cross-validation over training and validation images, as 5x2, in place of seeds: for small data."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
     """Runs of every arm, each with a seed of its own."""
+    looks: bool = False
+    """Whether arms on which there is a verdict, or which can no longer gain, after 3, 5 or 10 seeds get no more seeds. Each
+    look spends a part of the 5 % of false findings, so the last one is stricter."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The first seed; it also divides the data set where it has no splits."""
     delta: Annotated[float, Field(ge=0, le=100)] = 0.2
@@ -66,6 +69,12 @@ class Options(BaseModel):
     budget: Annotated[float, Field(ge=0)] = 0.0
     """Seconds for the whole study: the design and the number of seeds that fit are chosen; 0 for no limit."""
 
+    @model_validator(mode="after")
+    def _looks_need_seeds(self) -> Self:
+        if self.looks and self.folds:
+            raise ValueError("looks are made after seeds; with folds all runs are needed. Leave one of them out")
+        return self
+
     @classmethod
     def build(cls, fields: dict[str, Any], where: str = "") -> Self:
         """The options with these fields. Raises UsageError, beginning with ``where``, for what is unknown or out of range."""
@@ -77,7 +86,8 @@ class Options(BaseModel):
             reason = first["msg"].removeprefix("Value error, ")
             if first["type"] == "extra_forbidden":
                 reason = f"a study has no such field. It has: {', '.join(f.alias or n for n, f in cls.model_fields.items())}"
-            raise UsageError(f"{where}{name}: {reason[0].lower()}{reason[1:].rstrip('.')}.") from None
+            said = f"{reason[0].lower()}{reason[1:].rstrip('.')}."
+            raise UsageError(where + ": ".join(filter(None, [name, said]))) from None
 
     @classmethod
     def load(cls, file: str | Path, **changes: Any) -> Self:

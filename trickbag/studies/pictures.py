@@ -11,18 +11,17 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from trickbag import store
-from trickbag.report.findings import Picture
+from trickbag.report.findings import CONTROLS, Picture
 from trickbag.studies.record import Judged, Study
 
 MOST = 12
 SIDE = 96
 """Pixels of a thumbnail's shorter side."""
-NO_CANDIDATES = ("placebo", "one-nn", "same", "matched")
 
 
 def telling(study: Study, runs: Mapping[str, Sequence[Judged]]) -> tuple[list[int], dict[int, str]]:
     """The judged images that nobody ever gets right, the surest mistakes first; those that one arm alone gets right mostly."""
-    names = [arm.name for arm in study.arms if arm.role not in NO_CANDIDATES]
+    names = [arm.name for arm in study.arms if arm.role not in CONTROLS]
     right = {n: np.mean([j.correct for j in runs[n] if len(j.predicted)], axis=0) for n in names if whole(runs.get(n, ()))}
     if len(right) < 2:
         return [], {}

@@ -12,13 +12,15 @@ from trickbag.recipe import Recipe
 from trickbag.request import Request
 from trickbag.studies.design import Arm, Design
 from trickbag.studies.jobs import Cell, Job, jobs, key
+from trickbag.studies.looks import LOOKS, planned
 from trickbag.studies.options import Options
 from trickbag.studies.power import assumed_sd, detectable, floor
+from trickbag.studies.verdicts import SEEDS
+from trickbag.text import duration
 from trickbag.trick import Trick
 
 ERROR = 0.1
 """Share of wrong answers that is assumed before anything was trained."""
-LOOKS = (3, 5, 10, 20)
 MOST_SEEDS = 20
 """That a budget is spent on."""
 
@@ -85,7 +87,6 @@ class Plan:
         arms = [f"  {arm.name}: {arm.edits or 'the reference recipe'}" for arm in self.design.arms]
         why = f", since {self.design.reason}" if self.design.reason else ""
         split = "test" if self.options.on == "test" else "validation"
-        hours = f"{self.seconds / 3600:.1f} hours" if self.seconds > 5400 else f"{self.seconds / 60:.0f} minutes"
         lines = [
             f"design: {self.design.kind}{why}. {self.design.weakness}",
             f"arms: {len(self.design.arms)}, each with {len(self.seeds)} seeds",
@@ -93,12 +94,17 @@ class Plan:
             *(f"  not run: {text}" for text in self.design.not_run),
             f"runs: {len(self.cells)}; judged on {self.images:,} {split} images",
             f"trainings: {len(self.jobs)}, with {100 * self.steps_share:.0f} % of the steps of runs trained alone",
-            f"time: about {hours} on one worker; disk: about {self.disk / 1e9:.2f} GB",
+            f"time: about {duration(self.seconds)} on one worker; disk: about {self.disk / 1e9:.2f} GB",
             f"smallest difference found with 80 % power, in points: {least} (assuming {100 * ERROR:.0f} % errors)",
             f"for new images no number of seeds resolves less than about {100 * floor(ERROR, self.images):.2f} points",
         ]
-        if len(self.seeds) < LOOKS[0]:
-            lines.append(f"fewer than {LOOKS[0]} seeds give no verdict: the results will be descriptive only")
+        if len(self.seeds) < SEEDS:
+            lines.append(f"fewer than {SEEDS} seeds give no verdict: the results will be descriptive only")
+        if self.options.looks:
+            after = ", ".join(map(str, planned(len(self.seeds))))
+            lines.append(
+                f"looks after {after} seeds: arms that are decided then get no more, so the time is the most it can be"
+            )
         if self.options.on == "test":
             lines.append("the arms are judged on the test images: what is chosen is chosen on them, and is labelled so")
         return lines

@@ -6,7 +6,7 @@ from typing import Any
 
 from trickbag.errors import UsageError
 from trickbag.recipe import Recipe
-from trickbag.report.findings import Arm, Effect
+from trickbag.report.findings import CONTROLS, Arm, Effect
 from trickbag.spec import Spec
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Bench
@@ -17,8 +17,6 @@ from trickbag.tricks import find, parse
 DECIDING = ("midpoint", "main", "dropped", "alone", "step", "varied")
 """Kinds of questions that decide on a trick or a value; of several the first counts."""
 RUNNERS_UP = 3
-CONTROLS = ("placebo", "one-nn", "same", "matched", "reference")
-"""Roles of arms that are no candidates."""
 
 Compare = Callable[[Sequence[str], str], Sequence[Estimate]]
 """Names of arms, and of one -> what each has over that one, as one family."""
@@ -51,12 +49,14 @@ def choose(study: Study, effects: Sequence[Effect], arms: Sequence[Arm], compare
     helping = _helping(effects)
     dear = [e.name for e in helping if (ratio := _ratio(e, study, known)) is not None and ratio > limit]
     recipe, taken = _combined(study, [e for e in helping if e.name not in dear], effects)
-    chosen = next((a for a in study.arms if a.recipe.key == recipe.key and a.role not in CONTROLS[:4]), None)
+    chosen = next((a for a in study.arms if a.recipe.key == recipe.key and a.role not in CONTROLS), None)
     arm = chosen or Planned("recommended", "recommended", " ".join(taken), recipe)
     choice = Choice(arm, _gain(arm.name, known), tuple(taken), tuple(dear), arm.name in known)
     if not choice.proved:
         return choice
-    affordable = [a for a in arms if a.role not in CONTROLS and a.price and a.price.ratio <= limit and a.name != arm.name]
+    affordable = [
+        a for a in arms if a.role not in (*CONTROLS, "reference") and a.price and a.price.ratio <= limit and a.name != arm.name
+    ]
     rivals = [a.name for a in sorted(affordable, key=lambda a: -(a.accuracy or 0))[:RUNNERS_UP]]
     for name, estimate in zip(rivals, compare(rivals, arm.name), strict=True):
         if estimate.verdict in ("helps", "worthwhile"):

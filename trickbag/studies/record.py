@@ -75,6 +75,16 @@ class Study:
         """The seeds, or the numbers of the folds."""
         return tuple(self.facts["seeds"])
 
+    def row(self, arm: Arm) -> list[Cell | None]:
+        """An arm's runs, one per seed; None for those that were left out since a look had decided the arm."""
+        last = self.facts["stopped"].get(arm.name, len(self.seeds))
+        return [self.cell(arm, seed) if number < last else None for number, seed in enumerate(self.seeds)]
+
+    @property
+    def looks(self) -> dict[int, float]:
+        """The planned looks: after how many seeds, and what each spends; none where no arm ends early."""
+        return {int(seeds): spent for seeds, spent in self.facts["looks"].items()}
+
     @property
     def split(self) -> str:
         """Where the arms are judged: val or test."""
@@ -188,6 +198,6 @@ def temperature(logits: Floats, labels: NDArray[np.int64], steps: int = 20) -> f
     return 1 / beta
 
 
-def table(study: Study, arms: Sequence[Arm]) -> dict[str, list[Judged | None]]:
-    """Every arm's runs, one per seed."""
-    return {arm.name: [study.judged(study.cell(arm, seed)) for seed in study.seeds] for arm in arms}
+def table(study: Study, arms: Sequence[Arm], first: int | None = None) -> dict[str, list[Judged | None]]:
+    """Every arm's runs, one per seed, of the ``first`` seeds or all; None where there is none."""
+    return {arm.name: [study.judged(cell) if cell else None for cell in study.row(arm)[:first]] for arm in arms}

@@ -19,10 +19,12 @@ def summary(study: Study, arm: Planned, runs: Sequence[Judged | None], results: 
     """An arm over its seeds."""
     good = [judged for judged in runs if judged]
     whole = [judged for judged in good if len(judged.predicted)]
-    accuracies = tuple(float(judged.correct.mean()) if judged else None for judged in runs)
+    cells = study.row(arm)
+    accuracies = tuple(float(j.correct.mean()) if j else None for j, cell in zip(runs, cells, strict=True) if cell)
     scores = [a for a in accuracies if a is not None]
     mine = results[arm.name]
-    failed = sum(record is None or "counts_with" in record for record in mine)
+    ended = [record for record, cell in zip(mine, cells, strict=True) if cell]
+    failed = sum(record is None or "counts_with" in record for record in ended)
     bins = sum((judged.bins for judged in whole), np.zeros((BINS, 3)))
     cooled = [error for judged in whole if (error := ece(judged.bins_calibrated)) is not None]
     errors = [error for judged in whole if (error := ece(judged.bins)) is not None]
@@ -41,9 +43,9 @@ def summary(study: Study, arm: Planned, runs: Sequence[Judged | None], results: 
         ece_calibrated=fmean(cooled) if cooled else None,
         recalls=tuple(float(r) for r in np.nan_to_num(recalls)),
         price=price(mine, next(iter(results.values())), study, arm),
-        curve=curve([study.log(study.cell(arm, seed)) for seed in study.seeds]),
+        curve=curve([study.log(cell) for cell in cells if cell]),
         failed=failed,
-        failure_interval=clopper_pearson(failed, len(mine)) if failed else None,
+        failure_interval=clopper_pearson(failed, len(ended)) if failed else None,
     )
 
 
@@ -61,7 +63,7 @@ def price(
         seconds=fmean(a["seconds"] for a in mine),
         ratio=mean,
         ratio_interval=interval,
-        to_reference=reached([study.log(study.cell(arm, seed)) for seed in study.seeds], target),
+        to_reference=reached([study.log(cell) for cell in study.row(arm) if cell], target),
         images_per_second=fmean(a["images_per_second"] for a in mine),
         memory_bytes=max(a["memory_bytes"] for a in mine),
         model_bytes=max(a["model_bytes"] for a in mine),

@@ -5,11 +5,11 @@ from math import sqrt
 from typing import Any
 
 from trickbag.report.findings import Arm, Confirmation, Effect, Interval
+from trickbag.studies.looks import LOOKS
 from trickbag.studies.power import assumed_sd, detectable, floor
 from trickbag.studies.recommend import Choice
 from trickbag.studies.record import Study
-
-LOOKS = (3, 5, 10, 20)
+from trickbag.studies.verdicts import SEEDS
 
 
 def points(value: float) -> str:
@@ -35,8 +35,8 @@ def answer(
 ) -> tuple[str, str, str]:
     """Three sentences: the recommended recipe, its gain, its price."""
     plain = chosen.arm.name == study.arms[0].name
-    if plain and len(study.seeds) < LOOKS[0]:
-        what = f"No recommendation: fewer than {LOOKS[0]} seeds give no verdict, so the reference stays."
+    if plain and len(study.seeds) < SEEDS:
+        what = f"No recommendation: fewer than {SEEDS} seeds give no verdict, so the reference stays."
     elif plain:
         what = "Keep the reference recipe: no trick that was tried proved that it helps here at a price you pay."
     else:

@@ -1,0 +1,51 @@
+"""What a study keeps of a run, against independent references."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+from sklearn.metrics import log_loss, recall_score
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from trickbag.engine.scores import score
+from trickbag.studies import record
+
+
+@pytest.mark.parametrize(("count", "classes", "scale"), [(500, 4, 3.0), (37, 10, 0.3), (200, 2, 12.0)])
+def test_a_run_is_judged_as_independent_references_judge_it(count, classes, scale):
+    """scikit-learn's NLL and recall, torchmetrics' and our own calibration error, scipy's best temperature."""
+    rng = np.random.default_rng(count)
+    labels = rng.integers(0, classes, count)
+    logits = rng.normal(0, 1, (count, classes)) * scale
+    logits[np.arange(count), labels] += scale
+    p = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
+    judged = record.judge(logits, labels)
+    own = score(torch.from_numpy(logits), torch.from_numpy(labels))
+    assert judged.correct.mean() == pytest.approx(own.top1, abs=1e-12)
+    assert judged.nll.mean() == pytest.approx(log_loss(labels, p, labels=range(classes)), rel=1e-10)
+    np.testing.assert_allclose(judged.recalls, recall_score(labels, judged.predicted, average=None), rtol=1e-12)
+    peer = float(multiclass_calibration_error(torch.from_numpy(p), torch.from_numpy(labels), classes, record.BINS))
+    assert record.ece(judged.bins) == pytest.approx(peer, abs=1e-6)
+    assert record.ece(judged.bins) == pytest.approx(own.ece, abs=1e-6)
+    assert judged.bins[:, 2].sum() == count
+
+    def nll(log_t):
+        z = logits / np.exp(log_t)
+        return float((logsumexp(z, axis=1) - z[np.arange(count), labels]).mean())
+
+    best = minimize_scalar(nll, bounds=(-np.log(32), np.log(32)), method="bounded", options={"xatol": 1e-10})
+    found = record.temperature(logits, labels)
+    assert nll(np.log(found)) <= best.fun + 1e-9
+    assert found == pytest.approx(np.exp(best.x), rel=1e-4)
+    cooled = np.exp((z := logits / found) - logsumexp(z, axis=1, keepdims=True))
+    peer = float(multiclass_calibration_error(torch.from_numpy(cooled), torch.from_numpy(labels), classes, record.BINS))
+    assert record.ece(judged.bins_calibrated) == pytest.approx(peer, abs=1e-6)
+
+
+def test_the_temperature_of_a_perfect_and_of_a_hopeless_run_stays_in_its_bounds():
+    logits, labels = np.eye(3)[[0, 1, 2]] * 5, np.array([0, 1, 2])
+    assert -record.normalised(logits / record.temperature(logits, labels))[range(3), labels].mean() < 1e-9
+    assert record.temperature(logits, (labels + 1) % 3) == pytest.approx(32)
+    assert record.temperature(np.zeros((3, 3)), labels) == 1.0
+    assert record.ece(np.zeros((record.BINS, 3))) is None

@@ -1,5 +1,6 @@
 """``trickbag study`` and ``trickbag report`` as a user meets them; in processes of their own where that matters."""
 
+import io
 import json
 import os
 import re
@@ -11,8 +12,13 @@ import pytest
 import studies
 from answers import Answer
 from processes import SERVER, command_line
+from rich.console import Console
 
 from trickbag import store
+from trickbag.board import Board
+from trickbag.events import CellDone
+from trickbag.screen import Screen
+from trickbag.studies import conduct
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +162,29 @@ def test_a_study_that_is_killed_between_a_training_and_its_runs_judges_it_then(p
     assert studies.predictions(place / "killed") == studies.predictions(place / "whole")
     weights = [{cell: record["weights"] for cell, record in studies.runs(place / out).items()} for out in ("killed", "whole")]
     assert weights[0] == weights[1]
+
+
+def test_a_terminal_gets_tables_that_fit(place, made):
+    """Cells break and nothing is cut; what there is no room for stands in the report."""
+    screen, width = Screen(), 100
+    screen.out = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    screen.study(conduct.report(place / "made"))
+    told = screen.out.file.getvalue()
+    assert max(map(len, told.splitlines())) <= width
+    assert {"placebo", "identical", "descriptive"} <= set(told.split())
+    assert "…" not in told
+
+
+def test_a_terminal_sees_every_run_the_means_and_the_time_left():
+    board = Board(console=Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None), transient=True)
+    board.add(CellDone("mixup", 0, 0.5, "", 1, 3, 90.0))
+    board.add(CellDone("mixup", 1, 0.6, "", 2, 3, 41.2))
+    board.add(CellDone("[red]ema", 1, None, "out of memory", 3, 3, None))
+    board.console.print(board.table())
+    told = [line.split() for line in board.console.file.getvalue().splitlines()]
+    assert told == [
+        ["arm", "seed", "0", "seed", "1", "mean"],
+        ["mixup", "50.0", "60.0", "55.00"],
+        ["[red]ema", "failed"],
+        ["3", "of", "3", "runs"],
+    ]

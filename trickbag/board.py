@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trickbag.events import CellDone
-from trickbag.text import show
+from trickbag.text import duration, show
 
 
 class Board(Progress):
@@ -17,11 +17,12 @@ class Board(Progress):
 
     def __init__(self, *columns: ProgressColumn, console: Console, transient: bool) -> None:
         self.cells: dict[str, dict[int, CellDone]] = {}
+        self.last: CellDone | None = None
         super().__init__(*columns, console=console, transient=transient)
 
     def add(self, event: CellDone) -> None:
         """Take in a run that ended."""
-        self.cells.setdefault(event.arm, {})[event.seed] = event
+        self.cells.setdefault(event.arm, {})[event.seed] = self.last = event
 
     def mean(self, arm: str) -> tuple[float | None, int]:
         """The running mean of an arm's accuracies, and of how many."""
@@ -42,6 +43,9 @@ class Board(Progress):
             shown = [entry(row[seed]) if seed in row else "" for seed in seeds]
             mean, _ = self.mean(arm)
             table.add_row(Text(show(arm)), *shown, "" if mean is None else f"{100 * mean:.2f}")
+        last = self.last
+        left = f", about {duration(last.seconds_left)} left" if last and last.seconds_left else ""
+        table.caption, table.caption_justify = f"{last.done} of {last.total} runs{left}" if last else "", "left"
         return table
 
 

@@ -4,10 +4,11 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -15,11 +16,13 @@ from rich.text import Text
 
 from trickbag.board import Board
 from trickbag.events import CellDone, Doing, EpochDone, Event, Note
-from trickbag.report.tables import cell, markdown
+from trickbag.report.tables import ACCURACY_HEAD, EFFECT_HEAD, accuracy_row, cell, effect_row, markdown, rows
 from trickbag.text import duration, show
 
 SIGNS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
 PIPE_WIDTH = 160
+NARROW = ("seeds", "ΔNLL", "time ratio")
+"""Columns that a terminal has no room for; the report has them."""
 
 
 class Screen:
@@ -115,8 +118,12 @@ class Screen:
     def study(self, finished: Any) -> None:
         """The answer of a study, the table, and where the report lies."""
         self.lines(*finished.findings.answer, "")
-        shown = [effect for effect in finished.findings.effects if effect.declared or effect.kind == "control"]
-        self.out.print(markdown(replace(finished.findings, effects=tuple(shown))).strip(), markup=False)
+        shown = tuple(effect for effect in finished.findings.effects if effect.declared or effect.kind == "control")
+        if self.out.is_terminal:
+            self.table(ACCURACY_HEAD, map(accuracy_row, rows(finished.findings)))
+            self.table(EFFECT_HEAD, map(effect_row, shown))
+        else:
+            self.out.print(markdown(replace(finished.findings, effects=shown)).strip(), markup=False)
         sharing = finished.findings.sharing
         self.lines(
             "",
@@ -125,6 +132,15 @@ class Screen:
             f"report: {finished.folder / 'report.html'}",
             f"try next: trickbag train DATA --recipe {finished.folder / 'recommended.toml'}",
         )
+
+    def table(self, head: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+        """A table that breaks long cells instead of lines."""
+        table, kept = Table(box=SIMPLE_HEAD, pad_edge=False), [n for n, name in enumerate(head) if name not in NARROW]
+        for name in (head[n] for n in kept):
+            table.add_column(name, min_width=12 if name in ("arm", "effect", "verdict") else None, overflow="fold")
+        for line in lines:
+            table.add_row(*(Text(show(line[n])) for n in kept))
+        self.out.print(table)
 
     def json(self, value: Any) -> None:
         """Strict JSON on standard output."""

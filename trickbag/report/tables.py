@@ -88,11 +88,11 @@ def markdown(findings: Findings) -> str:
         [
             f"Accuracy on {mark(judged)}, mean ± sd over seeds; differences in percentage points.{chosen}",
             "",
-            *_table(ACCURACY_HEAD, [_accuracy_row(row) for row in rows(findings)]),
+            *_table(ACCURACY_HEAD, [accuracy_row(row) for row in rows(findings)]),
             "",
             f"Effects in percentage points; equivalent means within ±{number(100 * findings.delta)}.",
             "",
-            *_table(EFFECT_HEAD, [_effect_row(effect) for effect in findings.effects]),
+            *_table(EFFECT_HEAD, [effect_row(effect) for effect in findings.effects]),
             "",
         ]
     )
@@ -148,7 +148,8 @@ def _arm(a: Arm) -> list[Value]:
     ]
 
 
-def _accuracy_row(row: Row) -> list[str]:
+def accuracy_row(row: Row) -> list[str]:
+    """An arm under ACCURACY_HEAD."""
     mean = f"{percent(row.arm.accuracy)} ± {spread(row.arm.sd)}"
     price = row.arm.price
     return [
@@ -164,7 +165,8 @@ def _accuracy_row(row: Row) -> list[str]:
     ]
 
 
-def _effect_row(effect: Effect) -> list[str]:
+def effect_row(effect: Effect) -> list[str]:
+    """An effect under EFFECT_HEAD."""
     return [
         *(effect.name, effect.says, points(effect.difference), str(len(effect.points))),
         *(span(effect.this_set, points), span(effect.new_images, points), number(effect.p, 3)),

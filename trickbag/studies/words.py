@@ -10,6 +10,7 @@ from trickbag.studies.power import assumed_sd, detectable, floor
 from trickbag.studies.recommend import Choice
 from trickbag.studies.record import Study
 from trickbag.studies.verdicts import SEEDS
+from trickbag.text import duration
 
 
 def points(value: float) -> str:
@@ -83,7 +84,7 @@ def cost(chosen: Choice, arms: Sequence[Arm]) -> str:
     shared = "" if own.price.alone else " (measured while other runs shared the machine)"
     model = f"a model of {own.price.model_bytes / 1e6:.1f} MB"
     return (
-        f"A training takes {own.price.seconds / 60:.1f} minutes, {own.price.ratio:.2f} times the reference's{shared}, and "
+        f"A training takes {duration(own.price.seconds)}, {own.price.ratio:.2f} times the reference's{shared}, and "
         f"gives {model} that takes {1000 * own.price.latency:.1f} ms an image."
     )
 

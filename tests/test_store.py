@@ -36,7 +36,7 @@ def python(code: str, *args: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def ends_well(process: subprocess.Popen[str]) -> str:
+def assert_ends_well(process: subprocess.Popen[str]) -> str:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     return out
@@ -135,7 +135,7 @@ def kill_writers(folder: Path) -> None:
 
 
 def test_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path: Path) -> None:
-    ends_well(python("kill_writers(Path(sys.argv[1]))", tmp_path / "run"))
+    assert_ends_well(python("kill_writers(Path(sys.argv[1]))", tmp_path / "run"))
 
 
 # files and folders
@@ -406,7 +406,7 @@ def test_a_waiting_process_gets_the_lock_after_its_release(tmp_path: Path) -> No
         assert waiting.stdout.readline() == "waiting\n"
         time.sleep(0.3)
         (tmp_path / "done").touch()
-    assert ends_well(waiting) == "True\n"
+    assert assert_ends_well(waiting) == "True\n"
 
 
 def test_the_lock_sweeps_what_is_left_of_its_own_path_alone(tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def fill_the_disk(folder: Path) -> None:
 
 def test_a_full_disk_is_one_sentence_and_harms_nothing(tmp_path: Path) -> None:
     store.write(tmp_path / "file", "old")
-    ends_well(python("fill_the_disk(Path(sys.argv[1]))", tmp_path))
+    assert_ends_well(python("fill_the_disk(Path(sys.argv[1]))", tmp_path))
     assert (tmp_path / "file").read_text() == "old"
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "steps"]
 

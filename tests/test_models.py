@@ -125,6 +125,35 @@ def test_the_classifier_can_be_replaced() -> None:
         build("deit_tiny_distilled_patch16_224", 5, size=64).classifier = nn.Linear(192, 9)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "convnext_atto", "cifar_resnet8"])
+def test_the_pooling_can_be_replaced(name: str) -> None:
+    """By a mean it gives the same; by a maximum the largest of each map reaches the classifier."""
+
+    class Mean(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3))
+
+    class Largest(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.amax((2, 3))
+
+    model, x = build(name, 3, size=64).eval(), torch.randn(2, 3, 64, 64)
+    before = model(x)
+    model.pool = Mean()
+    assert isinstance(model.pool, Mean)
+    torch.testing.assert_close(model(x).logits, before.logits)
+    model.pool = Largest()
+    after = model(x)
+    assert not torch.allclose(after.logits, before.logits)
+    if after.maps.shape[1] == after.features.shape[1] and name != "convnext_atto":  # which has a norm between
+        torch.testing.assert_close(after.features, before.maps.amax((2, 3)))
+
+
+def test_a_network_without_a_pooling_says_so() -> None:
+    with pytest.raises(UsageError, match=r"vit_tiny_patch16_224 has no pooling to replace\. Choose a convolutional model"):
+        build("vit_tiny_patch16_224", 3).pool  # noqa: B018
+
+
 def test_depth_grows_from_the_input() -> None:
     depths = build("resnet18", 5, size=64).depths
     inward = [

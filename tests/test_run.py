@@ -374,3 +374,38 @@ def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
     assert whole.numel() > 1_000_000
     for micro in (5, 16):
         torch.testing.assert_close(gradient(micro), whole, rtol=1e-3, atol=1e-5)
+
+
+def test_features_are_computed_once_for_all_that_share_a_body() -> None:
+    """And what another recipe finds computed still counts in its price."""
+    made = lab.loop(lab.recipe())
+    judge = made.judge
+    judge.begin()
+    judge.see(made.model)
+    first = judge.features("train")[0]
+    assert judge.features("train")[0] is first
+    assert judge.spared == 0
+
+    other = copy.deepcopy(made.model)
+    torch.nn.init.zeros_(other.classifier.weight)
+    judge.begin()
+    judge.see(other)
+    assert judge.features("train")[0] is first
+    once = judge.spared
+    assert once > 0
+    judge.features("train")
+    assert judge.spared == once
+
+    torch.nn.init.zeros_(other.get_submodule("net.bn1").weight)
+    assert not torch.equal(judge.features("train")[0], first)
+    judge.see(made.model)
+    torch.testing.assert_close(judge.features("train")[0], first)
+
+
+def test_features_are_those_that_the_tricks_before_see() -> None:
+    made = lab.loop(lab.recipe("flip_tta"))
+    plain = made.judge.features("val")[0]
+    made.judge.see(made.model, made.tricks)
+    flipped = made.judge.features("val")[0]
+    mirrored = torch.cat([made.model.eval()(batch.x.flip(-1)).features for batch in made.judge.judged("val")])
+    torch.testing.assert_close(flipped, (plain + mirrored) / 2)

@@ -7,6 +7,7 @@ networks known to timm, so that they are created, listed and loaded as any other
 
 from typing import Any, cast
 
+from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
@@ -47,7 +48,7 @@ class CifarResNet(nn.Module):
         self, blocks: int, num_classes: int = 10, in_chans: int = 3, global_pool: str = "avg", drop_rate: float = 0.0
     ) -> None:
         super().__init__()
-        self.num_classes, self.num_features, self.global_pool = num_classes, WIDTHS[-1], global_pool
+        self.num_classes, self.num_features = num_classes, WIDTHS[-1]
         self.conv1 = nn.Conv2d(in_chans, WIDTHS[0], 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
         inside = WIDTHS[0]
@@ -57,7 +58,7 @@ class CifarResNet(nn.Module):
             self.add_module(f"layer{stage}", nn.Sequential(*layers))
             inside = width
         self.drop = nn.Dropout(drop_rate)
-        self.reset_classifier(num_classes)
+        self.reset_classifier(num_classes, global_pool)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -72,7 +73,11 @@ class CifarResNet(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put in a fresh classifier; with 0 classes, the identity."""
-        self.num_classes, self.global_pool = num_classes, self.global_pool if global_pool is None else global_pool
+        self.num_classes = num_classes
+        if global_pool is not None:
+            self.global_pool = SelectAdaptivePool2d(
+                pool_type="fast" if global_pool == "avg" else global_pool, flatten=bool(global_pool)
+            )
         self.fc: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -84,7 +89,7 @@ class CifarResNet(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """[B, 64, h, w] -> [B, K], or the features [B, 64] that the classifier sees."""
-        x = self.drop(x.mean((2, 3)) if self.global_pool else x)
+        x = self.drop(self.global_pool(x))
         return x if pre_logits else cast(Tensor, self.fc(x))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -61,9 +61,27 @@ class Net(nn.Module):
             raise UsageError(f"{self.name} has no single classifier to replace. Choose another model, or leave the trick out.")
         self.net.set_submodule(self._heads[0], module)
 
+    @property
+    def pool(self) -> nn.Module:
+        """The pooling of timm's or that in its place: maps [B, D, h, w] -> [B, D]. UsageError where the network has none."""
+        found = self.net.get_submodule(self._pool)
+        return found.inner if isinstance(found, Pooling) else found
+
+    @pool.setter
+    def pool(self, module: nn.Module) -> None:
+        kept = self.net.get_submodule(self._pool)(torch.zeros(1, 1, 2, 2)).ndim == 4
+        self.net.set_submodule(self._pool, Pooling(module, kept, getattr(self.net, "output_fmt", "NCHW") == "NHWC"))
+
+    @property
+    def _pool(self) -> str:
+        for name, _ in self.net.named_modules():
+            if name.rpartition(".")[2] == "global_pool":
+                return str(name)
+        raise UsageError(f"{self.name} has no pooling to replace. Choose a convolutional model, or leave the trick out.")
+
     def __setattr__(self, name: str, value: Any) -> None:
         # torch would put a module beside the property of that name.
-        if name == "classifier":
+        if name in ("classifier", "pool"):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
@@ -145,6 +163,21 @@ class Net(nn.Module):
         if logits.shape != (1, classes):
             raise UsageError(f"{self.name} is no classifier of {classes} classes. Choose another model.")
         self.net.train()
+
+
+class Pooling(nn.Module):
+    """A pooling in the place of timm's: ``inner`` maps [B, D, h, w] to [B, D]; the maps may come with their channels last, and
+    the rest of the head may want two places of size 1 ``kept``.
+    """
+
+    def __init__(self, inner: nn.Module, kept: bool, channels_last: bool) -> None:
+        super().__init__()
+        self.inner, self.kept, self.channels_last = inner, kept, channels_last
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps -> what the rest of the head wants."""
+        pooled: Tensor = self.inner(x.permute(0, 3, 1, 2) if self.channels_last else x)
+        return pooled[:, :, None, None] if self.kept else pooled
 
 
 def build(name: str, classes: int, channels: int = 3, size: int = 224, weights: str = "") -> Net:

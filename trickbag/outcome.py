@@ -56,10 +56,10 @@ def finish(loop: Loop, recipe: Recipe) -> Finished:
     model.load_state_dict(loop.best[judged_weights(recipe.tricks)]["model"])
     trained = {str(trick): trick for trick in [*loop.tricks, *loop.watching]}
     tricks = [_own(trick, trained, loop) for trick in recipe.tricks]
+    judge.begin()
     for place, trick in enumerate(tricks):
         if "finish" in trick.plugs():
-            judge.see(model)
-            judge.before = tricks[:place]
+            judge.see(model, tricks[:place])
             model = cast(Net, trick.finish(model, judge, generator(judge.facts.seed, trick.name())))
     return Finished(model, tricks)
 

@@ -1,8 +1,11 @@
 """A nested state as tensors and JSON, and back exactly: what a checkpoint holds, without a pickle."""
 
+import hashlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -58,3 +61,11 @@ def unpack(tensors: dict[str, Tensor], value: Any) -> Any:
         return value
 
     return get(value)
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of named tensors, bit for bit."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -29,6 +29,8 @@ class Batch(NamedTuple):
     """[B, K] float, rows sum to 1."""
     rows: Tensor
     """[B] int64: which training images."""
+    views: Tensor | None = None
+    """[B, V, C, H, W] further views of the same images, where a trick wants any."""
 
 
 class Outputs(NamedTuple):
@@ -69,6 +71,8 @@ class Network(Protocol):
 
     classifier: nn.Module
     """The last layer, features -> logits; may be replaced."""
+    pool: nn.Module
+    """The pooling, maps [B, D, h, w] -> [B, D]; may be replaced. UsageError where the network has none of its own."""
     head_names: frozenset[str]
     """Names of the classifier's parameters."""
     depths: Mapping[str, int]
@@ -85,7 +89,8 @@ class Fit(Protocol):
     facts: Facts
 
     def features(self, split: str) -> tuple[Tensor, Tensor]:
-        """[N, D] features and [N, K] targets of "train" or "val", judged views; computed once, shared by all who ask."""
+        """[N, D] features and [N, K] targets of "train" or "val", judged views, as predicted by the network and the tricks that
+        come before this one; computed once, shared by all who ask."""
         ...
 
     def logits(self, split: str) -> tuple[Tensor, Tensor]:
@@ -94,6 +99,10 @@ class Fit(Protocol):
 
     def batches(self) -> Iterator[Batch]:
         """Training batches, augmented as in training, the same at every call."""
+        ...
+
+    def judged(self, split: str, size: int = 0) -> Iterator[Batch]:
+        """The judged views of "train" or "val" in order, of ``size`` pixels; 0: of as many as the recipe trains on."""
         ...
 
     def network(self, run: str) -> nn.Module:
@@ -105,6 +114,8 @@ class Fit(Protocol):
 Transform = Callable[[Tensor, int, Generator], Tensor]
 """(uint8 image [C, H, W], training size in pixels, generator) -> uint8 image [C, h, w]."""
 Predict = Callable[[Tensor], Outputs]
+Forward = Callable[[Batch], tuple[Batch, Outputs]]
+"""A training batch -> the batch, whose targets may be others now, and what the network says of it."""
 Compute = Callable[[], Tensor]
 """Clears the gradients, computes them anew for the current batch and returns the loss, a scalar."""
 Groups = list[dict[str, Any]]
@@ -149,6 +160,7 @@ class Combine(IntEnum):
 PLUG_POINTS: dict[str, Combine] = {
     "data": Combine.FOLD,
     "augment": Combine.CONCATENATE,
+    "views": Combine.ONE,
     "model": Combine.FOLD,
     "groups": Combine.FOLD,
     "optimizer": Combine.ONE,
@@ -159,10 +171,12 @@ PLUG_POINTS: dict[str, Combine] = {
     "batch_size": Combine.ONE,
     "lr": Combine.PRODUCT,
     "batch": Combine.FOLD,
+    "forward": Combine.WRAP,
     "loss": Combine.ONE,
     "weights": Combine.PRODUCT,
     "penalty": Combine.SUM,
     "gradient": Combine.WRAP,
+    "update": Combine.EACH,
     "after_step": Combine.EACH,
     "finish": Combine.FOLD,
     "view": Combine.FOLD,
@@ -199,6 +213,11 @@ class Trick(BaseModel):
 
     def augment(self) -> list[Transform]:
         """Per image, in the loader."""
+        raise NotImplementedError
+
+    def views(self) -> int:
+        """How many further views of an image a batch has. They differ in this trick's own ``augment``, which the image itself
+        is then spared; all other draws are the same."""
         raise NotImplementedError
 
     def model(self, model: nn.Module) -> nn.Module:
@@ -242,6 +261,10 @@ class Trick(BaseModel):
         """A batch on the device -> a batch."""
         raise NotImplementedError
 
+    def forward(self, forward: Forward, model: Any, t: float, rng: Generator) -> Forward:
+        """How a training batch goes through the network; asked for once a step, called once for each of its parts."""
+        raise NotImplementedError
+
     def loss(self, outputs: Outputs, y: Tensor) -> Tensor:
         """The loss [B] that replaces the cross-entropy."""
         raise NotImplementedError
@@ -256,6 +279,10 @@ class Trick(BaseModel):
 
     def gradient(self, compute: Compute, model: Any, t: float) -> Compute:
         """How the gradient of a step is computed."""
+        raise NotImplementedError
+
+    def update(self, model: Any, t: float) -> None:
+        """Change the weights after the optimiser's step; ``t`` is the share done after it."""
         raise NotImplementedError
 
     def after_step(self, model: Any, t: float) -> None:

@@ -21,14 +21,15 @@ for epoch in 1..{epochs}
         images per step                      batch_size
         pixels of a side                     size
         each image, in the loader            augment
+        further views of each image          views
         learning rate {lr:g}                 lr
         batch                                batch
-        outputs = network(x)
+        outputs = network(x)                 forward
         loss of each image                   loss
         weight of each image                 weights
         added to the mean loss               penalty
         gradient                             gradient
-        optimiser step
+        optimiser step                       update
         watch the weights                    after_step
     judge on validation                      eval_model
 after training

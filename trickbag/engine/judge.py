@@ -1,9 +1,10 @@
 """Judging: a network and its evaluation tricks applied to whole splits; also what tricks see of the data (``Fit``)."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -12,6 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.scores import Scores, score
+from trickbag.models import Net
+from trickbag.state import digest
 from trickbag.streams import generator
 from trickbag.trick import Batch, Facts, Outputs, Predict, Trick, View, having
 
@@ -73,19 +76,35 @@ class Judge:
             network,
         )
         self.batch_size = max(32, facts.batch_size)
-        self.before: Sequence[Trick] = ()
-        self._features: dict[str, Tensor] = {}
+        self._features: dict[tuple[str, ...], tuple[Tensor, float]] = {}
+        self._body = ""
+        self._met: set[tuple[str, ...]] = set()
+        self.spared = 0.0
 
-    def see(self, model: nn.Module) -> None:
-        """From now on features and logits are those of this network."""
-        self.model = model
-        self._features.clear()
+    def begin(self) -> None:
+        """Another recipe asks from now on; ``spared`` are the seconds that what it finds computed would have taken."""
+        self._met, self.spared = set(), 0.0
+
+    def see(self, model: nn.Module, before: Sequence[Trick] = ()) -> None:
+        """From now on features and logits are those of this network and the tricks before the one that asks."""
+        self.model, self.before = model, before
 
     def features(self, split: str) -> tuple[Tensor, Tensor]:
-        """[N, D] features and [N, K] targets of a split, on the CPU; computed once."""
-        if split not in self._features:
-            self._features[split] = self.outputs(self.model, split)[0]
-        return self._features[split], self.targets(split)
+        """[N, D] features and [N, K] targets of a split, on the CPU; computed once as long as nothing but the head changes."""
+        heads = cast(Net, self.model).head_names
+        body = digest({name: value for name, value in self.model.state_dict().items() if name not in heads})
+        if body != self._body:
+            self._features.clear()
+            self._body = body
+        key = (split, *map(str, [trick for trick in self.before if {"view", "predict"} & set(trick.plugs())]))
+        if key not in self._features:
+            began = time.perf_counter()
+            found = self.outputs(self.model, split, self.before)[0]
+            self._features[key] = found, time.perf_counter() - began
+        elif key not in self._met:
+            self.spared += self._features[key][1]
+        self._met.add(key)
+        return self._features[key][0], self.targets(split)
 
     def logits(self, split: str) -> tuple[Tensor, Tensor]:
         """[N, K] logits as predicted by the network and the tricks before the one that asks, and [N, K] targets."""
@@ -100,6 +119,12 @@ class Judge:
             for trick in having(self.tricks, "batch"):
                 batch = trick.batch(batch, part.t, generator(self.facts.seed, trick.name(), epoch, part.position))
             yield batch
+
+    def judged(self, split: str, size: int = 0) -> Iterator[Batch]:
+        """The judged views of a split in order, at ``size`` pixels or at the recipe's."""
+        loader = self.loaders[split]
+        view = View(round(size * loader.view.resize / loader.view.crop), size) if size else loader.view
+        return loader.judged(torch.arange(len(loader.labels)), self.batch_size, view)
 
     def targets(self, split: str) -> Tensor:
         """[N, K] targets of a split."""

@@ -140,6 +140,8 @@ class Loader:
     ) -> None:
         self.pixels, self.labels, self.classes, self.view, self.seed, self.device = pixels, labels, classes, view, seed, device
         self.transforms = [(trick.name(), f) for trick in having(tricks, "augment") for f in trick.augment()]
+        wants = next(iter(having(tricks, "views")), None)
+        self.viewer, self.views = (wants.name(), wants.views()) if wants else ("", 0)
         self.normal = normal
         self.mean, self.std = (torch.tensor(v, device=device).mul(255)[:, None, None] for v in normal)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
@@ -151,17 +153,23 @@ class Loader:
 
         def make(part: Slice) -> tuple[Slice, Tensor, Tensor]:
             rows, copies = part.rows[self.rank :: self.ranks], part.copies[self.rank :: self.ranks]
-            keys = zip(rows.tolist(), copies.tolist(), strict=True)
-            return part, rows, torch.stack([self.augmented(row, copy, epoch, part.size) for row, copy in keys])
+            keys = list(zip(rows.tolist(), copies.tolist(), strict=True))
+            views = [[self.augmented(row, copy, epoch, part.size, v) for row, copy in keys] for v in range(1 + self.views)]
+            return part, rows, torch.stack([torch.stack(view) for view in views])
 
         for part, rows, x in ahead(make, slices, self.workers, DEPTH):
-            yield part, self.batch(x, rows)
+            batch, *more = (self.batch(view, rows) for view in x)
+            yield part, batch._replace(views=torch.stack([view.x for view in more], 1) if more else None)
 
-    def augmented(self, row: int, copy: int, epoch: int, size: int) -> Tensor:
-        """One training image, uint8 [C, size, size]."""
+    def augmented(self, row: int, copy: int, epoch: int, size: int, view: int = 0) -> Tensor:
+        """One training image, uint8 [C, size, size]; of further views the first is 1."""
         image = self.pixels[row]
         for name, transform in self.transforms:
-            image = transform(image, size, generator(self.seed, name, epoch, row, copy))
+            own = self.views > 0 and name == self.viewer
+            if own and not view:
+                continue
+            keys = (epoch, row, copy, view) if own else (epoch, row, copy)
+            image = transform(image, size, generator(self.seed, name, *keys))
         if image.shape[-2:] != (size, size):
             image = cut(image, View(round(size * self.view.resize / self.view.crop), size))
         return image

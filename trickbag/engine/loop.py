@@ -19,7 +19,7 @@ from trickbag.engine.precision import LossScale
 from trickbag.engine.scores import Scores
 from trickbag.recipe import Recipe
 from trickbag.streams import generator, key
-from trickbag.trick import Batch, Compute, Groups, Outputs, Trick, having, judged_weights
+from trickbag.trick import Batch, Compute, Forward, Groups, Outputs, Trick, having, judged_weights
 
 ENGINE = 1
 """The version of the arithmetic: results of another one are not taken for those of this one."""
@@ -76,7 +76,7 @@ class Loop:
         self.plan, self.loader, self.judge, self.fabric, self.seed = plan, loader, judge, fabric, plan.seed
         self.groups = param_groups(model, tricks, recipe.weight_decay)
         self.optimizer = make_optimizer(self.groups, tricks, recipe)
-        self.forward = torch.compile(model) if recipe.compile else model
+        self.network = torch.compile(model) if recipe.compile else model
         self.scale = LossScale(enabled=recipe.precision == "fp16")
         self.epoch = self.position = self.step = 0
         self.share = self.lr = 0.0
@@ -110,6 +110,8 @@ class Loop:
                     compute = trick.gradient(compute, self.model, part.t)
                 loss = compute()
                 self.scale.step(self.optimizer)
+                for trick in having(self.tricks, "update"):
+                    trick.update(self.model, part.after)
                 self.watch(part.after)
                 self.bad = torch.where((self.bad < 0) & ~loss.isfinite(), self.step, self.bad)
                 self.losses += torch.stack([loss, torch.ones_like(loss)])
@@ -128,10 +130,10 @@ class Loop:
             self.optimizer.zero_grad(set_to_none=True)
             torch.manual_seed(key(self.seed, "model", self.step, self.fabric.global_rank))
             total = torch.zeros((), device=self.fabric.device)
+            forward = self.forward(t)
             for part, share in micro_batches(batch, self.recipe.micro_batch):
-                with self.fabric.autocast():
-                    outputs = self.forward(part.x)
-                loss = weight * share * mean_loss(self.tricks, part, float_outputs(outputs), self.model, t)
+                part, outputs = forward(part)
+                loss = weight * share * mean_loss(self.tricks, part, outputs, self.model, t)
                 self.scale.up(loss).backward()  # type: ignore[no-untyped-call]
                 total = total + loss.detach()
             total = average(total, self.model, self.fabric)
@@ -139,6 +141,18 @@ class Loop:
             return total
 
         return run
+
+    def forward(self, t: float) -> Forward:
+        """How the parts of a step's batch go through the network."""
+
+        def plain(batch: Batch) -> tuple[Batch, Outputs]:
+            with self.fabric.autocast():
+                return batch, float_outputs(self.network(batch.x))
+
+        forward: Forward = plain
+        for trick in having(self.tricks, "forward"):
+            forward = trick.forward(forward, self.model, t, generator(self.seed, trick.name(), self.step))
+        return forward
 
     def set_lr(self, t: float) -> float:
         """Set each group's learning rate for a step at ``t`` and return the common part."""
@@ -264,7 +278,8 @@ def micro_batches(batch: Batch, size: int) -> Iterator[tuple[Batch, float]]:
     """The parts of a batch with at most ``size`` images (0: all), each with its share of the batch."""
     total = len(batch.x)
     for start in range(0, total, size or total):
-        part = Batch(*(values[start : start + (size or total)] for values in batch))
+        cut = slice(start, start + (size or total))
+        part = Batch(batch.x[cut], batch.y[cut], batch.rows[cut], None if batch.views is None else batch.views[cut])
         yield part, len(part.x) / total
 
 

@@ -1,6 +1,5 @@
 """One job of a study: train once, then finish, judge and store every run that comes out of the training."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from trickbag.events import Tell, silent
 from trickbag.outcome import Finished, environment, finish, judge_splits, packed
 from trickbag.request import Request
 from trickbag.run import Run
+from trickbag.state import digest
 from trickbag.studies.folds import folded
 from trickbag.studies.jobs import Cell, Job
 from trickbag.trick import judged_weights, watchers
@@ -95,7 +95,8 @@ def carry(
             for cell in missing:
                 write_diverged(cell, run, place)
         else:
-            for cell in missing:
+            # Runs that judge the same weights in a row find the features of the one before.
+            for cell in sorted(missing, key=lambda cell: judged_weights(cell.recipe.tricks)):
                 write_run(cell, job, run, loop, place, split, alone)
         store.remove(work)
 
@@ -129,7 +130,7 @@ def write_run(cell: Cell, job: Job, run: Run, loop: Loop, place: Place, split: s
     scores, arrays = judge_splits(loop, finished, (split,))
     own = {str(trick) for trick in watchers(cell.recipe.tricks)}
     others = sum(seconds for name, seconds in loop.watched.items() if name and name not in own)
-    seconds = run.spent.seconds - others + time.monotonic() - began
+    seconds = run.spent.seconds - others + loop.judge.spared + time.monotonic() - began
     images = run.wanted.data.images
     tensors, _ = export(
         finished.model, finished.tricks, cell.recipe, images.classes, loop.loader.normal, kept_pixels(cell.recipe)
@@ -178,14 +179,6 @@ def write_diverged(cell: Cell, run: Run, place: Place) -> None:
     with store.writing(place.run(cell.key)) as folder:
         store.write(folder / "recipe.toml", cell.recipe.toml())
         store.write(folder / "result.json", store.to_json(record, indent=2))
-
-
-def digest(tensors: dict[str, Tensor]) -> str:
-    """A hash of weights, bit for bit."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        found.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 def latency(loop: Loop, finished: Finished, repeats: int = 5) -> float:

@@ -80,6 +80,7 @@ def sample(arms: int = 12, seeds: int = 5, classes: tuple[str, ...] = CLASSES) -
         delta=DELTA,
         classes=classes,
         class_counts=COUNTS[: len(classes)],
+        trained=(500,) * len(classes),
         arms=(reference, *others),
         effects=(*effects, placebo, *pairs),
         aliases=(("ema × sam", "warmup × mixup"),),

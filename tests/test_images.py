@@ -16,7 +16,7 @@ from PIL import Image
 from tables import fill, table
 
 from trickbag.data import digits
-from trickbag.data.images import divide, gaps, read, walk
+from trickbag.data.images import Images, divide, gaps, read, walk
 from trickbag.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -248,3 +248,23 @@ def test_the_digits(tmp_path):
     with pytest.raises(UsageError, match="Choose a new folder"):
         digits.write(root)
     assert [p.name for p in root.parent.iterdir()] == ["digits"]
+
+
+@pytest.mark.parametrize(("kind", "last"), [("exponential", 3), ("step", 3)])
+def test_a_long_tail_keeps_other_splits_and_as_many_images_as_the_literature(kind: str, last: int) -> None:
+    """Cui et al.: the number of training images of class k is n mu^k; Buda et al.: half the classes have n / ratio."""
+    labels = np.repeat(np.arange(4), 40)
+    splits = np.array((["train"] * 30 + ["val"] * 4 + ["test"] * 6) * 4)
+    paths = tuple(f"{k}/{n}.png" for n, k in enumerate(labels))
+    images = Images(Path("x"), paths, labels, splits, np.arange(160), tuple("abcd"))
+    tailed = images.long_tailed(10, kind)
+    expected = [30, int(30 * 10 ** (-1 / 3)), int(30 * 10 ** (-2 / 3)), last] if kind == "exponential" else [30, 30, 3, 3]
+    assert tailed.split("train").counts().tolist() == expected
+    for split in ("val", "test"):
+        assert tailed.split(split).paths == images.split(split).paths
+    assert set(tailed.paths) <= set(paths)
+    assert images.long_tailed(10, kind).paths == tailed.paths
+    assert images.long_tailed(10, kind, seed=1).paths != tailed.paths
+    assert images.long_tailed(1, kind).paths == paths
+    with pytest.raises(UsageError, match=r"a ratio is 1 or more, a kind exponential or step"):
+        images.long_tailed(0.5, kind)

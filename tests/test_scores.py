@@ -152,3 +152,12 @@ def test_the_interval_solves_wilsons_equation(n: int, share: float, level: float
 
 def test_the_interval_of_nothing_is_everything() -> None:
     assert interval(0, 0) == (0, 1)
+
+
+def test_recalls_are_averaged_by_training_images_over_classes_that_occur() -> None:
+    """Liu et al. 2019: many above 100, few below 20; the last class has no judged image."""
+    labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    logits = torch.eye(5)[torch.tensor([0, 0, 1, 0, 2, 0, 0, 0])]
+    scores = score(logits, labels)
+    assert scores.by_frequency([500, 101, 100, 19, 5]) == {"many": 0.75, "medium": 0.5, "few": 0.0}
+    assert scores.by_frequency([500, 500, 500, 500, 5]) == {"many": 0.5, "medium": None, "few": None}

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import math
 
+import numpy as np
 import pytest
 from findings import confirmed, sample
 from hypothesis import given
@@ -198,3 +199,15 @@ def test_shortened_names_keep_both_ends(name: str, length: int) -> None:
 def test_equal_findings_give_equal_tables() -> None:
     for write in (effects_csv, arms_csv, markdown):
         assert write(confirmed(sample())) == write(confirmed(sample()))
+
+
+def test_recalls_by_training_images_stand_below_where_classes_differ_in_them() -> None:
+    plain = sample()
+    counts = 10 * 3 ** np.arange(len(plain.classes))
+    found = dataclasses.replace(plain, trained=tuple(counts.tolist()))
+    table = markdown(found)
+    assert "many above 100, few below 20" in table
+    first = found.arms[0]
+    many = np.mean([recall for recall, trained in zip(first.recalls, counts, strict=True) if trained > 100])
+    assert f"| {first.name} | {100 * many:.1f} % |" in table
+    assert "many above" not in markdown(plain)

@@ -94,10 +94,13 @@ def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spen
     """
     finished = finish(loop, recipe)
     scores, arrays = judge_splits(loop, finished, ("val", "test"))
-    images = wanted.data.images
+    images, trained = wanted.data.images, loop.judge.facts.counts.tolist()
     tensors, card = export(finished.model, finished.tricks, recipe, images.classes, loop.loader.normal, kept_pixels(recipe))
     record = {
-        **{split: s.as_json() | {"top1_interval": interval(round(s.top1 * s.n), s.n)} for split, s in scores.items()},
+        **{
+            split: s.as_json() | s.by_frequency(trained) | {"top1_interval": interval(round(s.top1 * s.n), s.n)}
+            for split, s in scores.items()
+        },
         "seconds": round(spent.seconds + time.monotonic() - clock, 2),
         "images_per_second": round(spent.images / spent.step_seconds, 2) if spent.step_seconds else 0.0,
         "epochs": recipe.epochs,

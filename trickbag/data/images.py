@@ -12,12 +12,14 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from trickbag.data import named, shards, sources
+from trickbag.data import long_tail, named, shards, sources
 from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, list_folder, suffix, walk
 from trickbag.data.sources import Rows, cache_dir
 from trickbag.data.splits import Ints, Words, fill
 from trickbag.errors import UsageError
+from trickbag.streams import generator
 
 __all__ = ["Ignored", "Images", "cache_dir", "divide", "gaps", "read", "walk"]
 
@@ -76,6 +78,20 @@ class Images:
     def split(self, name: str) -> Self:
         """The rows of a split."""
         return self.take(np.flatnonzero(self.splits == name))
+
+    def long_tailed(self, ratio: float = 100.0, kind: long_tail.Kind = "exponential", seed: int = 0) -> Self:
+        """With as few training images as make a long tail (:func:`trickbag.data.long_tail.tail`); other splits stay.
+
+        The first class is the largest, as in the literature; a class that has fewer images than its share keeps all. Which are
+        left is drawn by the seed. Raises UsageError where ``ratio`` is below 1 or there is no such kind.
+        """
+        train = np.flatnonzero(self.splits == "train")
+        counts = np.bincount(self.labels[train], minlength=len(self.classes))
+        kept = [np.flatnonzero(self.splits != "train")]
+        for k, most in enumerate(long_tail.tail(int(counts.max()), len(self.classes), ratio, kind)):
+            own = train[self.labels[train] == k]
+            kept.append(own[torch.randperm(len(own), generator=generator(seed, "long_tailed", k)).numpy()[:most]])
+        return self.take(np.sort(np.concatenate(kept)))
 
     def counts(self) -> Ints:
         """Images per class [K]."""

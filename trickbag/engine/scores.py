@@ -1,6 +1,7 @@
 """Logits -> metrics. Every number comes from the whole set at once or in parts of any size: each image counts once."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
+from trickbag.data import long_tail
 from trickbag.errors import TrickbagError
 
 BINS = 15
@@ -49,6 +51,11 @@ class Scores:
     per_class: PerClass
     confusion: list[list[int]]
     """Images by class (row) and prediction (column)."""
+
+    def by_frequency(self, trained: Sequence[int]) -> dict[str, float | None]:
+        """Mean recall over the classes with many (over 100), medium and few (under 20) training images; None without such."""
+        pairs = zip(self.per_class.recall, self.per_class.count, strict=True)
+        return long_tail.by_frequency([recall if count else math.nan for recall, count in pairs], trained)
 
     def headline(self) -> dict[str, Any]:
         """The numbers of an epoch's line in a log."""

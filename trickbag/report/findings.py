@@ -201,6 +201,8 @@ class Findings:
     classes: tuple[str, ...]
     class_counts: tuple[int, ...]
     """Judged images per class."""
+    trained: tuple[int, ...]
+    """Training images per class."""
     arms: tuple[Arm, ...]
     """The reference first."""
     effects: tuple[Effect, ...]

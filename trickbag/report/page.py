@@ -14,11 +14,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from trickbag.data.long_tail import FEW, MANY
 from trickbag.report import wording
 from trickbag.report.charts import Axis, curves, strips
 from trickbag.report.findings import Effect, Findings
 from trickbag.report.forest import Forest, Row, forest
-from trickbag.report.tables import rows
+from trickbag.report.tables import frequencies, rows
 from trickbag.report.times import HEIGHT, Times, times
 
 _JPEG = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}")
@@ -58,6 +59,8 @@ def page(findings: Findings) -> str:
             curves=curves(findings.arms),
             strips=classes,
             recalls=axis,
+            frequencies=frequencies(findings),
+            bounds=(MANY, FEW),
             descriptive=any(effect.verdict == "descriptive" for effect in findings.effects),
         )
     )

@@ -4,9 +4,11 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from math import nan
 from statistics import fmean
 from typing import NamedTuple
 
+from trickbag.data.long_tail import FEW, MANY, by_frequency
 from trickbag.report.findings import Arm, Effect, Findings, Interval
 from trickbag.report.wording import (
     DASH,
@@ -58,6 +60,17 @@ def rows(findings: Findings) -> list[Row]:
     return table
 
 
+def frequencies(findings: Findings) -> list[tuple[Arm, dict[str, float | None]]]:
+    """Mean recall of the classes with many, medium and few training images, an arm each; none where all are in one group."""
+    judged = findings.class_counts
+    found = [
+        (arm, by_frequency([r if n else nan for r, n in zip(arm.recalls, judged, strict=True)], findings.trained))
+        for arm in findings.arms
+        if arm.recalls
+    ]
+    return found if found and sum(value is not None for value in found[0][1].values()) > 1 else []
+
+
 def cell(text: str) -> str:
     """A CSV cell that no spreadsheet takes for a formula.
 
@@ -94,8 +107,18 @@ def markdown(findings: Findings) -> str:
             "",
             *_table(EFFECT_HEAD, [effect_row(effect) for effect in findings.effects]),
             "",
+            *_frequency_table(findings),
         ]
     )
+
+
+def _frequency_table(findings: Findings) -> list[str]:
+    found = frequencies(findings)
+    if not found:
+        return []
+    rows = ([arm.name, *(DASH if value is None else percent(value) for value in shares.values())] for arm, shares in found)
+    title = f"Mean recall by training images of a class: many above {MANY}, few below {FEW}."
+    return [title, "", *_table(("arm", *found[0][1]), rows), ""]
 
 
 def mark(text: str) -> str:

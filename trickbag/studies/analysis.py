@@ -45,6 +45,7 @@ def findings(study: Study) -> Findings:
         delta=facts["options"]["delta"] / 100,
         classes=tuple(facts["classes"]),
         class_counts=tuple(facts["class_counts"]),
+        trained=tuple(facts["trained"]),
         arms=arms,
         effects=answered,
         aliases=tuple(map(tuple, facts["aliases"])),

@@ -65,6 +65,7 @@ def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]
         "confirm_seeds": held.get("confirm_seeds", []),
         "classes": images.classes,
         "class_counts": judged.counts().tolist(),
+        "trained": images.split("train").counts().tolist(),
         "splits": {split: len(own) // (o.blocks[1] or 1 if split == "val" else 1) for split, own in rows.items()},
         "groups": {split: shared(images.groups[own]) for split, own in rows.items()},
         "judged": {"paths": [show(path) for path in judged.paths], "labels": judged.labels.tolist()},

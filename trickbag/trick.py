@@ -249,8 +249,8 @@ class Trick(BaseModel):
         """Pixels of a side of a training image."""
         raise NotImplementedError
 
-    def batch_size(self, t: float) -> int:
-        """Images per step over all ranks."""
+    def batch_size(self, t: float, base: int) -> int:
+        """Images per step over all ranks; ``base`` is the recipe's."""
         raise NotImplementedError
 
     def lr(self, t: float) -> float:

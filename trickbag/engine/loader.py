@@ -54,8 +54,12 @@ class Plan:
     ) -> None:
         self.labels, self.seed, self.epochs, self.ranks, self.each = labels, seed, epochs, ranks, each
         self.order = next(iter(having(tricks, "order")), None)
-        self.batch_size = next((trick.batch_size for trick in having(tricks, "batch_size")), lambda _: batch_size)
+        self.growing, self.base = next(iter(having(tricks, "batch_size")), None), batch_size
         self.size = next((trick.size for trick in having(tricks, "size")), lambda _: size)
+
+    def batch_size(self, t: float) -> int:
+        """Images per step over all ranks."""
+        return self.growing.batch_size(t, self.base) if self.growing else self.base
 
     def rows(self, epoch: int) -> Tensor:
         """The rows of an epoch [M], in order."""

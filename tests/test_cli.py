@@ -25,7 +25,7 @@ from trickbag.tricks import bag
 
 KINDS = {"=cmd": 0, "ab": 1, "c": 2}
 WICKED = "\x1b[31mred\n\u202egnp.png"
-COMMANDS = ("check", "demo", "evaluate", "explain", "predict", "report", "study", "train", "tricks")
+COMMANDS = ("check", "demo", "evaluate", "explain", "loop", "predict", "report", "study", "train", "tricks")
 HOUSE = Path(__file__).parent.parent
 
 
@@ -176,8 +176,8 @@ def test_the_bag_and_a_card(ask: Here) -> None:
     assert re.search(r"alpha: default 0\.2; .*0", card)
 
 
-def test_explain_draws_the_loop(ask: Here) -> None:
-    told = ask("explain", "cifar", "--with", "mixup(alpha=0.4)", "--without", "flip", "--set", "epochs=3")
+def test_loop_draws_the_loop(ask: Here) -> None:
+    told = ask("loop", "cifar", "--with", "mixup(alpha=0.4)", "--without", "flip", "--set", "epochs=3")
     assert told.code == 0
     assert "for epoch in 1..3" in told.out
     assert re.search(r"batch +mixup\(alpha=0\.4\), then label_smoothing", told.out)
@@ -295,8 +295,8 @@ def test_what_is_no_run_is_refused(place: Path, trained: Answer, ask: Here, verb
     [
         ["check", "nowhere"],
         ["tricks", "mixpu"],
-        ["explain", "cifra"],
-        ["explain", "cifar", "--with", "mixup(alpha=-1)"],
+        ["loop", "cifra"],
+        ["loop", "cifar", "--with", "mixup(alpha=-1)"],
         ["predict", "run", "photos", "--json", "--csv"],
         ["evaluate", "run", "photos", "--with", "flip_tta", "--with", "flip_tta"],
         ["evaluate", "run", "worse"],

@@ -13,8 +13,8 @@ import torch
 from lab import CLASSES, SIZE, dataset, example, fingerprint, follow, loop, recipe, same, train
 
 from trickbag import store
-from trickbag.engine.explain import explain
 from trickbag.engine.loader import Loader
+from trickbag.engine.outline import outline
 from trickbag.errors import UsageError
 from trickbag.spec import Spec
 from trickbag.streams import generator
@@ -292,14 +292,14 @@ def test_two_steps_on_every_family_or_a_sentence(name: str, family: str) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_explain_seats_the_trick_at_each_of_its_plug_points(name: str) -> None:
-    lines = [line for line in explain(recipe(example(name)), len(CLASSES)) if str(example(name)) in line]
+def test_the_outline_seats_the_trick_at_each_of_its_plug_points(name: str) -> None:
+    lines = [line for line in outline(recipe(example(name)), len(CLASSES)) if str(example(name)) in line]
     assert len(lines) == len(bag()[name].plugs())
 
 
-def test_every_plug_point_is_drawn_by_explain() -> None:
-    text = "\n".join(explain(recipe(), len(CLASSES)))
-    from trickbag.engine import explain as drawn
+def test_every_plug_point_is_drawn() -> None:
+    text = "\n".join(outline(recipe(), len(CLASSES)))
+    from trickbag.engine import outline as drawn
 
     assert all(drawn.LOOP.count(f" {point}\n") or drawn.LOOP.endswith(f" {point}") for point in PLUG_POINTS)
     assert "SGD" in text

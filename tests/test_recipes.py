@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from trickbag import models, store
 from trickbag.cli import app
-from trickbag.engine.explain import explain
 from trickbag.engine.loop import Step
+from trickbag.engine.outline import outline
 from trickbag.errors import UsageError
 from trickbag.recipe import Recipe, recipe_names, recipe_text
 from trickbag.trick import having
@@ -81,9 +81,9 @@ def test_a_built_in_recipe_opens_with_command_cost_and_result(name: str) -> None
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_a_built_in_recipe_is_explained(name: str) -> None:
+def test_a_built_in_recipe_is_drawn(name: str) -> None:
     recipe = Recipe.load(name)
-    text = "\n".join(explain(recipe))
+    text = "\n".join(outline(recipe))
     assert all(text.count(str(trick)) >= len(trick.plugs()) for trick in recipe.tricks)
     assert "parameters" in text
 

@@ -16,7 +16,10 @@ WIDTHS = (16, 32, 64)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut without parameters; [B, inside, H, W] -> [B, outside, H / stride, W / stride]."""
+    """Two 3x3 convolutions and a shortcut without parameters; [B, inside, H, W] -> [B, outside, H / stride, W / stride].
+
+    ``aa``, ``se`` and ``drop_path`` do nothing: they are the places for layers that timm's blocks have under these names.
+    """
 
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         super().__init__()
@@ -24,6 +27,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(outside)
         self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outside)
+        self.aa, self.se, self.drop_path = nn.Identity(), nn.Identity(), nn.Identity()
         self.stride = stride
         self.padding = (outside - inside) // 2
 
@@ -34,8 +38,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, inside, H, W] -> [B, outside, H / stride, W / stride]."""
         shortcut = pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
-        x = relu(self.bn1(self.conv1(x)))
-        return relu(self.bn2(self.conv2(x)) + shortcut)
+        x = self.aa(relu(self.bn1(self.conv1(x))))
+        return relu(self.drop_path(self.se(self.bn2(self.conv2(x)))) + shortcut)
 
 
 class CifarResNet(nn.Module):

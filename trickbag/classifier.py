@@ -15,6 +15,7 @@ from trickbag.data.images import read
 from trickbag.data.listing import walk
 from trickbag.data.sniff import Unreadable
 from trickbag.engine.assemble import Normal, build_model
+from trickbag.engine.gradcam import grad_cam
 from trickbag.engine.judge import judged_view, predictor
 from trickbag.engine.loader import cut
 from trickbag.engine.loop import load_trick_state
@@ -35,6 +36,19 @@ class Prediction(NamedTuple):
     path: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
+
+
+class Explanation(NamedTuple):
+    """Where the network sees the class that it says."""
+
+    path: str
+    name: str
+    probability: float
+    """By the network alone, without test-time tricks."""
+    image: Tensor
+    """uint8 [C, h, w], as the network sees it."""
+    map: Tensor
+    """[h, w] in 0..1, see :func:`trickbag.engine.gradcam.grad_cam`."""
 
 
 class Classifier:
@@ -93,17 +107,20 @@ class Classifier:
             yield self._outputs(batch)
 
     def _outputs(self, images: list[Tensor]) -> Outputs:
+        return self.predict_batch(self._batch(images))
+
+    def _batch(self, images: list[Tensor]) -> Tensor:
         mean, std = (torch.tensor(self.card[k], device=self.fabric.device).mul(255)[:, None, None] for k in ("mean", "std"))
         memory = torch.channels_last if self.card["channels_last"] else torch.contiguous_format
         x = torch.stack(images).to(self.fabric.device).to(torch.float32, memory_format=memory)
-        return self.predict_batch((x - mean) / std)
+        return (x - mean) / std
 
     def predict(self, images: Iterable[str | Path], top: int = 5) -> Iterator[Prediction]:
         """The ``top`` most probable classes of each image file, and of each image in a folder, in order.
 
         Raises TrickbagError at a file that cannot be read: a prediction is never made on something else.
         """
-        paths = [file for path in map(Path, images) for file in (walk(path) if path.is_dir() else [path])]
+        paths = _files(images)
         decoded = ahead(lambda p: self._decode(p), paths, 2, BATCH)
         named = iter(paths)
         for outputs in self.outputs(decoded):
@@ -111,11 +128,30 @@ class Classifier:
             for values, ranks in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 yield Prediction(str(next(named)), tuple(self.classes[k] for k in ranks), tuple(values))
 
+    def explain(self, images: Iterable[str | Path], name: str = "") -> Iterator[Explanation]:
+        """Where the network sees the predicted class, or the one of a ``name``, in each image file and each image in a folder.
+
+        Raises TrickbagError at a file that cannot be read, UsageError for an unknown class and a network without maps.
+        """
+        if name and name not in self.classes:
+            raise UsageError(f"the run does not know the class {name!r}. It knows: {', '.join(self.classes[:10])}.")
+        for path in _files(images):
+            image = cut(shrink(self._decode(path), self.card["kept"]), self.plain)
+            wanted = torch.tensor([self.classes.index(name)], device=self.fabric.device) if name else None
+            maps, outputs = grad_cam(self.model, self._batch([image]), wanted)
+            p = outputs.logits[0].detach().softmax(0)
+            k = self.classes.index(name) if name else int(p.argmax())
+            yield Explanation(str(path), self.classes[k], float(p[k]), image, maps[0].cpu())
+
     def _decode(self, path: Path) -> Tensor:
         try:
             return decode(path, self.card["channels"], shorter=self.card["kept"]).pixels
         except (Unreadable, OSError) as error:
             raise TrickbagError(f"{path} cannot be predicted: {error}.") from None
+
+
+def _files(images: Iterable[str | Path]) -> list[Path]:
+    return [file for path in map(Path, images) for file in (walk(path) if path.is_dir() else [path])]
 
 
 def evaluate(run: str | Path, data: str | Path, with_: Iterable[str] = (), tell: Tell = silent) -> Scores:

@@ -267,6 +267,25 @@ def tricks(name: Annotated[str | None, typer.Argument(metavar="NAME", help="A tr
 
 @app.command()
 def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that train wrote.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER", help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explained"),
+    name: Annotated[str, typer.Option("--class", metavar="NAME", help="Look for this class; default: the predicted one.")] = "",
+) -> None:
+    """Draw where in each image the network sees its class (Grad-CAM); a picture for each image."""
+    import trickbag as tb
+    from trickbag import store
+    from trickbag.report import figures
+
+    with Screen() as screen:
+        for number, found in enumerate(tb.load(run).explain(images, name)):
+            file = out / f"{number:05d}-{Path(found.path).stem}.png"
+            store.write(file, figures.heat(found.image, found.map, found.name, found.probability))
+            screen.lines(f"{file}: {found.name}, {100 * found.probability:.1f} %")
+
+
+@app.command()
+def loop(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe, or a TOML file.")] = "auto",
     model: ModelOption = None,
     weights: WeightsOption = None,
@@ -275,11 +294,11 @@ def explain(
     set_: SetOption = None,
 ) -> None:
     """Print the training loop with who sits at which plug point, and the parameter groups."""
-    from trickbag.engine.explain import explain as lines
+    from trickbag.engine.outline import outline
     from trickbag.request import edited
 
     with Screen() as screen:
-        screen.lines(*lines(edited(recipe, model, weights, with_ or [], without or [], assignments(set_ or []))[0]))
+        screen.lines(*outline(edited(recipe, model, weights, with_ or [], without or [], assignments(set_ or []))[0]))
 
 
 def stop(number: int, _: Any) -> None:

@@ -56,6 +56,20 @@ def curves(log: Sequence[Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
+def heat(image: Any, places: Any, name: str, share: float) -> bytes:
+    """An image uint8 [C, h, w], a map [h, w] in 0..1, a class and its probability -> PNG: the image, and the map over it."""
+    pixels = np.asarray(image).transpose(1, 2, 0)
+    pixels = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
+    figure = Figure(figsize=(6.4, 3.5), dpi=DPI, layout="constrained", facecolor="white")
+    for axes, shown in zip(figure.subplots(1, 2), (False, True), strict=True):
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+        if shown:
+            axes.imshow(np.asarray(places), cmap="inferno", alpha=0.55, vmin=0, vmax=1)
+        axes.set_axis_off()
+    figure.suptitle(f"{_label(name)}: {100 * share:.1f} %", color=INK, fontsize=10, parse_math=False)
+    return _png(figure)
+
+
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
     """Images [K][K] by class (row) and prediction (column), and K names -> PNG; colour is the share of a row, 0..1.
 

@@ -47,10 +47,10 @@ DEFAULTS = {
 JOINED = {Combine.PRODUCT: " x ", Combine.SUM: " + "}
 
 
-def explain(recipe: Recipe, classes: int = 10, channels: int = 3) -> Iterator[str]:
+def outline(recipe: Recipe, classes: int = 10, channels: int = 3) -> Iterator[str]:
     """Lines that draw the loop of a recipe and its parameter groups.
 
-    >>> next(explain(Recipe.load("cifar")))
+    >>> next(outline(Recipe.load("cifar")))
     'before training'
     """
     fields = dict(recipe)

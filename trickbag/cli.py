@@ -257,12 +257,25 @@ def predict(
 
 
 @app.command()
-def tricks(name: Annotated[str | None, typer.Argument(metavar="NAME", help="A trick.")] = None) -> None:
+def tricks(
+    spec: Annotated[str, typer.Argument(metavar="NAME", help="A trick; with values, as cosine(final=0.1), for --plot.")] = "",
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the curve of a schedule, or a photo as an augmentation shows it."),
+    ] = None,
+) -> None:
     """List the bag, or show one trick's card: formula, paper, cost, what it helps and hurts, fields with bounds."""
     from trickbag.tricks import bag, find
 
     with Screen() as screen:
-        screen.card(find(name)) if name else screen.bag(bag())
+        if not spec and plot:
+            raise UsageError("--plot draws one trick. Name it: trickbag tricks cosine --plot cosine.png.")
+        screen.card(find(spec.partition("(")[0])) if spec else screen.bag(bag())
+        if plot:
+            from trickbag import sketch, store
+
+            store.write(plot, sketch.picture(spec))
+            screen.lines("", f"drawn: {plot}")
 
 
 @app.command()

@@ -56,6 +56,31 @@ def curves(log: Sequence[Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
+def schedule(factors: Sequence[float], name: str) -> bytes:
+    """Factors on the learning rate at evenly spread shares of training -> PNG."""
+    figure = Figure(figsize=(6.4, 2.6), dpi=DPI, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    _style(axes, "times the learning rate")
+    axes.plot(np.linspace(0, 1, len(factors)), factors, color=BLUE, linewidth=2)
+    axes.set(xlim=(0, 1), ylim=(0, None))
+    axes.set_xlabel("share of training", color=INK)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.set_title(name, color=INK, fontsize=10, parse_math=False)
+    return _png(figure)
+
+
+def gallery(images: Sequence[Any], name: str, columns: int = 4) -> bytes:
+    """Images uint8 [3, h, w] of one size -> PNG, the first one as it was."""
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(1.9 * columns, 1.95 * rows + 0.3), dpi=DPI, layout="constrained", facecolor="white")
+    for axes in figure.subplots(rows, columns).flat:
+        axes.set_axis_off()
+    for axes, image in zip(figure.axes, images, strict=False):
+        axes.imshow(np.asarray(image).transpose(1, 2, 0))
+    figure.suptitle(name, color=INK, fontsize=10, parse_math=False)
+    return _png(figure)
+
+
 def heat(image: Any, places: Any, name: str, share: float) -> bytes:
     """An image uint8 [C, h, w], a map [h, w] in 0..1, a class and its probability -> PNG: the image, and the map over it."""
     pixels = np.asarray(image).transpose(1, 2, 0)

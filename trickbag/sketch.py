@@ -1,0 +1,69 @@
+"""What a trick does, to be drawn: the curve of a schedule, a photo after an augmentation."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from trickbag.engine.loader import cut
+from trickbag.errors import UsageError
+from trickbag.report import figures
+from trickbag.streams import generator
+from trickbag.trick import Facts, Trick, View
+from trickbag.tricks import bag, parse
+
+STEPS = 1000
+BATCH = 256
+SHOWN, SIDE = 7, 160
+"""Pictures of an augmentation beside the photo itself, and their side in pixels."""
+
+
+def schedule(trick: Trick) -> list[float]:
+    """The factor on the learning rate [STEPS + 1] at evenly spread shares of training, 0 to 1.
+
+    >>> from trickbag.tricks import parse
+    >>> [round(schedule(parse("cosine"))[step], 2) for step in (0, 500, 1000)]
+    [1.0, 0.5, 0.0]
+    """
+    fresh = started(trick)
+    return [float(fresh.lr(step / STEPS)) for step in range(STEPS + 1)]
+
+
+def augmented(trick: Trick, image: Tensor, count: int, size: int) -> list[Tensor]:
+    """An image uint8 [C, H, W], ``count`` times as the trick shows it in training, each [C, size, size]."""
+    transforms, shown = started(trick).augment(), []
+    for copy in range(count):
+        view = cut(image, View(size, size)) if trick.stage else image
+        for transform in transforms:
+            view = transform(view, size, generator(0, trick.name(), 0, 0, copy))
+        shown.append(cut(view, View(size, size)))
+    return shown
+
+
+def started(trick: Trick) -> Trick:
+    """A fresh copy that knows a run of STEPS steps."""
+    fresh = trick.fresh()
+    if "setup" in trick.plugs():
+        facts = Facts(("a", "b"), torch.tensor([5, 5]), STEPS, BATCH, 224, 3, 0)
+        fresh.setup(None, cast(Any, SimpleNamespace(facts=facts)))
+    return fresh
+
+
+def photo() -> Tensor:
+    """A photo that scikit-learn brings, uint8 [3, 427, 427]: a flower, by dany13 (CC BY 2.0)."""
+    from sklearn.datasets import load_sample_image
+
+    pixels = torch.from_numpy(load_sample_image("flower.jpg").copy())
+    return pixels.permute(2, 0, 1)[:, :, 170:597]
+
+
+def picture(spec: str) -> bytes:
+    """A PNG of what a trick does. Raises UsageError for one that is neither a schedule nor an augmentation."""
+    trick = parse(bag()[spec].example or spec if spec in bag() else spec)
+    if "lr" in trick.plugs():
+        return figures.schedule(schedule(trick), str(trick))
+    if "augment" in trick.plugs():
+        image = photo()
+        return figures.gallery([cut(image, View(SIDE, SIDE)), *augmented(trick, image, SHOWN, SIDE)], str(trick))
+    raise UsageError(f"{spec} is no schedule and no augmentation: there is nothing to draw.")

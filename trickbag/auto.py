@@ -18,6 +18,7 @@ from trickbag.errors import UsageError
 from trickbag.events import Note, Tell
 from trickbag.recipe import Recipe
 from trickbag.request import Request
+from trickbag.trick import having
 
 SAFETY = 0.88
 """Share of the budget that is planned for: a machine has other things to do at times."""
@@ -140,7 +141,14 @@ def expected(recipe: Recipe, wanted: Request, timing: Timing) -> float:
     prepare = any("prepare" in trick.plugs() or "finish" in trick.plugs() for trick in recipe.tricks)
     once = (prepare * (train + val) + val + test) * timing.judge + prepare * 10
     once += len(splits) * timing.decode / (os.cpu_count() or 1)
-    return once + recipe.epochs * epoch_seconds(timing, train, val, recipe)
+    return once + recipe.epochs * epoch_seconds(timing, shown(recipe, wanted) or train, val, recipe)
+
+
+def shown(recipe: Recipe, wanted: Request) -> int:
+    """Training images that an epoch shows where a trick decides it; else 0."""
+    images = wanted.data.images
+    labels = torch.from_numpy(images.labels[images.splits == "train"])
+    return sum(len(trick.order(labels, 0, torch.Generator())) for trick in having([t.fresh() for t in recipe.tricks], "order"))
 
 
 def epoch_seconds(timing: Timing, train: int, val: int, recipe: Recipe) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
@@ -64,6 +65,8 @@ class Facts(NamedTuple):
     """Pixels of a side of the images that the recipe trains on."""
     channels: int
     seed: int
+    epochs: int = 0
+    """Passes over the training images."""
 
 
 class Network(Protocol):
@@ -449,6 +452,29 @@ def regroup(groups: Groups, edit: Callable[[str, nn.Parameter], dict[str, Any]])
             target["params"].append(parameter)
             target["names"].append(name)
     return list(made.values())
+
+
+def drawn(labels: Tensor, quota: Tensor, rng: Generator) -> Tensor:
+    """Labels [N] and draws per class [K] -> rows, shuffled; within a class every image comes once before any comes again.
+
+    Quotas that are no whole numbers are rounded up or down, so that they hold in the mean and their sum within one draw
+    (systematic sampling). A class without images has none.
+
+    >>> labels = torch.tensor([0, 0, 0, 0, 0, 1])
+    >>> labels[drawn(labels, torch.tensor([2, 4]), Generator())].bincount()
+    tensor([2, 4])
+    """
+    counts = labels.bincount(minlength=len(quota))
+    # The sums of shares are whole numbers within rounding.
+    ends = torch.where(counts > 0, quota.double(), 0.0).cumsum(0).round(decimals=9) + torch.rand((), generator=rng).double()
+    needs = ends.long().diff(prepend=ends.new_zeros(1, dtype=torch.int64)).tolist()
+    rows = [
+        own[torch.rand(-(-need // len(own)), len(own), generator=rng).argsort(1).flatten()[:need]]
+        for own, need in zip(torch.split(labels.argsort(stable=True), counts.tolist()), needs, strict=True)
+        if need
+    ]
+    order = torch.cat(rows) if rows else labels.new_empty(0)
+    return order[torch.randperm(len(order), generator=rng)]
 
 
 CARD = ("Formula", "Paper", "Helps", "Hurts", "Costs")

@@ -117,7 +117,7 @@ def assemble(
     each = 2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1  # a batch of one has no statistics
     plan = Plan(train.labels, tricks, seed, recipe.epochs, recipe.batch_size, recipe.size, fabric.world_size, each)
     counts = torch.bincount(train.labels, minlength=len(classes))
-    facts = Facts(classes, counts, plan.steps(), recipe.batch_size, recipe.size, data.channels, seed)
+    facts = Facts(classes, counts, plan.steps(), recipe.batch_size, recipe.size, data.channels, seed, recipe.epochs)
     judge = Judge(facts, loaders, plan, tricks, fabric, lambda run: network(run, mean_std))
     judge.see(model)
     for trick in having([*tricks, *watching.values()], "setup"):

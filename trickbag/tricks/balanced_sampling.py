@@ -9,28 +9,21 @@ Hurts: top-1 over all images; rare images are learned by heart, features are wor
 Costs: nothing; an epoch sees only a part of the frequent classes' images.
 """
 
-import torch
 from torch import Generator, Tensor
 
-from trickbag.trick import Stage, Trick
+from trickbag.trick import Stage, Trick, drawn
 
 
 def balanced_order(labels: Tensor, rng: Generator) -> Tensor:
     """Labels [N] int64 -> rows [N] int64 in which every class that occurs is drawn equally often, give or take one.
 
+    >>> import torch
     >>> labels = torch.tensor([0, 0, 0, 0, 0, 1])
     >>> labels[balanced_order(labels, torch.Generator())].bincount()
     tensor([3, 3])
     """
-    counts = [count for count in labels.bincount().tolist() if count]
-    draws = torch.full((len(counts),), len(labels) // max(len(counts), 1))
-    draws[torch.randperm(len(counts), generator=rng)[: len(labels) - int(draws.sum())]] += 1
-    drawn = [
-        rows[torch.rand(-(-need // len(rows)), len(rows), generator=rng).argsort(1).flatten()[:need]]
-        for rows, need in zip(torch.split(labels.argsort(stable=True), counts), draws.tolist(), strict=True)
-    ]
-    order = torch.cat(drawn) if drawn else labels.new_empty(0)
-    return order[torch.randperm(len(order), generator=rng)]
+    seen = (labels.bincount() > 0).double()
+    return drawn(labels, seen * len(labels) / seen.sum().clamp(min=1), rng)
 
 
 class BalancedSampling(Trick):

@@ -9,10 +9,10 @@ Hurts: top-1 over all images; very rare classes at full weight from the first st
 Costs: nothing.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from trickbag.trick import Fit, Stage, Trick
@@ -34,10 +34,17 @@ class ClassWeights(Trick):
     """Weigh each sample by the rarity of its class."""
 
     stage = Stage.LABEL
+    example = "class_weights(kind='effective')"
     kind: Literal["inverse", "effective"] = "inverse"
     """inverse: by images per class; effective: by the effective number of images per class."""
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     """For kind="effective": in [0, 1); 0 weighs all classes alike, towards 1 it becomes "inverse"."""
+
+    @model_validator(mode="after")
+    def _beta_has_an_effect(self) -> Self:
+        if self.kind == "inverse" and self.beta != 0.9999:
+            raise ValueError("beta acts with kind='effective' alone")
+        return self
 
     def setup(self, model: Any, fit: Fit) -> None:
         """Weigh the classes by the training images."""

@@ -58,6 +58,7 @@ class Crt(Trick):
     """Learn the classifier anew from equally frequent classes."""
 
     stage = Stage.WEIGHT
+    slot = "retrained"
     neutral = {"epochs": 0}
     epochs: Annotated[int, Field(ge=0, le=1000)] = 10
     """As many draws as there are training images, so often; 0: the classifier stays as trained."""

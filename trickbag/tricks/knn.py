@@ -38,6 +38,7 @@ class Knn(Trick):
     """Let the nearest training images vote, in place of the classifier."""
 
     stage = Stage.EVAL
+    slot = "neighbours"
     neutral = {"k": None}
     k: Annotated[int, Field(ge=1)] | None = 20
     """How many neighbours vote; None: the classifier judges."""

@@ -1,6 +1,8 @@
 """A small laboratory: a data set in memory, tiny networks, whole trainings in a fraction of a second."""
 
 import io
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ from trickbag.engine.assemble import assemble, build_model
 from trickbag.engine.loop import Loop, Step
 from trickbag.engine.pixels import Data
 from trickbag.engine.precision import fabric_for
+from trickbag.errors import UsageError
+from trickbag.models import build
 from trickbag.outcome import finish
 from trickbag.recipe import Recipe
 from trickbag.state import pack
 from trickbag.streams import generator
-from trickbag.trick import Trick
+from trickbag.trick import Trick, having
 from trickbag.tricks import bag, parse
 
 CLASSES = ("a", "b", "c")
@@ -48,9 +52,21 @@ def dataset(channels: int = 3) -> tuple[Data, list[Tensor]]:
     return Data(images, "lab", channels), pixels
 
 
+def network(tricks: Sequence[Trick]) -> dict[str, Any]:
+    """The smallest network that takes the tricks' surgery, and its size; a refusal by all is for the test to see."""
+    surgery = having(tricks, "model")
+    for model, size in (("cifar_resnet8", SIZE), ("resnet18", 2 * SIZE)) if surgery else ():
+        with suppress(UsageError):
+            for trick in surgery:
+                trick.model(build(model, len(CLASSES), size=size))
+            return {"model": model, "size": size}
+    return {"model": "cifar_resnet8", "size": SIZE}
+
+
 def recipe(*tricks: Any, **fields: Any) -> Recipe:
     """A recipe of a few steps; tricks by spelling or as they are."""
-    small = {"model": "cifar_resnet8", "size": SIZE, "crop_share": 1.0, "epochs": 2, "batch_size": 16, "lr": 0.05}
+    chosen = [trick if isinstance(trick, Trick) else parse(trick) for trick in tricks]
+    small = {**network(chosen), "crop_share": 1.0, "epochs": 2, "batch_size": 16, "lr": 0.05}
     numbers = {"precision": "fp32", "channels_last": False, "weight_decay": 0.01, "mean": (0.5,), "std": (0.25,)}
     return Recipe(**{**small, **numbers, **fields}, tricks=tricks)
 
@@ -114,4 +130,17 @@ def fingerprint(state: Any) -> tuple[str, list[bytes]]:
     return repr(values), [raw(tensor) for tensor in tensors.values()]
 
 
-__all__ = ["CLASSES", "SIZE", "dataset", "example", "fingerprint", "follow", "generator", "loop", "recipe", "same", "train"]
+__all__ = [
+    "CLASSES",
+    "SIZE",
+    "dataset",
+    "example",
+    "fingerprint",
+    "follow",
+    "generator",
+    "loop",
+    "network",
+    "recipe",
+    "same",
+    "train",
+]

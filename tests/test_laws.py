@@ -5,12 +5,13 @@ import inspect
 import itertools
 import math
 import sys
+from functools import cache
 from typing import Any
 
 import annotated_types
 import pytest
 import torch
-from lab import CLASSES, SIZE, dataset, example, fingerprint, follow, loop, recipe, same, train
+from lab import CLASSES, SIZE, dataset, example, fingerprint, follow, loop, network, recipe, same, train
 
 from trickbag import store
 from trickbag.engine.loader import Loader
@@ -35,16 +36,15 @@ FAMILIES = {
 }
 
 
-@pytest.fixture(scope="module")
-def plain() -> Any:
-    """The training without any trick."""
-    return train()
+@cache
+def plain(model: str, size: int, batch_size: int) -> Any:
+    """A training without any trick."""
+    return train(model=model, size=size, batch_size=batch_size)
 
 
-@pytest.fixture(scope="module")
-def plain_of_many_steps() -> Any:
-    """The same with so many steps that a warm-up has some."""
-    return train(batch_size=2)
+def without(name: str, batch_size: int = 16) -> Any:
+    """A training of the network that the trick is tried on, without the trick."""
+    return plain(**network([example(name)]), batch_size=batch_size)
 
 
 def rebuilt(trick: Trick, fields: dict[str, Any]) -> Trick:
@@ -75,16 +75,16 @@ def test_the_card_is_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NEUTRAL)
-def test_at_its_neutral_value_a_trick_changes_nothing(name: str, plain: Any) -> None:
+def test_at_its_neutral_value_a_trick_changes_nothing(name: str) -> None:
     values = bag()[name].neutral or {}
     trick = rebuilt(example(name), values)
-    assert train(trick).same(plain)
+    assert train(trick, **network([example(name)])).same(without(name))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if bag()[name].neutral != {}])
-def test_a_trick_acts(name: str, plain_of_many_steps: Any) -> None:
+def test_a_trick_acts(name: str) -> None:
     """No option is accepted without effect: weights or predictions differ from those without the trick."""
-    assert not train(example(name), batch_size=2).same(plain_of_many_steps)
+    assert not train(example(name), batch_size=2).same(without(name, batch_size=2))
 
 
 @pytest.mark.parametrize("name", [*NAMES, "heap"])
@@ -254,22 +254,22 @@ def test_two_ranks_draw_what_one_rank_draws(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if set(bag()[name].plugs()) <= WATCHING])
-def test_watchers_and_evaluation_tricks_leave_the_trajectory_untouched(name: str, plain: Any) -> None:
-    trained = train(example(name))
+def test_watchers_and_evaluation_tricks_leave_the_trajectory_untouched(name: str) -> None:
+    trained, plain = train(example(name)), without(name)
     assert same(trained.live, plain.live)
     assert trained.losses == plain.losses
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if 0 < example(name).begin() < 1])
-def test_before_it_begins_a_trick_leaves_the_trajectory_untouched(name: str, plain_of_many_steps: Any) -> None:
+def test_before_it_begins_a_trick_leaves_the_trajectory_untouched(name: str) -> None:
     """What a study relies on when it trains a common beginning once."""
-    trick = example(name)
+    trick, many = example(name), without(name, batch_size=2)
     trained = train(trick, batch_size=2)
     plan = trained.loop.plan
     before = sum(part.t < trick.begin() for epoch in range(plan.epochs) for part in plan.epoch(epoch))
     assert 0 < before < len(trained.losses)
-    assert trained.losses[:before] == plain_of_many_steps.losses[:before]
-    assert trained.losses[before:] != plain_of_many_steps.losses[before:]
+    assert trained.losses[:before] == many.losses[:before]
+    assert trained.losses[before:] != many.losses[before:]
 
 
 @pytest.mark.parametrize("name", NAMES)

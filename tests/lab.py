@@ -77,7 +77,8 @@ def loop(made: Recipe, seed: int = 0, channels: int = 3) -> Loop:
     fabric = fabric_for(made.precision)
 
     def teacher(run: str, normal: object) -> torch.nn.Module:
-        return build_model(made, (), len(CLASSES), channels, 99, "none").eval().requires_grad_(False)
+        surgery = [trick.fresh() for trick in having(made.tricks, "model")]
+        return build_model(made, surgery, len(CLASSES), channels, 99, "none").eval().requires_grad_(False)
 
     return assemble(made, data, pixels, seed, fabric, teacher)
 

@@ -253,11 +253,12 @@ def _state(values: dict[str, dict[str, Any]], tensors: dict[str, Tensor]) -> dic
 
 
 class _Facts:
-    """What a trick may know of a trained run: the facts, no images."""
+    """What a trick may know of a trained run: the facts and other runs, no images."""
 
     def __init__(self, card: dict[str, Any]) -> None:
         classes = tuple(card["classes"])
         self.facts = Facts(classes, torch.zeros(len(classes)), 0, 0, card["size"], card["channels"], 0)
+        self.network = lambda run: teacher(Path(run), classes, (tuple(card["mean"]), tuple(card["std"])))
 
     def __getattr__(self, name: str) -> Any:
         raise UsageError(f"a trick asks for {name} of the training images, which a trained run no longer has.")

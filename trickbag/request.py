@@ -58,7 +58,7 @@ class Request:
 def identity(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain values, with the content of the files that it names: weights, and networks of its teachers."""
     fields = recipe.spelled() | {"weights": content(recipe.weights)}
-    teachers = [str(dict(trick)["teacher"]) for trick in recipe.tricks if "teacher" in type(trick).model_fields]
+    teachers = [name for trick in recipe.tricks for name in trick.others()]
     found = {name: content(str(Path(name) / "model.safetensors")) for name in teachers if (Path(name) / "model.json").is_file()}
     return fields | ({"teachers": found} if found else {})
 

@@ -315,5 +315,5 @@ class Run:
 
 
 def replaced(recipe: Recipe) -> Recipe:
-    """The recipe without its teacher."""
-    return recipe.edit(without=[trick.name() for trick in recipe.tricks if "teacher" in type(trick).model_fields])
+    """The recipe without what asks for other networks."""
+    return recipe.edit(without=[trick.name() for trick in recipe.tricks if trick.networks])

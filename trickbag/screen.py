@@ -247,11 +247,14 @@ class Screen:
         self.lines(*(f"{word + ':':<9}{text}" for word, text in words.items()))
         self.lines(f"{'Plugs:':<9}{', '.join(trick.plugs())} (stage {trick.stage.name})", "")
         for name, field in trick.model_fields.items():
-            bounds = " and ".join(
-                f"{sign} {getattr(m, word)}" for m in field.metadata for word, sign in SIGNS if hasattr(m, word)
-            )
             default = "required" if field.is_required() else f"default {field.default!r}"
-            self.lines(f"  {name}: {default}{'; ' + bounds if bounds else ''}", f"      {field.description}")
+            within = f"; {bounds(field)}" if bounds(field) else ""
+            self.lines(f"  {name}: {default}{within}", f"      {field.description}")
+
+
+def bounds(field: Any) -> str:
+    """Between which values a trick's field lies; empty for one without."""
+    return " and ".join(f"{sign} {getattr(m, word)}" for m in field.metadata for word, sign in SIGNS if hasattr(m, word))
 
 
 def percent(share: float | None) -> str:

@@ -142,9 +142,11 @@ class Stage(IntEnum):
     """Acts on the finished gradient."""
     WEIGHT = 6
     """Acts on or averages weights."""
-    EVAL = 7
+    FEATURE = 7
+    """Acts on the features of judged images."""
+    EVAL = 8
     """Acts when images are judged."""
-    SCORE = 8
+    SCORE = 9
     """Acts on the finished scores of all others."""
 
 
@@ -204,6 +206,8 @@ class Trick(BaseModel):
     """The values at which the trick does nothing, bit for bit; None where there are none."""
     begins: ClassVar[str] = ""
     """The field that holds the share of training at which the trick begins to matter, if one does."""
+    networks: ClassVar[str] = ""
+    """The field that names other runs whose networks the trick asks for, if one does."""
     positional: ClassVar[str] = ""
     """The field that takes values given without a name, as a tuple."""
     example: ClassVar[str] = ""
@@ -361,6 +365,11 @@ class Trick(BaseModel):
             return 1.0
         return float(getattr(self, self.begins)) if self.begins else 0.0
 
+    def others(self) -> tuple[str, ...]:
+        """The runs whose networks the trick asks for."""
+        named = getattr(self, self.networks) if self.networks else ()
+        return (named,) if isinstance(named, str) else tuple(named)
+
     def fresh(self) -> Self:
         """A copy without run state."""
         values: dict[str, Any] = {n: _fresh(getattr(self, n)) for n in type(self).model_fields}
@@ -411,7 +420,7 @@ def conflict(a: Trick, b: Trick) -> str:
     if a.name() == b.name():
         return f"{a} and {b}: a recipe holds a trick once. Remove one."
     if a.slot and a.slot == b.slot:
-        one_of = f", or write one_of({a.name()}, {b.name()})" if a.slot == "mix" else ""
+        one_of = f", or write one_of({a.name()}, {b.name()})" if a.plugs() == b.plugs() == ("batch",) else ""
         return f"{a} and {b} both sit in the slot {a.slot!r}. Choose one{one_of}."
     for point in a.plugs():
         if PLUG_POINTS[point] is Combine.ONE and point in b.plugs():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trickbag import models
-from trickbag.engine.judge import Judge
+from trickbag.engine.judge import Judge, judged_view
 from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.loop import Loop
 from trickbag.engine.pixels import Data, Pixels
@@ -45,7 +45,8 @@ def plain_view(recipe: Recipe) -> View:
 
 def kept_pixels(recipe: Recipe) -> int:
     """The shorter side at which decoded images are kept."""
-    return max(plain_view(recipe).resize, round(CACHE_MARGIN * recipe.size))
+    shown = judged_view(plain_view(recipe), [trick.fresh() for trick in recipe.tricks])
+    return max(shown.resize, round(CACHE_MARGIN * recipe.size))
 
 
 def normal(recipe: Recipe, model: models.Net, channels: int) -> Normal:
@@ -91,6 +92,7 @@ def assemble(
 
     The watchers of the recipes in ``follow``, which differ from this one in nothing that shapes the training, look on too.
     """
+    check_compile(recipe)
     tricks = tuple(trick.fresh() for trick in recipe.tricks)
     watching = {str(trick): trick.fresh() for other in follow for trick in watchers(other.tricks) if trick not in tricks}
     classes = data.images.classes
@@ -125,6 +127,13 @@ def assemble(
     check_sizes(model, tricks, recipe, data.channels)
     weights = frozenset(judged_weights(other.tricks) for other in follow)
     return Loop(recipe, model, tricks, plan, train, judge, fabric, tuple(watching.values()), weights)
+
+
+def check_compile(recipe: Recipe) -> None:
+    """Raise UsageError where a trick reaches into a forward pass that is compiled."""
+    for trick in having(recipe.tricks, "forward"):
+        if recipe.compile:
+            raise UsageError(f"{trick} reaches into the network's layers, which compile=true closes. Choose one of the two.")
 
 
 def check_sizes(model: nn.Module, tricks: Sequence[Trick], recipe: Recipe, channels: int) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import islice
+from itertools import takewhile
 from typing import Any, cast
 
 import torch
@@ -113,9 +113,8 @@ class Judge:
     def batches(self) -> Iterator[Batch]:
         """Training batches as in training, about NORM_IMAGES images, the same at every call."""
         epoch = self.plan.epochs
-        for part, batch in self.loaders["train"].train(
-            islice(self.plan.epoch(epoch), -(-NORM_IMAGES // self.facts.batch_size)), epoch
-        ):
+        parts = takewhile(lambda part: part.position < NORM_IMAGES, self.plan.epoch(epoch))
+        for part, batch in self.loaders["train"].train(parts, epoch):
             for trick in having(self.tricks, "batch"):
                 batch = trick.batch(batch, part.t, generator(self.facts.seed, trick.name(), epoch, part.position))
             yield batch

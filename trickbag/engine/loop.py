@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -133,7 +133,7 @@ class Loop:
             forward = self.forward(t)
             for part, share in micro_batches(batch, self.recipe.micro_batch):
                 part, outputs = forward(part)
-                loss = weight * share * mean_loss(self.tricks, part, outputs, self.model, t)
+                loss = weight * share * mean_loss(self.tricks, part, outputs, self.model, t, self.fabric.autocast)
                 self.scale.up(loss).backward()  # type: ignore[no-untyped-call]
                 total = total + loss.detach()
             total = average(total, self.model, self.fabric)
@@ -257,15 +257,24 @@ def make_optimizer(groups: Groups, tricks: Sequence[Trick], recipe: Recipe) -> O
     return SGD(plain, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 
-def mean_loss(tricks: Sequence[Trick], batch: Batch, outputs: Outputs, model: nn.Module, t: float) -> Tensor:
-    """The weighted mean loss of a batch plus the penalties, a scalar."""
+def mean_loss(
+    tricks: Sequence[Trick],
+    batch: Batch,
+    outputs: Outputs,
+    model: nn.Module,
+    t: float,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Tensor:
+    """The weighted mean loss of a batch plus the penalties, a scalar; penalties may ask networks, in ``autocast``."""
     loss: Callable[[Outputs, Tensor], Tensor] = next((trick.loss for trick in having(tricks, "loss")), soft_cross_entropy)
     each = loss(outputs, batch.y)
     for trick in having(tricks, "weights"):
         each = each * trick.weights(batch.y, t)
     total = each.mean()
     for trick in having(tricks, "penalty"):
-        total = total + trick.penalty(batch, outputs, model, t)
+        with autocast():
+            penalty = trick.penalty(batch, outputs, model, t)
+        total = total + penalty
     return total
 
 

@@ -60,13 +60,13 @@ class CropTta(Trick):
 
     def view(self, view: View) -> View:
         """The central square of the resized image, wide enough to cut from."""
-        side = max(view.resize, round(view.crop * 8 / 7))
+        self.size_, side = view.crop, max(view.resize, round(view.crop * 8 / 7))
         return View(side, side)
 
     def predict(self, predict: Predict) -> Predict:
         """The mean over the cuts, judged one after the other."""
 
         def several(x: Tensor) -> Outputs:
-            return mean_outputs([predict(cut) for cut in crops_of(x, self.size_, self.crops)])
+            return mean_outputs([predict(cut) for cut in crops_of(x, min(self.size_, x.shape[-1]), self.crops)])
 
         return several

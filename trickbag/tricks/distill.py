@@ -34,6 +34,7 @@ class Distill(Trick):
     """Pull the network's answers towards a teacher's."""
 
     stage = Stage.LABEL
+    networks = "teacher"
     neutral = {"alpha": 0.0}
     teacher: str = "self"
     """A run's folder, a recipe's name or file, or self: this recipe without distillation, trained first."""

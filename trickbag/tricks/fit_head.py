@@ -70,13 +70,17 @@ class FitHead(Trick):
     l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
     """Penalties to choose from on validation."""
 
-    def prepare(self, model: Any, fit: Fit) -> Any:
-        """Fit the classifier. Raises UsageError where it is no linear layer with a bias."""
+    def setup(self, model: Any, fit: Fit) -> None:
+        """Raise UsageError where the classifier is no linear layer with a bias."""
         head = model.classifier
         if not isinstance(head, nn.Linear) or head.bias is None:
             raise UsageError(
                 f"fit_head fits a linear layer with a bias; this network ends with {type(head).__name__}. Remove fit_head."
             )
+
+    def prepare(self, model: Any, fit: Fit) -> Any:
+        """Fit the classifier."""
+        head = model.classifier
         place = head.weight.device
         train, val = ((x.float().to(place), y.to(place)) for x, y in (fit.features("train"), fit.features("val")))
         weight, bias = best_head(train, val, self.l2)

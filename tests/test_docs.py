@@ -1,0 +1,50 @@
+"""The site builds without a warning, every card has its page, and every command of the guides does what the guide says."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from album import fill
+
+from trickbag.tricks import bag
+
+HOUSE = Path(__file__).parent.parent
+GUIDES = sorted((HOUSE / "docs" / "guides").glob("*.md"))
+SMALL = "--model cifar_resnet8 --weights none --set size=16 --set batch_size=8 --set epochs=1 --set precision=fp32"
+"""What lets a command that takes minutes end in a second; everything else stays as the guide has it."""
+
+
+def commands(guide: Path) -> list[list[str]]:
+    """The lines of a guide that a reader would type."""
+    blocks = re.findall(r"```sh\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
+    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if line.startswith("trickbag ")]
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=[guide.stem for guide in GUIDES])
+def test_every_command_of_a_guide_works(guide: Path, tmp_path: Path, cache: Path, ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(Path("photos"), {"a": 0, "b": 1, "c": 2}, 14)
+    typed = commands(guide)
+    assert len(typed) >= 3
+    for words in typed:
+        small = shlex.split(SMALL) if words[0] in ("train", "study") else []
+        told = ask(*words, *small)
+        assert told.code == 0, (words, told.err)
+        assert told.out
+
+
+def test_the_site_builds_and_has_a_page_for_every_trick(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("mkdocs")), "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    env = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=HOUSE, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert built.returncode == 0, built.stderr
+    assert "WARNING" not in built.stderr
+    pages = {path.parent.name for path in (tmp_path / "site" / "tricks").glob("*/index.html")}
+    assert pages == set(bag())
+    table = (tmp_path / "site" / "bag" / "index.html").read_text("utf-8")
+    assert all(f'href="../tricks/{name}/"' in table for name in bag())
+    assert (tmp_path / "site" / "tricks" / "cosine.png").stat().st_size > 5000

@@ -21,7 +21,8 @@ Heap = tuple[str, ...]
 REFUSED = {
     "cosine_classifier": ("crt", "fit_head", "fixres", "ldam", "lws", "tau_norm"),
     "ldam": ("crt", "fit_head", "fixres", "lws", "tau_norm"),
-    "resnet_tweak": ("attention_crop_tta", "blur_pool"),
+    "oltr": ("attention_crop_tta", "crt", "fit_head", "fixres", "ldam", "lws", "tau_norm"),
+    "resnet_tweak": ("attention_crop_tta",),
 }
 """Pairs that have no seat in common, and of which one refuses the network that the other makes: a classifier without a bias; a
 laboratory's resnet18 whose last maps are of one place."""

@@ -1,63 +1,23 @@
 """Studies from start to end: what is planted is found, what fails is told, what was decided stays decided."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import studies
+from shelves import more_tricks
 from studies import album, effect, study
 
 import trickbag as tb
-from trickbag import store, tricks
+from trickbag import store
 from trickbag.engine.speed import Timing
 from trickbag.errors import TrickbagError, UsageError
 from trickbag.events import CellDone, Note
 from trickbag.studies import conduct
-from trickbag.tricks import bag
 
 COUNTS = {"a": 70, "b": 70, "c": 70}
-SHUFFLED = '''
-"""Shuffled labels: a share of the training images has the label of a random one, the same in every epoch."""
-import torch
-from torch.nn.functional import one_hot
-from trickbag.streams import generator
-from trickbag.trick import Stage, Trick
-
-class ShuffledLabels(Trick):
-    stage = Stage.MIX
-    share: float = 0.3
-
-    def setup(self, model, fit):
-        rng, counts = generator(fit.facts.seed, "shuffled"), fit.facts.counts
-        images = int(counts.sum())
-        self.hit_ = torch.rand(images, generator=rng) < self.share
-        self.label_ = torch.multinomial(counts.double(), images, replacement=True, generator=rng)
-
-    def batch(self, batch, t, rng):
-        random = one_hot(self.label_[batch.rows], batch.y.shape[1]).to(batch.y)
-        return batch._replace(y=torch.where(self.hit_[batch.rows, None], random, batch.y))
-'''
-BREAKS = '''
-"""Breaks: half-way through the training of one seed, or of every one."""
-from trickbag.trick import Stage, Trick
-
-class Breaks(Trick):
-    stage = Stage.LABEL
-    says: str = "no such thing"
-    seed: int = -1
-
-    def setup(self, model, fit):
-        self.seed_ = fit.facts.seed
-
-    def batch(self, batch, t, rng):
-        if t >= 0.5 and self.seed in (-1, self.seed_):
-            raise RuntimeError(self.says)
-        return batch
-'''
 
 
 @pytest.fixture(scope="module")
@@ -71,21 +31,10 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shelf(place):
-    """Two more files on the shelf of tricks, for this module alone: one file is one trick, and nothing else names it."""
-    names = {"shuffled_labels": SHUFFLED, "breaks": BREAKS}
-    for name, text in names.items():
-        (place / "shelf").mkdir(exist_ok=True)
-        (place / "shelf" / f"{name}.py").write_text(text)
-    tricks.__path__.append(str(place / "shelf"))
-    importlib.invalidate_caches()
-    bag.cache_clear()
-    yield
-    tricks.__path__.remove(str(place / "shelf"))
-    bag.cache_clear()
-    for name in names:
-        sys.modules.pop(f"trickbag.tricks.{name}", None)
-        vars(tricks).pop(name, None)
+def shelf():
+    """Two more tricks, for this module alone."""
+    with more_tricks():
+        yield
 
 
 def done(place: Path, out: str, fields=None, **options):

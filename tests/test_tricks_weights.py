@@ -234,4 +234,4 @@ def test_fitted_head_stands_features_that_never_change():
 @pytest.mark.parametrize("classifier", [nn.Conv2d(64, 10, 1), nn.Linear(64, 10, bias=False)])
 def test_fitted_head_refuses_other_classifiers(classifier):
     with pytest.raises(UsageError, match="linear layer with a bias"):
-        tricks.parse("fit_head").prepare(WithHead(classifier), HeadFit())
+        tricks.parse("fit_head").setup(WithHead(classifier), HeadFit())

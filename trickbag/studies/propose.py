@@ -14,9 +14,6 @@ FEW_IMAGES = 60
 """Training images per class below which strong augmentation and frozen layers come first, as in the recipe auto."""
 SMALL_SIDE = 64
 """Shorter side in pixels up to which grey images may be letters or digits, which have no mirror image."""
-SCHEDULES = frozenset({"cosine", "linear", "step_decay"})
-"""Tricks that lower the learning rate: a second one on top of the first would be no schedule that anybody uses."""
-
 Candidate = tuple[str, str]
 """A trick's spelling and the reason for it."""
 
@@ -40,7 +37,7 @@ def _fitting(spelling: str, reference: Recipe, proposed: dict[Trick, str]) -> Tr
     """The trick, where it is in the bag and goes with the reference and those proposed."""
     name = spelling.partition("(")[0]
     names = {trick.name() for trick in (*reference.tricks, *proposed)}
-    if name not in bag() or name in names or (name in SCHEDULES and names & SCHEDULES):
+    if name not in bag() or name in names:
         return None
     trick = parse(spelling)
     if not reference.epochs and not set(trick.plugs()) <= EVALUATION:

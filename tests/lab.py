@@ -22,7 +22,7 @@ from trickbag.outcome import finish
 from trickbag.recipe import Recipe
 from trickbag.state import pack
 from trickbag.streams import generator
-from trickbag.trick import Trick, having
+from trickbag.trick import Trick, having, ordered
 from trickbag.tricks import bag, parse
 
 CLASSES = ("a", "b", "c")
@@ -55,10 +55,11 @@ def dataset(channels: int = 3) -> tuple[Data, list[Tensor]]:
 def network(tricks: Sequence[Trick]) -> dict[str, Any]:
     """The smallest network that takes the tricks' surgery, and its size; a refusal by all is for the test to see."""
     surgery = having(tricks, "model")
-    for model, size in (("cifar_resnet8", SIZE), ("resnet18", 2 * SIZE)) if surgery else ():
+    for model, size in (("cifar_resnet8", SIZE), ("resnet18", 3 * SIZE)) if surgery else ():
         with suppress(UsageError):
-            for trick in surgery:
-                trick.model(build(model, len(CLASSES), size=size))
+            net: Any = build(model, len(CLASSES), size=size)
+            for trick in ordered(surgery):
+                net = trick.model(net)
             return {"model": model, "size": size}
     return {"model": "cifar_resnet8", "size": SIZE}
 

@@ -23,8 +23,8 @@ REFUSED = {
     "ldam": ("crt", "fit_head", "fixres", "lws", "tau_norm"),
     "oltr": ("attention_crop_tta", "crt", "fit_head", "fixres", "ldam", "lws", "tau_norm"),
 }
-"""Pairs that have no seat in common, and of which one refuses the network that the other makes: its classifier has no bias, or is
-no linear layer."""
+"""Pairs that have no seat in common, and of which one refuses the network that the other makes: its classifier has no bias, or
+is no linear layer."""
 
 
 @cache

@@ -40,8 +40,8 @@ MUTANTS = (
     Mutant(
         "shift the augmentation stream by the rank",
         "engine/loader.py",
-        "generator(self.seed, name, epoch, row, copy)",
-        "generator(self.seed, name, epoch, row + self.rank, copy)",
+        "else (epoch, row, copy)",
+        "else (epoch, row + self.rank, copy)",
         "tests/test_laws.py -k two_ranks and flip",
     ),
     Mutant(
@@ -54,8 +54,8 @@ MUTANTS = (
     Mutant(
         "augment every copy of an image alike within an epoch",
         "engine/loader.py",
-        "generator(self.seed, name, epoch, row, copy)",
-        "generator(self.seed, name, epoch, row)",
+        "else (epoch, row, copy)",
+        "else (epoch, row)",
         "tests/test_loader.py",
     ),
     Mutant(
@@ -68,8 +68,8 @@ MUTANTS = (
     Mutant(
         "forget the norm statistics of an averaged network",
         "engine/judge.py",
-        "            estimate_norms(judged, moved, self.batches())\n",
-        "",
+        "[own for live, own in pairs if moved(live)]",
+        "[]",
         "tests/test_run.py -k norm or average",
     ),
     Mutant(
@@ -88,7 +88,7 @@ MUTANTS = (
     ),
     Mutant(
         "let the norms of a frozen network go on",
-        "tricks/freeze.py",
+        "norms.py",
         "        norm.training = False",
         "        norm.training = True",
         "tests/test_tricks_train.py tests/test_tricks_weights.py tests/test_run.py -k freeze or frozen",

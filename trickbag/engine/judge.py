@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.scores import Scores, score
 from trickbag.models import Net
+from trickbag.norms import batch_norms, estimate_norms, moved
 from trickbag.state import digest
 from trickbag.streams import generator
 from trickbag.trick import Batch, Facts, Outputs, Predict, Trick, View, having
@@ -147,31 +147,9 @@ class Judge:
             return model
         judged: nn.Module = average.eval_model(model)
         if judged is not model:
-            moved = {n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and int(m.num_batches_tracked or 0)}
-            estimate_norms(judged, moved, self.batches())
+            pairs = zip(batch_norms(model), batch_norms(judged), strict=True)
+            estimate_norms(judged, [own for live, own in pairs if moved(live)], (batch.x for batch in self.batches()))
         return judged
-
-
-def estimate_norms(model: nn.Module, names: set[str], batches: Iterator[Batch]) -> None:
-    """Replace the running statistics of the named norms by their means over batches; all else stays in evaluation mode.
-
-    Izmailov et al., "Averaging Weights Leads to Wider Optima", UAI 2018, arXiv:1803.05407, section 3.2.
-    """
-    norms = [m for n, m in model.named_modules() if n in names and isinstance(m, _BatchNorm)]
-    if not norms:
-        return
-    model.eval()
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative mean
-        norm.train()
-    with torch.no_grad():
-        for batch in batches:
-            model(batch.x)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.eval()
 
 
 def share_buffers(model: nn.Module, fabric: Fabric) -> None:

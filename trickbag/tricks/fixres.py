@@ -12,15 +12,15 @@ Costs: (test_size / size)^2 times the time per judged image; two passes over the
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from trickbag.errors import UsageError
+from trickbag.norms import batch_norms, estimate_norms
 from trickbag.trick import Batch, Fit, Stage, Trick, View
 
 IMAGES = 1024
@@ -32,23 +32,6 @@ def picked(batches: Iterator[Batch], rows: Tensor) -> Tensor:
     """The images [M, C, H, W] of ``rows`` [M], in their order, out of batches that show all rows in ascending order."""
     found = torch.cat([batch.x[torch.isin(batch.rows, rows).to(batch.x.device)] for batch in batches])
     return found[rows.argsort().argsort().to(found.device)]
-
-
-@torch.no_grad()
-def estimate_norms(model: nn.Module, batches: Sequence[Tensor]) -> None:
-    """Set the running statistics of all batch norms to their means over batches [B, C, H, W]."""
-    model.eval()
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative mean
-        norm.train()
-    for x in batches:
-        model(x)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.eval()
 
 
 def tuned_head(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, batch_size: int, rng: Generator) -> tuple[Tensor, Tensor]:
@@ -97,10 +80,10 @@ class Fixres(Trick):
 
     def finish(self, model: Any, fit: Fit, rng: Generator) -> Any:
         """Tune norms, then the classifier."""
-        if "norm" in self.tune and any(isinstance(m, _BatchNorm) for m in model.modules()):
+        if "norm" in self.tune and (norms := batch_norms(model)):
             rows = torch.randperm(int(fit.facts.counts.sum()), generator=rng)[:IMAGES]
             x = picked(fit.judged("train", self.test_size), rows)
-            estimate_norms(model, x.tensor_split(max(1, len(x) // fit.facts.batch_size)))
+            estimate_norms(model, norms, x.tensor_split(max(1, len(x) // fit.facts.batch_size)))
         if "head" in self.tune:
             head = model.eval().classifier
             with torch.no_grad():

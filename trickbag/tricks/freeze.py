@@ -7,41 +7,23 @@ Hurts: training from scratch, and data far from what the weights were trained on
 Costs: less than nothing: a frozen step has no backward pass below the classifier.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Tensor, nn
 
+from trickbag.norms import frozen
 from trickbag.trick import Compute, Stage, Trick
 
 
-@contextmanager
-def frozen(model: nn.Module, head: nn.Module) -> Iterator[None]:
-    """Inside, the parameters outside ``head`` want no gradient and its norms are in evaluation mode.
+def outside(model: nn.Module, head: nn.Module) -> set[str]:
+    """Names of a network's parameters that are not the head's.
 
-    >>> model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
-    >>> with frozen(model, model[1]):
-    ...     print(model[0].training, [p.requires_grad for p in model.parameters()])
-    False [False, False, True, True]
-    >>> model[0].training, model[0].weight.requires_grad
-    (True, True)
+    >>> sorted(outside(model := nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2)), model[1]))
+    ['0.bias', '0.weight']
     """
-    kept = {id(part) for part in (*head.modules(), *head.parameters())}
-    parameters = [p for p in model.parameters() if p.requires_grad and id(p) not in kept]
-    norms = [m for m in model.modules() if m.training and hasattr(m, "running_mean") and id(m) not in kept]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    for norm in norms:
-        norm.training = False
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        for norm in norms:
-            norm.training = True
+    kept = {id(parameter) for parameter in head.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) not in kept}
 
 
 class Freeze(Trick):
@@ -58,7 +40,7 @@ class Freeze(Trick):
             return compute
 
         def head_alone() -> Tensor:
-            with frozen(model, model.classifier):
+            with frozen(model, outside(model, model.classifier)):
                 return compute()
 
         return head_alone

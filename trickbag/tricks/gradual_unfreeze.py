@@ -8,13 +8,13 @@ Hurts: training from scratch, and data far from what the weights were trained on
 Costs: less than nothing: a step has no backward pass below the lowest layer that learns.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from trickbag.norms import frozen
 from trickbag.trick import Compute, Fit, Stage, Trick
 
 
@@ -26,36 +26,6 @@ def thaw_moments(depths: Mapping[str, int], until: float) -> dict[str, float]:
     """
     layers = sorted(set(depths.values()), reverse=True)
     return {name: until * layers.index(depth) / max(len(layers) - 1, 1) for name, depth in depths.items()}
-
-
-@contextmanager
-def frozen(model: nn.Module, names: Collection[str]) -> Iterator[None]:
-    """Inside, the named parameters want no gradient, and norms of which no parameter wants one are in evaluation mode.
-
-    >>> model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
-    >>> with frozen(model, ["0.weight", "0.bias"]):
-    ...     print([norm.training for norm in model], [p.requires_grad for p in model.parameters()])
-    [False, True] [False, False, True, True]
-    >>> model[0].training, model[0].weight.requires_grad
-    (True, True)
-    """
-    parameters = [p for name, p in model.named_parameters() if p.requires_grad and name in names]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    norms = [
-        m
-        for m in model.modules()
-        if m.training and hasattr(m, "running_mean") and not any(p.requires_grad for p in m.parameters())
-    ]
-    for norm in norms:
-        norm.training = False
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        for norm in norms:
-            norm.training = True
 
 
 class GradualUnfreeze(Trick):

@@ -11,16 +11,16 @@ Costs: the training of all runs; a pass over validation, and some training batch
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator, Field
 from torch import Generator, Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from trickbag.errors import UsageError
-from trickbag.trick import Batch, Fit, Stage, Trick
+from trickbag.norms import batch_norms, estimate_norms, moved
+from trickbag.trick import Fit, Stage, Trick
 
 Weights = dict[str, Tensor]
 
@@ -45,21 +45,6 @@ def mean_weights(several: Sequence[Weights]) -> Weights:
         name: torch.stack([weights[name] for weights in several]).mean(0) if value.is_floating_point() else value
         for name, value in several[0].items()
     }
-
-
-@torch.no_grad()
-def estimate_norms(model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterator[Batch]) -> None:
-    """Set the running statistics of these norms to their means over batches."""
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative mean
-        norm.train()
-    for batch in batches if norms else ():
-        model(batch.x)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.eval()
 
 
 @torch.no_grad()
@@ -105,12 +90,12 @@ class Soup(Trick):
         """Put in the mean of the weights that are kept."""
         model.eval()
         several = [copy.deepcopy(model.state_dict()), *self._weights]
-        norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and int(m.num_batches_tracked or 0)]
+        norms = list(filter(moved, batch_norms(model)))
 
         def mix(runs: Sequence[int]) -> None:
             model.load_state_dict(mean_weights([several[run] for run in runs]))
             if len(runs) > 1:
-                estimate_norms(model, norms, fit.batches())
+                estimate_norms(model, norms, (batch.x for batch in fit.batches()))
 
         @torch.no_grad()
         def right(runs: list[int]) -> int:

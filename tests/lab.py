@@ -26,7 +26,7 @@ from trickbag.trick import Trick, having, ordered
 from trickbag.tricks import bag, parse
 
 CLASSES = ("a", "b", "c")
-COUNTS = {"train": (20, 12, 9), "val": (4, 4, 3), "test": (5, 4, 4)}
+COUNTS = {"train": (20, 12, 9), "val": (4, 4, 3), "test": (5, 4, 4), "unlabelled": (3, 3, 3)}
 SIZE = 16
 
 

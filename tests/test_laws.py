@@ -220,7 +220,7 @@ def test_a_trick_moves_no_other_draw(name: str, monkeypatch: pytest.MonkeyPatch)
         return sorted({k for k in asked if k[0] == 0 and k[1] != name}, key=repr)
 
     trick = example(name)
-    if name == "flip" or {"order", "batch_size"} & set(trick.plugs()):
+    if name == "flip" or {"data", "order", "batch_size"} & set(trick.plugs()):
         assert conflict(trick, trick)  # these decide which images are drawn: only one of them may
         return
     assert keys_of(trick) == keys_of()

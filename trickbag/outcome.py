@@ -94,7 +94,7 @@ def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spen
     """
     finished = finish(loop, recipe)
     scores, arrays = judge_splits(loop, finished, ("val", "test"))
-    images, trained = wanted.data.images, loop.judge.facts.counts.tolist()
+    images, trained = wanted.data.images, wanted.data.images.split("train").counts().tolist()
     tensors, card = export(finished.model, finished.tricks, recipe, images.classes, loop.loader.normal, kept_pixels(recipe))
     record = {
         **{

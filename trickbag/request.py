@@ -13,6 +13,7 @@ from trickbag.data.audit import Audit, audit
 from trickbag.data.images import divide, read
 from trickbag.data.named import is_named
 from trickbag.data.shards import is_pattern, title
+from trickbag.data.unlabelled import read_unlabelled
 from trickbag.engine.pixels import Data
 from trickbag.errors import UsageError
 from trickbag.events import Doing, Note, Tell, silent
@@ -56,10 +57,12 @@ class Request:
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values, with the content of the files that it names: weights, and networks of its teachers."""
+    """The recipe as plain values, with the content of what it names: weights, networks of its teachers, unlabelled images."""
     fields = recipe.spelled() | {"weights": content(recipe.weights)}
     teachers = [name for trick in recipe.tricks for name in trick.others()]
     found = {name: content(str(Path(name) / "model.safetensors")) for name in teachers if (Path(name) / "model.json").is_file()}
+    folders = [str(getattr(trick, trick.folder)) for trick in recipe.tricks if trick.folder]
+    found |= {folder: read_unlabelled(folder).fingerprint for folder in folders}
     return fields | ({"teachers": found} if found else {})
 
 
@@ -111,6 +114,21 @@ def ingest(source: str | Path, recipe: Recipe, seed: int, on_bad: Bad, on_leak: 
         if not (divided.splits == split).any():
             raise UsageError(f"{source}: no image is left for {split}. Add images, or raise --set {split}_share.")
     return Data(divided, found.images.fingerprint, found.sizes["channels"]), found
+
+
+def unlabelled(folder: str, data: Data, tell: Tell) -> Data:
+    """The images of a folder without labels; copies of labelled images are left out. Raises UsageError where none is left."""
+
+    def progress(done: int, total: int) -> None:
+        tell(Doing("checking unlabelled images", done, total))
+
+    found, known = read_unlabelled(folder, data.channels, progress), set(data.images.hashes)
+    images = found.take([row for row, content in enumerate(found.hashes) if content not in known])
+    if not len(images):
+        raise UsageError(f"all images in {folder!r} are copies of labelled ones. Give a folder with others.")
+    if len(images) < len(found):
+        tell(Note(f"{len(found) - len(images)} of {len(found)} unlabelled images are copies of labelled ones and left out"))
+    return Data(images, images.fingerprint, data.channels)
 
 
 def request(

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from trickbag import auto, classifier, store
 from trickbag.engine.assemble import Normal, assemble, kept_pixels
 from trickbag.engine.loop import Diverged, Judged, Loop, Step
-from trickbag.engine.pixels import pixels
+from trickbag.engine.pixels import Joined, Pixels, pixels
 from trickbag.engine.precision import fabric_for
 from trickbag.errors import Interrupted, TrickbagError, UsageError
 from trickbag.events import Doing, EpochDone, Note, Tell, silent
 from trickbag.outcome import Spent, write_result
 from trickbag.recipe import Recipe
-from trickbag.request import Request, edited, request
+from trickbag.request import Request, edited, request, unlabelled
 from trickbag.signals import stopping
 from trickbag.trick import judged_weights
 
@@ -163,13 +163,21 @@ class Run:
             with stopping() as stop:
                 self.follow(loop, stop)
         except Diverged as diverged:
-            raise TrickbagError(self.diverged(diverged)) from None
+            raise TrickbagError(self.diverged(diverged, loop)) from None
         return loop
 
     def assemble(self) -> Loop:
         """The loop before its first step."""
-        table = pixels(self.wanted.data, kept_pixels(self.recipe), self.tell)
-        return assemble(self.recipe, self.wanted.data, table, self.wanted.seed, self.fabric, self.network, self.others)
+        data, shorter = self.wanted.data, kept_pixels(self.recipe)
+        table: Pixels = pixels(data, shorter, self.tell)
+        for trick in self.recipe.tricks:
+            if trick.folder:
+                more = unlabelled(str(getattr(trick, trick.folder)), data, self.tell)
+                table = Joined(table, pixels(more, shorter, self.tell))
+                data = data._replace(images=data.images.joined(more.images))
+        loop = assemble(self.recipe, data, table, self.wanted.seed, self.fabric, self.network, self.others)
+        self.taught = self.taught._replace(seconds=self.taught.seconds + loop.judge.spared)
+        return loop
 
     def spend(self, seconds: float = 0.0, step_seconds: float = 0.0, images: int = 0) -> None:
         """Add to what the run took."""
@@ -279,10 +287,9 @@ class Run:
             store.append(self.log, line)
         self.tell(EpochDone(event.epoch, self.recipe.epochs, line))
 
-    def diverged(self, event: Diverged) -> str:
+    def diverged(self, event: Diverged, loop: Loop) -> str:
         """Record that the run diverged, with the step, the learning rate and the files, and say so."""
-        train = self.wanted.data.images.split("train")
-        files = [train.paths[row] for row in event.rows]
+        files = [loop.loader.pixels.images.paths[row] for row in event.rows]
         message = (
             f"the loss is no longer a number at step {event.step:,} (learning rate {event.lr:.3g}). The last good checkpoint "
             f"is in {self.folder / '.work'}; the batch: {self.folder / 'diverged.json'}. Lower the rate (--set lr=…), or add "

@@ -32,6 +32,8 @@ class Batch(NamedTuple):
     """[B] int64: which training images."""
     views: Tensor | None = None
     """[B, V, C, H, W] further views of the same images, where a trick wants any."""
+    version: int = 0
+    """Which version of the images it shows, where a trick fixes some."""
 
 
 class Outputs(NamedTuple):
@@ -108,6 +110,11 @@ class Fit(Protocol):
         """The judged views of "train" or "val" in order, of ``size`` pixels; 0: of as many as the recipe trains on."""
         ...
 
+    def answers(self, run: str) -> Tensor:
+        """[V, N, K] logits of another run's network for the versions (:meth:`Trick.versions`) of all training images; computed
+        once for all runs."""
+        ...
+
     def network(self, run: str) -> nn.Module:
         """The trained network of another run (a folder, or a recipe that is trained first): frozen, in evaluation mode,
         normalised for this run's batches, its classes in this run's order."""
@@ -119,6 +126,8 @@ Transform = Callable[[Tensor, int, Generator], Tensor]
 Predict = Callable[[Tensor], Outputs]
 Forward = Callable[[Batch], tuple[Batch, Outputs]]
 """A training batch -> the batch, whose targets may be others now, and what the network says of it."""
+Answers = Callable[[str], Tensor]
+"""A run, as :meth:`Fit.network` takes it -> what its network says of the unlabelled images: probabilities [M, K]."""
 Compute = Callable[[], Tensor]
 """Clears the gradients, computes them anew for the current batch and returns the loss, a scalar."""
 Groups = list[dict[str, Any]]
@@ -166,6 +175,7 @@ PLUG_POINTS: dict[str, Combine] = {
     "data": Combine.FOLD,
     "augment": Combine.CONCATENATE,
     "views": Combine.ONE,
+    "versions": Combine.ONE,
     "model": Combine.FOLD,
     "groups": Combine.FOLD,
     "optimizer": Combine.ONE,
@@ -208,14 +218,17 @@ class Trick(BaseModel):
     """The field that holds the share of training at which the trick begins to matter, if one does."""
     networks: ClassVar[str] = ""
     """The field that names other runs whose networks the trick asks for, if one does."""
+    folder: ClassVar[str] = ""
+    """The field that names a folder of images without labels, if one does."""
     positional: ClassVar[str] = ""
     """The field that takes values given without a name, as a tuple."""
     example: ClassVar[str] = ""
     """A spelling that stands for the trick where it needs values to be built; empty: its bare name."""
 
     # before training
-    def data(self, train: Any, rng: Generator) -> Any:
-        """The training images (an ``Images`` table) -> those to train on."""
+    def data(self, train: Any, unlabelled: Any, answers: Answers, rng: Generator) -> Any:
+        """The training images (an ``Images`` table) -> those to train on, which may come from the unlabelled, the table of the
+        folder that the trick names, with labels."""
         raise NotImplementedError
 
     def augment(self) -> list[Transform]:
@@ -225,6 +238,11 @@ class Trick(BaseModel):
     def views(self) -> int:
         """How many further views of an image a batch has. They differ in this trick's own ``augment``, which the image itself
         is then spared; all other draws are the same."""
+        raise NotImplementedError
+
+    def versions(self) -> int:
+        """How many augmented versions of an image there are, in turn over the epochs and the same for every seed; 0: each epoch
+        draws a new one."""
         raise NotImplementedError
 
     def model(self, model: nn.Module) -> nn.Module:

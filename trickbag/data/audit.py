@@ -117,11 +117,11 @@ def audit(
     out and ``on_bad`` is ``error``; what the files hold raises nothing else.
     """
     facts = look_at_all(images.root, images.paths, channels, progress, workers)
-    reasons = _reasons(facts, channels)
-    left_out = {path: reason for path, reason in zip(images.paths, reasons, strict=True) if reason}
+    left_out = {path: reason for path, reason in zip(images.paths, reasons(facts, channels), strict=True) if reason}
     if left_out and on_bad == "error":
         raise TrickbagError(_refusal(left_out, len(facts)))
-    kept = np.flatnonzero([not reason for reason in reasons])
+    total = len(facts)
+    kept = np.flatnonzero([path not in left_out for path in images.paths])
     facts = [facts[row] for row in kept]
     given = images = images.take(kept)
     groups = merged(images.groups, [fact.content for fact in facts], [fact.pixels for fact in facts])
@@ -129,7 +129,7 @@ def audit(
     images = replace(images, hashes=tuple(fact.content for fact in facts), groups=groups)
     result = Audit(images, (), left_out, _sizes(facts))
     findings = chain(
-        about_left_out(left_out, len(reasons)),
+        about_left_out(left_out, total),
         about_duplicates(images, same.tolist(), on_conflict, on_leak),
         about_near_duplicates(images, facts, same),
         about_classes(given, result.counts, result.imbalance),  # groups as given: copies are a finding of their own
@@ -139,7 +139,8 @@ def audit(
     return replace(result, findings=tuple(findings))
 
 
-def _reasons(facts: Sequence[Facts], channels: int | None) -> list[str]:
+def reasons(facts: Sequence[Facts], channels: int | None) -> list[str]:
+    """Why each file is left out, empty where it is not; ``channels``: see :func:`audit`."""
     usual = Counter(fact.channels for fact in facts if not fact.error).most_common(1)
     wanted = channels or (usual[0][0] if usual else 3)
     fitting = {1, 3} if wanted in (1, 3) else {wanted}

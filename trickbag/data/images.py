@@ -46,7 +46,7 @@ class Images:
     labels: Ints
     """[N], places in ``classes``."""
     splits: Words
-    """[N], "train", "val", "test", or "" where none is given."""
+    """[N], "train", "val", "test", "unlabelled", or "" where none is given."""
     groups: Ints
     """[N]: images of one group stay in one split."""
     classes: tuple[str, ...]
@@ -92,6 +92,17 @@ class Images:
             own = train[self.labels[train] == k]
             kept.append(own[torch.randperm(len(own), generator=generator(seed, "long_tailed", k)).numpy()[:most]])
         return self.take(np.sort(np.concatenate(kept)))
+
+    def joined(self, other: Self) -> Self:
+        """These rows, then those of another table, of whose groups none is one of these; class map and root are these."""
+        return replace(
+            self,
+            paths=(*self.paths, *(str(other.path(row)) for row in range(len(other)))),
+            labels=np.concatenate([self.labels, other.labels]),
+            splits=np.concatenate([self.splits, other.splits]),
+            groups=np.concatenate([self.groups, other.groups + self.groups.max(initial=-1) + 1]),
+            hashes=(*self.hashes, *other.hashes),
+        )
 
     def counts(self) -> Ints:
         """Images per class [K]."""

@@ -10,32 +10,21 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trickbag import models
+from trickbag.data.images import Images
+from trickbag.engine.answers import kept, logits
 from trickbag.engine.judge import Judge, judged_view
 from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.loop import Loop
-from trickbag.engine.pixels import Data, Pixels
+from trickbag.engine.pixels import Data, Pixels, Rows
 from trickbag.errors import UsageError
 from trickbag.recipe import Recipe
 from trickbag.streams import generator, key
-from trickbag.trick import Facts, Trick, View, having, judged_weights, watchers
+from trickbag.trick import Answers, Facts, Stage, Trick, View, having, judged_weights, watchers
 
 Normal = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, 0 to 1."""
 CACHE_MARGIN = 1.4
 """Pixels are kept at this times the training size: a crop of the mean area of He et al. (54 %) then needs no enlarging."""
-
-
-class Rows:
-    """Some rows of a table of pixels."""
-
-    def __init__(self, pixels: Pixels, rows: np.ndarray) -> None:
-        self.pixels, self.rows = pixels, rows
-
-    def __getitem__(self, row: int) -> Tensor:
-        return self.pixels[int(self.rows[row])]
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 def plain_view(recipe: Recipe) -> View:
@@ -69,14 +58,54 @@ def build_model(recipe: Recipe, tricks: Sequence[Trick], classes: int, channels:
     return model
 
 
-def split_rows(data: Data, tricks: Sequence[Trick], seed: int) -> dict[str, np.ndarray]:
-    """The rows of each split; tricks may change those of train."""
-    rows = {name: np.flatnonzero(data.images.splits == name) for name in ("train", "val", "test")}
+def training(images: Images, tricks: Sequence[Trick], seed: int, answers: Answers) -> tuple[np.ndarray, Images]:
+    """The training images after the tricks had their say, and their rows in the table."""
+    rows = np.flatnonzero(images.splits == "train")
+    train = images.take(rows)
     for trick in having(tricks, "data"):
-        index = {path: row for row, path in enumerate(data.images.paths)}
-        train = trick.data(data.images.take(rows["train"]), generator(seed, trick.name()))
-        rows["train"] = np.array([index[path] for path in train.paths], np.int64)
-    return rows
+        train = trick.data(train, images.split("unlabelled"), answers, generator(seed, trick.name()))
+        index = {path: row for row, path in enumerate(images.paths)}
+        rows = np.array([index[path] for path in train.paths], np.int64)
+    return rows, train
+
+
+def load(
+    recipe: Recipe,
+    data: Data,
+    pixels: Pixels,
+    tricks: Sequence[Trick],
+    normal: Normal,
+    seed: int,
+    fabric: Fabric,
+    network: Callable[[str], nn.Module],
+) -> dict[str, Loader]:
+    """The loader of each split."""
+    images, view = data.images, plain_view(recipe)
+
+    def loader(rows: np.ndarray, own: Images) -> Loader:
+        return Loader(
+            Rows(own, pixels, rows),
+            torch.from_numpy(own.labels),
+            len(own.classes),
+            tricks,
+            view,
+            normal,
+            seed,
+            fabric.device,
+            bool(recipe.channels_last),
+            fabric.global_rank,
+            fabric.world_size,
+        )
+
+    def answers(run: str) -> Tensor:
+        unlabelled = loaders["unlabelled"]
+        batches = unlabelled.judged(torch.arange(len(unlabelled.labels)), recipe.batch_size)
+        return torch.cat(list(logits(network(run), batches, fabric))).softmax(1)
+
+    rows = {name: np.flatnonzero(images.splits == name) for name in ("val", "test", "unlabelled")}
+    loaders = {name: loader(own, images.take(own)) for name, own in rows.items()}
+    loaders["train"] = loader(*training(images, tricks, seed, answers))
+    return loaders
 
 
 def assemble(
@@ -93,34 +122,25 @@ def assemble(
     The watchers of the recipes in ``follow``, which differ from this one in nothing that shapes the training, look on too.
     """
     check_compile(recipe)
+    check_fixed(recipe)
     tricks = tuple(trick.fresh() for trick in recipe.tricks)
     watching = {str(trick): trick.fresh() for other in follow for trick in watchers(other.tricks) if trick not in tricks}
     classes = data.images.classes
     model = build_model(recipe, tricks, len(classes), data.channels, seed, recipe.weights)
     model = model.to(fabric.device).to(memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
     mean_std = normal(recipe, model, data.channels)
-    loaders = {}
-    for name, rows in split_rows(data, tricks, seed).items():
-        labels = torch.from_numpy(data.images.labels[rows])
-        loaders[name] = Loader(
-            Rows(pixels, rows),
-            labels,
-            len(classes),
-            tricks,
-            plain_view(recipe),
-            mean_std,
-            seed,
-            fabric.device,
-            bool(recipe.channels_last),
-            fabric.global_rank,
-            fabric.world_size,
-        )
+
+    def named(run: str) -> nn.Module:
+        return network(run, mean_std)
+
+    loaders = load(recipe, data, pixels, tricks, mean_std, seed, fabric, named)
     train = loaders["train"]
     each = 2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1  # a batch of one has no statistics
     plan = Plan(train.labels, tricks, seed, recipe.epochs, recipe.batch_size, recipe.size, fabric.world_size, each)
     counts = torch.bincount(train.labels, minlength=len(classes))
     facts = Facts(classes, counts, plan.steps(), recipe.batch_size, recipe.size, data.channels, seed, recipe.epochs)
-    judge = Judge(facts, loaders, plan, tricks, fabric, lambda run: network(run, mean_std))
+    shorter = kept_pixels(recipe)
+    judge = Judge(facts, loaders, plan, tricks, fabric, named, lambda run: kept(named(run), train, recipe, shorter, fabric))
     judge.see(model)
     for trick in having([*tricks, *watching.values()], "setup"):
         trick.setup(model, judge)
@@ -134,6 +154,16 @@ def check_compile(recipe: Recipe) -> None:
     for trick in having(recipe.tricks, "forward"):
         if recipe.compile:
             raise UsageError(f"{trick} reaches into the network's layers, which compile=true closes. Choose one of the two.")
+
+
+def check_fixed(recipe: Recipe) -> None:
+    """Raise UsageError where a trick mixes images whose versions another has fixed."""
+    for trick in having(recipe.tricks, "versions"):
+        for other in recipe.tricks:
+            if trick.versions() and other.stage is Stage.MIX:
+                raise UsageError(
+                    f"{trick} has answers to fixed images, which {other} mixes. Remove one, or write cached=False."
+                )
 
 
 def check_sizes(model: nn.Module, tricks: Sequence[Trick], recipe: Recipe, channels: int) -> None:

@@ -66,6 +66,7 @@ class Judge:
         tricks: Sequence[Trick],
         fabric: Fabric,
         network: Callable[[str], nn.Module],
+        kept: Callable[[str], tuple[Tensor, float]],
     ) -> None:
         self.facts, self.loaders, self.plan, self.tricks, self.fabric, self.network = (
             facts,
@@ -75,6 +76,7 @@ class Judge:
             fabric,
             network,
         )
+        self._kept = kept
         self.batch_size = max(32, facts.batch_size)
         self._features: dict[tuple[str, ...], tuple[Tensor, float]] = {}
         self._body = ""
@@ -124,6 +126,12 @@ class Judge:
         loader = self.loaders[split]
         view = View(round(size * loader.view.resize / loader.view.crop), size) if size else loader.view
         return loader.judged(torch.arange(len(loader.labels)), self.batch_size, view)
+
+    def answers(self, run: str) -> Tensor:
+        """[V, N, K] logits of another run's network for the versions of all training images."""
+        logits, spared = self._kept(run)
+        self.spared += spared
+        return logits
 
     def targets(self, split: str) -> Tensor:
         """[N, K] targets of a split."""

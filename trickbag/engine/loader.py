@@ -1,7 +1,7 @@
 """Batches: which images, cut and augmented how, on which device. Every draw is keyed, so workers and ranks change nothing."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torchvision.transforms.v2 import functional as F
 
-from trickbag.engine.pixels import Pixels, ahead
+from trickbag.engine.pixels import Rows, ahead
 from trickbag.errors import UsageError
 from trickbag.streams import generator
 from trickbag.trick import Batch, Trick, View, having
@@ -130,7 +130,7 @@ class Loader:
 
     def __init__(
         self,
-        pixels: Pixels,
+        pixels: Rows,
         labels: Tensor,
         classes: int,
         tricks: Sequence[Trick],
@@ -143,7 +143,9 @@ class Loader:
         ranks: int = 1,
     ) -> None:
         self.pixels, self.labels, self.classes, self.view, self.seed, self.device = pixels, labels, classes, view, seed, device
-        self.transforms = [(trick.name(), f) for trick in having(tricks, "augment") for f in trick.augment()]
+        self.augmenting = having(tricks, "augment")
+        self.transforms = [(trick.name(), f) for trick in self.augmenting for f in trick.augment()]
+        self.versions = max((trick.versions() for trick in having(tricks, "versions")), default=0)
         wants = next(iter(having(tricks, "views")), None)
         self.viewer, self.views = (wants.name(), wants.views()) if wants else ("", 0)
         self.normal = normal
@@ -163,26 +165,36 @@ class Loader:
 
         for part, rows, x in ahead(make, slices, self.workers, DEPTH):
             batch, *more = (self.batch(view, rows) for view in x)
-            yield part, batch._replace(views=torch.stack([view.x for view in more], 1) if more else None)
+            views = torch.stack([view.x for view in more], 1) if more else None
+            yield part, batch._replace(views=views, version=epoch % self.versions if self.versions else 0)
+
+    def fixed(self, version: int, size: int, batch_size: int) -> Iterator[Batch]:
+        """All training images in order, in one of the versions that a trick fixes."""
+        rows = torch.arange(len(self.labels))
+        return self._in_order(rows, batch_size, lambda row: self.augmented(row, 0, version, size))
 
     def augmented(self, row: int, copy: int, epoch: int, size: int, view: int = 0) -> Tensor:
         """One training image, uint8 [C, size, size]; of further views the first is 1."""
-        image = self.pixels[row]
+        image, seed = self.pixels[row], self.seed
+        if self.versions:
+            seed, epoch, copy = 0, epoch % self.versions, 0
         for name, transform in self.transforms:
             own = self.views > 0 and name == self.viewer
             if own and not view:
                 continue
             keys = (epoch, row, copy, view) if own else (epoch, row, copy)
-            image = transform(image, size, generator(self.seed, name, *keys))
+            image = transform(image, size, generator(seed, name, *keys))
         if image.shape[-2:] != (size, size):
             image = cut(image, View(round(size * self.view.resize / self.view.crop), size))
         return image
 
     def judged(self, rows: Tensor, batch_size: int, view: View | None = None) -> Iterator[Batch]:
         """Judged views of these rows, in order, the last batch as long as it comes."""
+        return self._in_order(rows, batch_size, lambda row: cut(self.pixels[row], view or self.view))
 
+    def _in_order(self, rows: Tensor, batch_size: int, image: Callable[[int], Tensor]) -> Iterator[Batch]:
         def make(part: Tensor) -> tuple[Tensor, Tensor]:
-            return part, torch.stack([cut(self.pixels[row], view or self.view) for row in part.tolist()])
+            return part, torch.stack([image(row) for row in part.tolist()])
 
         for part, x in ahead(make, list(torch.split(rows, batch_size)), self.workers, DEPTH):
             yield self.batch(x, part)

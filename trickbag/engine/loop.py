@@ -288,7 +288,8 @@ def micro_batches(batch: Batch, size: int) -> Iterator[tuple[Batch, float]]:
     total = len(batch.x)
     for start in range(0, total, size or total):
         cut = slice(start, start + (size or total))
-        part = Batch(batch.x[cut], batch.y[cut], batch.rows[cut], None if batch.views is None else batch.views[cut])
+        views = None if batch.views is None else batch.views[cut]
+        part = batch._replace(x=batch.x[cut], y=batch.y[cut], rows=batch.rows[cut], views=views)
         yield part, len(part.x) / total
 
 

@@ -21,6 +21,7 @@ for epoch in 1..{epochs}
         images per step                      batch_size
         pixels of a side                     size
         each image, in the loader            augment
+        fixed versions of each image         versions
         further views of each image          views
         learning rate {lr:g}                 lr
         batch                                batch

@@ -85,6 +85,32 @@ class Cache:
         return len(self.shapes)
 
 
+class Joined:
+    """The pixels of one table, then those of another."""
+
+    def __init__(self, first: Pixels, second: Pixels) -> None:
+        self.first, self.second = first, second
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self.first[row] if row < len(self.first) else self.second[row - len(self.first)]
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+
+class Rows:
+    """Some rows of a table's pixels, and the table of these rows."""
+
+    def __init__(self, images: Images, pixels: Pixels, rows: np.ndarray) -> None:
+        self.images, self.pixels, self.rows = images, pixels, rows
+
+    def __getitem__(self, row: int) -> Tensor:
+        return self.pixels[int(self.rows[row])]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
 def size_limit() -> int:
     """Bytes that a cache may take: TRICKBAG_CACHE_LIMIT (gigabytes), else half of the free disk."""
     given = os.environ.get("TRICKBAG_CACHE_LIMIT")

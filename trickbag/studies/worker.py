@@ -136,7 +136,7 @@ def write_run(cell: Cell, job: Job, run: Run, loop: Loop, place: Place, split: s
         finished.model, finished.tricks, cell.recipe, images.classes, loop.loader.normal, kept_pixels(cell.recipe)
     )
     record = {
-        split: scores[split].as_json() | scores[split].by_frequency(loop.judge.facts.counts.tolist()),
+        split: scores[split].as_json() | scores[split].by_frequency(images.split("train").counts().tolist()),
         "seconds": round(seconds, 3),
         "training_seconds": round(run.spent.seconds, 3),
         "images_per_second": round(run.spent.images / run.spent.step_seconds, 2) if run.spent.step_seconds else 0.0,

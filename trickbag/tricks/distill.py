@@ -6,7 +6,8 @@ Paper: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, arXi
   "Born-Again Neural Networks", ICML 2018, arXiv:1805.04770.
 Helps: small networks, label noise, fine-grained classes.
 Hurts: a teacher no better than the student, or one trained with strong label smoothing.
-Costs: the teacher's forward pass at every step, and its training where it is a recipe.
+Costs: the teacher's forward pass at every step, and its training where it is a recipe. Cached: the teacher's forward pass over
+  the training images once a version, for all arms and seeds together; each epoch then shows one of those versions.
 """
 
 from typing import Annotated, Any
@@ -42,11 +43,21 @@ class Distill(Trick):
     """Weight of the teacher; the labels have the rest."""
     T: Annotated[float, Field(gt=0)] = 4.0
     """Temperature that softens both answers."""
+    cached: bool = False
+    """Whether the teacher answers once for all runs, to a few fixed versions of each image, which no trick may mix."""
+    fixed: Annotated[int, Field(ge=1, le=1000)] = 4
+    """How many versions, where cached."""
 
     def setup(self, model: Any, fit: Fit) -> None:
         """Fetch the teacher, which is no state of this run."""
-        if self.alpha:
+        if self.versions():
+            self._answers = fit.answers(self.teacher)
+        elif self.alpha:
             self._teacher = fit.network(self.teacher)
+
+    def versions(self) -> int:
+        """As many as the teacher has answered to."""
+        return self.fixed if self.cached and self.alpha else 0
 
     def weights(self, y: Tensor, t: float) -> Tensor:
         """The labels' weight, the same for all samples."""
@@ -56,6 +67,11 @@ class Distill(Trick):
         """The teacher's part of the loss."""
         if not self.alpha:
             return outputs.logits.new_zeros(())
-        with torch.no_grad():
-            teacher = self._teacher(batch.x).logits
-        return self.alpha * divergence(outputs.logits, teacher.float(), self.T)
+        return self.alpha * divergence(outputs.logits, self._asked(batch).float(), self.T)
+
+    @torch.no_grad()
+    def _asked(self, batch: Batch) -> Tensor:
+        if self.versions():
+            return self._answers[batch.version, batch.rows].to(batch.x.device)
+        logits: Tensor = self._teacher(batch.x).logits
+        return logits

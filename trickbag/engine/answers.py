@@ -1,0 +1,46 @@
+"""What other networks say of images before training: of unlabelled ones, and of augmented versions that all runs share."""
+
+import json
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from trickbag import store
+from trickbag.data.images import cache_dir
+from trickbag.data.sources import key_of
+from trickbag.engine.judge import predictor
+from trickbag.engine.loader import Loader
+from trickbag.recipe import Recipe
+from trickbag.state import digest
+from trickbag.trick import Batch
+
+
+def logits(network: nn.Module, batches: Iterator[Batch], fabric: Fabric) -> Iterator[Tensor]:
+    """The logits [B, K] of each batch, on the CPU."""
+    predict = predictor(network, (), fabric.autocast)
+    return (predict(batch.x).logits.cpu() for batch in batches)
+
+
+def kept(network: nn.Module, loader: Loader, recipe: Recipe, shorter: int, fabric: Fabric) -> tuple[Tensor, float]:
+    """The network's logits [V, N, K] of every version of every training image, and the seconds that finding them has spared.
+
+    ``shorter``: side at which decoded images are kept, in pixels. Safe against two makers.
+    """
+    shown = [recipe.size, shorter, loader.view, loader.normal, recipe.precision, *map(str, loader.augmenting)]
+    asked = digest(network.state_dict()), loader.pixels.images.fingerprint, loader.versions, *shown
+    folder = cache_dir() / f"answers-{key_of(*asked)}"
+    with store.lock(folder, wait=True):
+        if (folder / store.MANIFEST).exists():
+            spared = json.loads((folder / "seconds.json").read_text("utf-8"))
+        else:
+            spared, began = 0.0, time.perf_counter()
+            versions = (loader.fixed(version, recipe.size, recipe.batch_size) for version in range(loader.versions))
+            table = torch.stack([torch.cat(list(logits(network, batches, fabric))) for batches in versions])
+            with store.writing(folder) as part:
+                np.save(part / "logits.npy", table.numpy())
+                store.write(part / "seconds.json", store.to_json(time.perf_counter() - began))
+    return torch.from_numpy(np.load(folder / "logits.npy", mmap_mode="c", allow_pickle=False)), spared

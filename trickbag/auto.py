@@ -80,7 +80,8 @@ def choose(wanted: Request) -> tuple[Recipe, list[str]]:
     said = f"{per_class:.0f} training images per class: the classifier is fitted first, then the whole network is tuned"
     if per_class < SOME_IMAGES and "trivialaugment" not in wanted.chosen:
         recipe = _put(wanted, recipe.edit(["trivialaugment"]), epochs=2 * recipe.epochs)
-        said += ", for twice as long and with strong augmentation, since they are not many"
+        longer = "" if "epochs" in wanted.chosen else "for twice as long and "
+        said += f", {longer}with strong augmentation, since they are not many"
     return recipe, [*reasons, said]
 
 

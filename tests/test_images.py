@@ -210,6 +210,11 @@ def test_the_fingerprint_knows_no_order_no_root_and_no_group_number(tmp_path):
     assert replace(one, groups=one.groups[::-1] + 7).fingerprint == one.fingerprint
 
 
+def test_the_fingerprint_of_a_folder_stays_what_it_was(tmp_path):
+    """Runs and decoded pixels are found again by it: it was taken before images could have boxes."""
+    assert read(fill(tmp_path, "a/1.jpg", "b/2.jpg")).fingerprint == "772a0686c79f2ae2580e2c9198844208"
+
+
 def test_the_fingerprint_sees_every_change(tmp_path):
     base = read(fill(tmp_path / "x", "a/1.jpg", "a/2.jpg", "b/1.jpg"))
     others = [
@@ -221,6 +226,9 @@ def test_the_fingerprint_sees_every_change(tmp_path):
         replace(base, paths=("a/1.jpg", "a/2.jpg", "b/2.jpg")),
         replace(base, hashes=("x", "y", "z")),
         replace(base, hashes=("x", "z", "y")),
+        replace(base, boxes=np.array([[0, 0, 1, 1], [np.nan] * 4, [np.nan] * 4])),
+        replace(base, boxes=np.array([[np.nan] * 4, [0, 0, 1, 1], [np.nan] * 4])),
+        replace(base, boxes=np.array([[0, 0, 1, 2], [np.nan] * 4, [np.nan] * 4])),
         base.take([0, 1]),
         divide(base, 0),
     ]

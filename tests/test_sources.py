@@ -92,6 +92,59 @@ def test_a_wrong_manifest_is_refused_with_its_line(tmp_path, text, message):
         read(tmp_path / "m.csv")
 
 
+BOXED = [
+    {"path": "1.jpg", "label": "cat", "left": 1, "top": 2.5, "right": 30, "bottom": 40},
+    {"path": "0.jpg", "label": "cat", "left": None, "top": None, "right": None, "bottom": None},
+    {"path": "2.jpg", "label": "dog", "left": 0, "top": 0, "right": 0.5, "bottom": 1e-3},
+]
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
+def test_boxes_go_with_their_images(tmp_path, name):
+    images = read(manifest(tmp_path / name, BOXED))
+    boxes = [[np.nan] * 4, [1, 2.5, 30, 40], [0, 0, 0.5, 1e-3]]
+    assert images.paths == ("0.jpg", "1.jpg", "2.jpg")
+    np.testing.assert_array_equal(images.boxes, boxes)
+    np.testing.assert_array_equal(images.take([2, 0]).boxes, [boxes[2], boxes[0]])
+    np.testing.assert_array_equal(divide(images, 0, val=0, test=0).split("train").take([False, True, False]).boxes, [boxes[1]])
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
+def test_columns_without_a_box_change_nothing(tmp_path, name):
+    bare = [{key: row[key] for key in ("path", "label")} for row in BOXED]
+    empty = [row | dict.fromkeys(sources.BOX) for row in bare]
+    plain, boxless = (read(manifest(tmp_path / f"{i}{name}", rows)) for i, rows in enumerate((bare, empty)))
+    assert plain.boxes.shape == boxless.boxes.shape == (0, 4)
+    assert plain.fingerprint == boxless.fingerprint
+    assert plain.fingerprint != read(manifest(tmp_path / name, BOXED)).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "message"),
+    [
+        ("left,top,right", "1,2,3", "m.csv, line 1: one column bottom is needed"),
+        ("left,top,right,right,bottom", "1,2,3,3,4", "m.csv, line 1: one column right"),
+        ("left,top,right,bottom", "1,2,3,", "m.csv, line 3: the box has .* bottom ''"),
+        ("left,top,right,bottom", "1,2,x,4", "m.csv, line 3: the box has .* right 'x'"),
+        ("left,top,right,bottom", "nan,nan,nan,nan", "m.csv, line 3: the box has left 'nan'"),
+        ("left,top,right,bottom", "1,2,inf,4", "m.csv, line 3: the box has"),
+        ("left,top,right,bottom", "3,2,3,4", "m.csv, line 3: the box holds nothing"),
+        ("bottom,right,top,left", "1,9,4,2", "m.csv, line 3: the box holds nothing: left '2', top '4', right '9', bottom '1'"),
+        ("left,top,right,bottom", "1,-1,3,4", "m.csv, line 3: the box begins outside"),
+    ],
+)
+def test_a_wrong_box_is_refused_with_its_line(tmp_path, header, row, message):
+    empty = "," * header.count(",")
+    (tmp_path / "m.csv").write_text(f"path,label,{header}\na.jpg,x,{empty}\nb.jpg,x,{row}\n")
+    with pytest.raises(UsageError, match=message):
+        read(tmp_path / "m.csv")
+
+
+def test_a_wrong_box_in_parquet_is_refused_with_its_row(tmp_path):
+    with pytest.raises(UsageError, match=r"m\.parquet, row 2: the box has left '', top '0.0'"):
+        read(manifest(tmp_path / "m.parquet", [BOXED[0], BOXED[2] | {"left": None}]))
+
+
 def test_a_wrong_parquet_is_refused_with_its_row(tmp_path):
     path = tmp_path / "m.parquet"
     with pytest.raises(UsageError, match="row 2: 'b' has the label ''"):

@@ -31,8 +31,8 @@ DataArgument = Annotated[
     typer.Argument(
         metavar="DATA",
         help="A folder of class folders (with train/val/test folders above them, or without), a CSV or Parquet manifest with "
-        "the columns path,label[,split][,group], an archive of such a folder, the pattern of WebDataset shards as "
-        "'shards/{train,val}-{000000..000003}.tar' (in quotes), torchvision:NAME or timm:NAME.",
+        "the columns path,label[,split][,group][,left,top,right,bottom], an archive of such a folder, the pattern of "
+        "WebDataset shards as 'shards/{train,val}-{000000..000003}.tar' (in quotes), torchvision:NAME or timm:NAME.",
     ),
 ]
 RecipeOption = Annotated[str, typer.Option(metavar="NAME|FILE", help="A built-in recipe, or a TOML file.")]

@@ -18,6 +18,7 @@ from trickbag.data.facts import Facts, look_at_all
 from trickbag.data.findings import (
     Finding,
     Severity,
+    about_boxes,
     about_classes,
     about_duplicates,
     about_files,
@@ -42,7 +43,7 @@ class Audit:
     """A data set that has been looked at."""
 
     images: Images
-    """Without the files left out, with hashes, and with exact duplicates in one group."""
+    """Without the files left out, with hashes and sizes, and with exact duplicates in one group."""
     findings: tuple[Finding, ...]
     left_out: dict[str, str]
     """Path as in the file system -> reason."""
@@ -126,7 +127,8 @@ def audit(
     given = images = images.take(kept)
     groups = merged(images.groups, [fact.content for fact in facts], [fact.pixels for fact in facts])
     same = merged(np.arange(len(facts)), [fact.content for fact in facts], [fact.pixels for fact in facts])
-    images = replace(images, hashes=tuple(fact.content for fact in facts), groups=groups)
+    sizes = np.array([(fact.height, fact.width) for fact in facts], np.int64).reshape(-1, 2)
+    images = replace(images, hashes=tuple(fact.content for fact in facts), groups=groups, sizes=sizes)
     result = Audit(images, (), left_out, _sizes(facts))
     findings = chain(
         about_left_out(left_out, total),
@@ -134,6 +136,7 @@ def audit(
         about_near_duplicates(images, facts, same),
         about_classes(given, result.counts, result.imbalance),  # groups as given: copies are a finding of their own
         about_files(images, facts),
+        about_boxes(images),
         about_ignored(images),
     )
     return replace(result, findings=tuple(findings))

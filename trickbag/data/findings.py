@@ -5,12 +5,14 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from trickbag.data.duplicates import near
 from trickbag.data.facts import Facts
 from trickbag.data.images import Images, gaps
+from trickbag.data.sources import SLACK
 from trickbag.text import show
 
 Severity = Literal["error", "warning", "note"]
@@ -195,6 +197,31 @@ def about_files(images: Images, facts: Sequence[Facts]) -> Iterable[Finding]:
             suggestion="If whole classes are grey the network may learn that alone: make all images grey then.",
             paths=grey,
         )
+
+
+def about_boxes(images: Images) -> Iterable[Finding]:
+    """Boxes that reach outside of their images, and how many images have one."""
+    if not len(images.boxes):
+        return
+    beyond = np.flatnonzero((images.boxes[:, 2:] > images.sizes[:, ::-1] + SLACK).any(1))  # no NaN is beyond anything
+    if len(beyond):
+        first = beyond[0]
+        (right, bottom), (height, width) = images.boxes[first, 2:], images.sizes[first]
+        said = f"{show(images.paths[first])}, {width} x {height} pixels, has one to right {right:g}, bottom {bottom:g}"
+        yield Finding(
+            kind="box",
+            severity="error",
+            message=f"{len(beyond)} of the boxes reach outside of the image: {said}{', …' if len(beyond) > 1 else ''}.",
+            suggestion="Write left, top, right, bottom in the manifest in pixels of the upright image, as a viewer shows it.",
+            paths=[show(images.paths[row]) for row in beyond],
+        )
+    boxed = int(np.isfinite(images.boxes).all(1).sum())
+    yield Finding(
+        kind="boxes",
+        severity="note",
+        message=f"{boxed} of {len(images)} images have a box.",
+        suggestion="The trick box_crop looks at boxes, nothing else does.",
+    )
 
 
 def about_ignored(images: Images) -> Iterable[Finding]:

@@ -4,7 +4,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
@@ -22,6 +22,8 @@ from trickbag.errors import UsageError
 from trickbag.streams import generator
 
 __all__ = ["Ignored", "Images", "cache_dir", "divide", "gaps", "read", "walk"]
+
+Floats = npt.NDArray[np.float64]
 
 FORMS = (
     "Give a folder with a folder per class, a CSV or Parquet manifest, a tar or zip, the pattern of WebDataset shards as "
@@ -55,6 +57,11 @@ class Images:
     """[N], a hash of each image's content, or nothing as long as nobody looked."""
     ignored: tuple[Ignored, ...] = ()
     """What the listing left aside, with the reason."""
+    boxes: Floats = field(default_factory=lambda: np.empty((0, 4)))
+    """[N, 4] left, top, right, bottom of the object in pixels of the upright image, a row of NaN where there is no box; or
+    nothing where no image has one."""
+    sizes: Ints = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    """[N, 2] height and width of the upright image in pixels, or nothing as long as nobody looked."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -73,6 +80,8 @@ class Images:
             splits=self.splits[index],
             groups=self.groups[index],
             hashes=tuple(self.hashes[row] for row in index) if self.hashes else (),
+            boxes=self.boxes[index] if len(self.boxes) else self.boxes,
+            sizes=self.sizes[index] if len(self.sizes) else self.sizes,
         )
 
     def split(self, name: str) -> Self:
@@ -108,9 +117,13 @@ class Images:
         """Images per class [K]."""
         return np.bincount(self.labels, minlength=len(self.classes))
 
+    def relative_boxes(self) -> Floats:
+        """The boxes [N, 4] as shares of width and height, once the sizes are known; a row of NaN where there is none."""
+        return self.boxes / np.tile(self.sizes[:, ::-1], 2) if len(self.boxes) else np.full((len(self), 4), np.nan)
+
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the class map and of every image's path, class, split, group and content, in any order of rows.
+        """A hash of the class map and of every image's path, class, split, group, content and box, in any order of rows.
 
         The root plays no part; a group counts as what it holds together, whatever its number.
         """
@@ -121,7 +134,10 @@ class Images:
                 first[group] = path
         names = (self.classes[label] for label in self.labels.tolist())
         contents: Iterable[str] = self.hashes or repeat("", len(self))
-        rows = zip(self.paths, names, self.splits.tolist(), (first[group] for group in groups), contents, strict=True)
+        columns = [self.paths, names, self.splits.tolist(), (first[group] for group in groups), contents]
+        if len(self.boxes):
+            columns.append(" ".join(map(repr, box)) for box in self.boxes.tolist())
+        rows: Iterable[tuple[str, ...]] = zip(*columns, strict=True)
         digest = hashlib.blake2b(digest_size=16)
         for row in (self.classes, *sorted(rows)):
             digest.update(("\0".join(row) + "\0\0").encode("utf-8", "surrogatepass"))
@@ -203,6 +219,7 @@ def _table(root: Path, rows: Rows) -> Images:
         groups=np.array(ids, dtype=np.int64),
         classes=classes,
         ignored=tuple(rows.ignored),
+        boxes=np.array([rows.boxes[i] for i in order] if rows.boxes else []).reshape(-1, 4),
     )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import math
 import os
 import shutil
 import tarfile
@@ -18,7 +19,14 @@ from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, is_system, su
 from trickbag.errors import TrickbagError, UsageError
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
-COLUMNS = ("path", "label", "split", "group")
+BOX = ("left", "top", "right", "bottom")
+COLUMNS = ("path", "label", "split", "group", *BOX)
+HEADER = "path,label[,split][,group][,left,top,right,bottom]"
+SLACK = 0.5
+"""Pixels by which a box may reach past its image: it is cut at whole pixels."""
+NOWHERE = (math.nan,) * 4
+Box = tuple[float, ...]
+"""Left, top, right, bottom."""
 MOST_BYTES = 1 << 30
 """Of one member of an archive: a larger one is no image, and could fill the disk."""
 
@@ -72,18 +80,20 @@ class Rows(NamedTuple):
     empty: Sequence[str] = ()
     """Classes that are known and may have no image."""
     ignored: Sequence[Ignored] = ()
+    boxes: Sequence[Box] = ()
+    """Of each row, in pixels of the upright image, NOWHERE where it has none; or nothing at all."""
 
 
 def read_manifest(path: Path) -> Rows:
-    """The rows of a CSV or Parquet file with the columns path, label and, if wanted, split and group.
+    """The rows of a CSV or Parquet file with the columns path, label and, if wanted, split, group and a box.
 
     Raises UsageError with the line (CSV) or row (Parquet, from 1) where a column is missing, a split is unknown, a path or
-    label is empty, or a path stands twice.
+    label is empty, a path stands twice, or a box is wrong.
     """
     parquet = suffix(path.name) in PARQUET_SUFFIXES
-    rows, places, known = Rows([], [], [], []), dict[str, int](), {**SPLITS, "": ""}
+    rows, places, known, boxes = Rows([], [], [], []), dict[str, int](), {**SPLITS, "": ""}, list[Box]()
     same = dict[str, str]()  # one string object per label, not one per row
-    for place, (name, label, split, group) in (_parquet_rows if parquet else _csv_rows)(path):
+    for place, (name, label, split, group, *edges) in (_parquet_rows if parquet else _csv_rows)(path):
         where = f"{path.name}, {'row' if parquet else 'line'} {place}"
         name, label, split = name.removeprefix("./"), label.strip(), split.strip().lower()
         if not name or "\0" in name:
@@ -96,7 +106,27 @@ def read_manifest(path: Path) -> Rows:
             raise UsageError(f"{where}: {name!r} stands in {'row' if parquet else 'line'} {first} already. Remove one of them.")
         for column, value in zip(rows[:4], (name, same.setdefault(label, label), known[split], group.strip()), strict=True):
             column.append(value)
-    return rows
+        boxes.append(_box(edges, where))
+    return rows if all(box is NOWHERE for box in boxes) else rows._replace(boxes=boxes)
+
+
+def _box(edges: Sequence[str], where: str) -> Box:
+    """Left, top, right and bottom as four cells tell them; NOWHERE where all are empty."""
+    if not any(map(str.strip, edges)):
+        return NOWHERE
+    said = ", ".join(f"{name} {cell!r}" for name, cell in zip(BOX, edges, strict=True))
+    try:
+        box = tuple(map(float, edges))
+    except ValueError:
+        box = NOWHERE
+    if not all(map(math.isfinite, box)):
+        raise UsageError(f"{where}: the box has {said}. Write four numbers of pixels, or leave all four empty.")
+    left, top, right, bottom = box
+    if right <= left or bottom <= top:
+        raise UsageError(f"{where}: the box holds nothing: {said}. Write right above left and bottom above top, in pixels.")
+    if min(left, top) < -SLACK:
+        raise UsageError(f"{where}: the box begins outside of the image: {said}. Count pixels from its left and upper edge, 0.")
+    return box
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -116,7 +146,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 if row:
                     yield line, ["" if i is None else row[i] for i in columns]
         except csv.Error as error:
-            raise UsageError(f"{path.name}, line {line}: this is no CSV ({error}). Write path,label[,split][,group].") from None
+            raise UsageError(f"{path.name}, line {line}: this is no CSV ({error}). Write {HEADER}.") from None
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -144,11 +174,12 @@ def _text(value: Any) -> str:
 
 
 def _columns(path: Path, header: list[str]) -> list[int | None]:
-    """The place of each of COLUMNS in the header, None where an optional one is missing."""
+    """The place of each of COLUMNS in the header, None where an optional one is missing; a box is whole or not there."""
+    needed = ("path", "label", *(BOX if set(BOX) & set(header) else ()))
     for name in COLUMNS:
-        if header.count(name) > 1 or (name in ("path", "label") and name not in header):
+        if header.count(name) > 1 or (name in needed and name not in header):
             there = ", ".join(map(repr, header))
-            raise UsageError(f"{path.name}, line 1: one column {name} is needed in {there}. Write path,label[,split][,group].")
+            raise UsageError(f"{path.name}, line 1: one column {name} is needed in {there}. Write {HEADER}.")
     return [header.index(name) if name in header else None for name in COLUMNS]
 
 

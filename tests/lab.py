@@ -36,7 +36,7 @@ def example(name: str) -> Trick:
 
 
 def dataset(channels: int = 3) -> tuple[Data, list[Tensor]]:
-    """Images of three textures that a network can tell apart, 20 x 24 pixels, and their table."""
+    """Images of three textures that a network can tell apart, 20 x 24 pixels, and their table; two of three have a box."""
     rng, paths, labels, splits, pixels = np.random.default_rng(0), [], [], [], []
     for split, counts in COUNTS.items():
         for label, count in enumerate(counts):
@@ -48,7 +48,10 @@ def dataset(channels: int = 3) -> tuple[Data, list[Tensor]]:
                 labels.append(label)
                 splits.append(split)
                 pixels.append(torch.from_numpy(image.clip(0, 255).astype(np.uint8)))
-    images = Images(Path(), tuple(paths), np.array(labels), np.array(splits), np.arange(len(paths)), CLASSES)
+    number = np.arange(len(paths))
+    boxes = np.where(number[:, None] % 3 > 0, np.stack([number % 7, number % 4, 16 + number % 8, 14 + number % 6], 1), np.nan)
+    sizes = np.tile((20, 24), (len(paths), 1))
+    images = Images(Path(), tuple(paths), np.array(labels), np.array(splits), number, CLASSES, boxes=boxes, sizes=sizes)
     return Data(images, "lab", channels), pixels
 
 

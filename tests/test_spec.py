@@ -207,7 +207,7 @@ def test_a_misspelt_plug_point_is_an_error_at_import() -> None:
             @staticmethod
             def helper() -> None: ...
 
-    with pytest.raises(TypeError, match=r"MixUp\.bacth is no plug point\. Plug points: data, augment, .*predict\."):
+    with pytest.raises(TypeError, match=r"MixUp\.bacth is no plug point\. Plug points: data, region, .*predict\."):
         misspelt()
     with pytest.raises(TypeError, match=r"MixUp\.helper is no plug point"):
         static()

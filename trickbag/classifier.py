@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,12 +15,12 @@ from trickbag.data.decode import decode
 from trickbag.data.images import read
 from trickbag.data.listing import walk
 from trickbag.data.sniff import Unreadable
-from trickbag.engine.assemble import Normal, build_model
+from trickbag.engine.assemble import Normal, build_model, regions
 from trickbag.engine.gradcam import grad_cam
 from trickbag.engine.judge import judged_view, predictor
 from trickbag.engine.loader import cut
 from trickbag.engine.loop import load_trick_state
-from trickbag.engine.pixels import Files, ahead, shrink
+from trickbag.engine.pixels import Files, Rows, ahead, shrink
 from trickbag.engine.precision import fabric_for
 from trickbag.engine.scores import Scores, score
 from trickbag.errors import TrickbagError, UsageError
@@ -163,7 +164,7 @@ def evaluate(run: str | Path, data: str | Path, with_: Iterable[str] = (), tell:
     table = read(data)
     checked = audit(table, found.card["channels"], progress=lambda done, total: tell(Doing("checking images", done, total)))
     for finding in checked.findings:
-        if finding.kind == "left out":
+        if finding.kind in ("left out", "box"):
             tell(Note(finding.message))
     images = checked.images
     unknown = [name for name in images.classes if name not in found.classes]
@@ -172,8 +173,9 @@ def evaluate(run: str | Path, data: str | Path, with_: Iterable[str] = (), tell:
         raise UsageError(f"{data} has the class {unknown[0]!r}, which the run does not know. It knows: {known}.")
     index = torch.tensor([found.classes.index(name) for name in images.classes])
     files = Files(images, found.card["channels"], found.card["kept"])
+    seen = Rows(images, files, np.arange(len(images)), regions(images, found.tricks, judged=True))
     logits = []
-    for outputs in found.outputs(ahead(files.__getitem__, range(len(images)), 2, BATCH)):
+    for outputs in found.outputs(ahead(seen.__getitem__, range(len(images)), 2, BATCH)):
         logits.append(outputs.logits.cpu())
         tell(Doing("evaluating", sum(map(len, logits)), len(images)))
     return score(torch.cat(logits), index[torch.from_numpy(images.labels)])
@@ -213,7 +215,7 @@ def export(
     model: models.Net, chosen: Sequence[Trick], recipe: Recipe, classes: Sequence[str], normal: Normal, kept: int
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the card of a trained network, as :meth:`Classifier.load` reads them."""
-    used = [trick for trick in chosen if set(trick.plugs()) & {"model", "view", "predict"}]
+    used = [trick for trick in chosen if set(trick.plugs()) & {"region", "model", "view", "predict"}]
     tensors = {name.removeprefix("net."): value for name, value in model.state_dict().items()}
     state: dict[str, dict[str, Any]] = {}
     for trick in used:

@@ -173,6 +173,7 @@ class Combine(IntEnum):
 
 PLUG_POINTS: dict[str, Combine] = {
     "data": Combine.FOLD,
+    "region": Combine.ONE,
     "augment": Combine.CONCATENATE,
     "views": Combine.ONE,
     "versions": Combine.ONE,
@@ -229,6 +230,11 @@ class Trick(BaseModel):
     def data(self, train: Any, unlabelled: Any, answers: Answers, rng: Generator) -> Any:
         """The training images (an ``Images`` table) -> those to train on, which may come from the unlabelled, the table of the
         folder that the trick names, with labels."""
+        raise NotImplementedError
+
+    def region(self, boxes: Tensor, judged: bool) -> Tensor:
+        """The boxes [N, 4] of images that are trained on, or ``judged`` -> the part of each that is seen [N, 4], all else being
+        cut away. Left, top, right, bottom, float64 in 0..1 of width and height; NaN where an image has no box."""
         raise NotImplementedError
 
     def augment(self) -> list[Transform]:

@@ -104,6 +104,7 @@ class Images:
 
     def joined(self, other: Self) -> Self:
         """These rows, then those of another table, of whose groups none is one of these; class map and root are these."""
+        boxes = np.full((len(other), 4), np.nan) if len(self.boxes) and not len(other.boxes) else other.boxes
         return replace(
             self,
             paths=(*self.paths, *(str(other.path(row)) for row in range(len(other)))),
@@ -111,6 +112,8 @@ class Images:
             splits=np.concatenate([self.splits, other.splits]),
             groups=np.concatenate([self.groups, other.groups + self.groups.max(initial=-1) + 1]),
             hashes=(*self.hashes, *other.hashes),
+            boxes=np.concatenate([self.boxes, boxes]),
+            sizes=np.concatenate([self.sizes, other.sizes]),
         )
 
     def counts(self) -> Ints:

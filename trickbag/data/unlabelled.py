@@ -26,5 +26,14 @@ def read_unlabelled(
     found = np.flatnonzero([not reason for reason in reasons(facts, channels)])
     if not len(found):
         raise UsageError(f"{str(folder)!r} holds no image that can be read. Give a folder with unlabelled images.")
-    zeros, hashes = np.zeros(len(paths), np.int64), tuple(fact.content for fact in facts)
-    return Images(root, paths, zeros, np.full(len(paths), "unlabelled"), np.arange(len(paths)), ("",), hashes).take(found)
+    table = Images(
+        root,
+        paths,
+        labels=np.zeros(len(paths), np.int64),
+        splits=np.full(len(paths), "unlabelled"),
+        groups=np.arange(len(paths)),
+        classes=("",),
+        hashes=tuple(fact.content for fact in facts),
+        sizes=np.array([(fact.height, fact.width) for fact in facts]),
+    )
+    return table.take(found)

@@ -16,7 +16,7 @@ from trickbag.engine.judge import predictor
 from trickbag.engine.loader import Loader
 from trickbag.recipe import Recipe
 from trickbag.state import digest
-from trickbag.trick import Batch
+from trickbag.trick import Batch, having
 
 
 def logits(network: nn.Module, batches: Iterator[Batch], fabric: Fabric) -> Iterator[Tensor]:
@@ -30,7 +30,8 @@ def kept(network: nn.Module, loader: Loader, recipe: Recipe, shorter: int, fabri
 
     ``shorter``: side at which decoded images are kept, in pixels. Safe against two makers.
     """
-    shown = [recipe.size, shorter, loader.view, loader.normal, recipe.precision, *map(str, loader.augmenting)]
+    shown = [recipe.size, shorter, loader.view, loader.normal, recipe.precision]
+    shown += [str(trick) for point in ("region", "augment") for trick in having(recipe.tricks, point)]
     asked = digest(network.state_dict()), loader.pixels.images.fingerprint, loader.versions, *shown
     folder = cache_dir() / f"answers-{key_of(*asked)}"
     with store.lock(folder, wait=True):

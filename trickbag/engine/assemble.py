@@ -82,9 +82,9 @@ def load(
     """The loader of each split."""
     images, view = data.images, plain_view(recipe)
 
-    def loader(rows: np.ndarray, own: Images) -> Loader:
+    def loader(rows: np.ndarray, own: Images, judged: bool) -> Loader:
         return Loader(
-            Rows(own, pixels, rows),
+            Rows(own, pixels, rows, regions(own, tricks, judged)),
             torch.from_numpy(own.labels),
             len(own.classes),
             tricks,
@@ -95,6 +95,7 @@ def load(
             bool(recipe.channels_last),
             fabric.global_rank,
             fabric.world_size,
+            Rows(own, pixels, rows, regions(own, tricks, judged=True)),
         )
 
     def answers(run: str) -> Tensor:
@@ -103,9 +104,15 @@ def load(
         return torch.cat(list(logits(network(run), batches, fabric))).softmax(1)
 
     rows = {name: np.flatnonzero(images.splits == name) for name in ("val", "test", "unlabelled")}
-    loaders = {name: loader(own, images.take(own)) for name, own in rows.items()}
-    loaders["train"] = loader(*training(images, tricks, seed, answers))
+    loaders = {name: loader(own, images.take(own), judged=True) for name, own in rows.items()}
+    loaders["train"] = loader(*training(images, tricks, seed, answers), judged=False)
     return loaders
+
+
+def regions(images: Images, tricks: Sequence[Trick], judged: bool) -> Tensor | None:
+    """The part of each image that is seen [N, 4], in shares of its sides; None where all are seen whole."""
+    boxes = torch.from_numpy(images.relative_boxes())
+    return next((trick.region(boxes, judged) for trick in having(tricks, "region")), None)
 
 
 def assemble(

@@ -126,7 +126,7 @@ def _copies(rows: Tensor) -> Tensor:
 
 
 class Loader:
-    """Turns pixels into batches on a device."""
+    """Turns pixels into batches on a device; ``seen`` are those that judged views are cut from, where they are others."""
 
     def __init__(
         self,
@@ -141,10 +141,11 @@ class Loader:
         channels_last: bool,
         rank: int = 0,
         ranks: int = 1,
+        seen: Rows | None = None,
     ) -> None:
+        self.seen = pixels if seen is None else seen
         self.pixels, self.labels, self.classes, self.view, self.seed, self.device = pixels, labels, classes, view, seed, device
-        self.augmenting = having(tricks, "augment")
-        self.transforms = [(trick.name(), f) for trick in self.augmenting for f in trick.augment()]
+        self.transforms = [(trick.name(), f) for trick in having(tricks, "augment") for f in trick.augment()]
         self.versions = max((trick.versions() for trick in having(tricks, "versions")), default=0)
         wants = next(iter(having(tricks, "views")), None)
         self.viewer, self.views = (wants.name(), wants.views()) if wants else ("", 0)
@@ -190,7 +191,7 @@ class Loader:
 
     def judged(self, rows: Tensor, batch_size: int, view: View | None = None) -> Iterator[Batch]:
         """Judged views of these rows, in order, the last batch as long as it comes."""
-        return self._in_order(rows, batch_size, lambda row: cut(self.pixels[row], view or self.view))
+        return self._in_order(rows, batch_size, lambda row: cut(self.seen[row], view or self.view))
 
     def _in_order(self, rows: Tensor, batch_size: int, image: Callable[[int], Tensor]) -> Iterator[Batch]:
         def make(part: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from trickbag.trick import PLUG_POINTS, Combine, having
 LOOP = """\
 before training
     train images                             data
+    part of each image that is seen          region
     network {model}, weights {weights}       model
     parameter groups                         groups
     optimiser                                optimizer
@@ -38,6 +39,7 @@ after training
     how judged images are cut                view
     predict                                  predict"""
 DEFAULTS = {
+    "region": "the whole",
     "optimizer": "SGD, Nesterov momentum {momentum:g}",
     "order": "a permutation",
     "batch_size": "{batch_size}",

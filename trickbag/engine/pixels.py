@@ -52,6 +52,21 @@ def shrink(image: Tensor, shorter: int) -> Tensor:
     return smaller
 
 
+def crop(image: Tensor, region: Tensor) -> Tensor:
+    """What is inside of a region [4] of an image [C, H, W], edges at the nearest pixels, at least a pixel: [C, h, w].
+
+    Left, top, right, bottom in 0..1 of the image's width and height.
+
+    >>> crop(torch.arange(12).view(1, 3, 4), torch.tensor([0.25, 0.0, 0.75, 0.6]))
+    tensor([[[1, 2],
+             [5, 6]]])
+    """
+    height, width = image.shape[-2:]
+    left, top, right, bottom = region.tolist()
+    x, y = min(round(left * width), width - 1), min(round(top * height), height - 1)
+    return image[:, y : max(y + 1, round(bottom * height)), x : max(x + 1, round(right * width))]
+
+
 class Files:
     """Pixels decoded anew each time: for sets that are larger than the cache may be."""
 
@@ -99,13 +114,14 @@ class Joined:
 
 
 class Rows:
-    """Some rows of a table's pixels, and the table of these rows."""
+    """Some rows of a table's pixels, cut to their ``regions`` [N, 4] where there are any, and the table of these rows."""
 
-    def __init__(self, images: Images, pixels: Pixels, rows: np.ndarray) -> None:
-        self.images, self.pixels, self.rows = images, pixels, rows
+    def __init__(self, images: Images, pixels: Pixels, rows: np.ndarray, regions: Tensor | None = None) -> None:
+        self.images, self.pixels, self.rows, self.regions = images, pixels, rows, regions
 
     def __getitem__(self, row: int) -> Tensor:
-        return self.pixels[int(self.rows[row])]
+        image = self.pixels[int(self.rows[row])]
+        return image if self.regions is None else crop(image, self.regions[row])
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -9,10 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trickbag.classifier import Classifier, Prediction, evaluate
+    from trickbag.classifier import Classifier, Prediction
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
     from trickbag.errors import TrickbagError, UsageError
+    from trickbag.evaluation import evaluate
     from trickbag.forecast import Plan, plan
     from trickbag.recipe import Recipe
     from trickbag.request import check
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
     from trickbag.studies.options import Options
 
 _ROOMS = {
-    "trickbag.classifier": ("Classifier", "Prediction", "evaluate"),
+    "trickbag.classifier": ("Classifier", "Prediction"),
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
     "trickbag.errors": ("TrickbagError", "UsageError"),
+    "trickbag.evaluation": ("evaluate",),
     "trickbag.forecast": ("Plan", "plan"),
     "trickbag.recipe": ("Recipe",),
     "trickbag.request": ("check",),

@@ -5,26 +5,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trickbag import models, store, tricks
-from trickbag.data.audit import audit
 from trickbag.data.decode import decode
-from trickbag.data.images import read
 from trickbag.data.listing import walk
 from trickbag.data.sniff import Unreadable
-from trickbag.engine.assemble import Normal, build_model, regions
+from trickbag.engine.assemble import Normal, build_model
 from trickbag.engine.gradcam import grad_cam
 from trickbag.engine.judge import judged_view, predictor
 from trickbag.engine.loader import cut
 from trickbag.engine.loop import load_trick_state
-from trickbag.engine.pixels import Files, Rows, ahead, shrink
+from trickbag.engine.pixels import ahead, shrink
 from trickbag.engine.precision import fabric_for
-from trickbag.engine.scores import Scores, score
 from trickbag.errors import TrickbagError, UsageError
-from trickbag.events import Doing, Note, Tell, silent
 from trickbag.recipe import Recipe
 from trickbag.trick import Facts, Outputs, Trick, View, having, ordered
 
@@ -153,32 +148,6 @@ class Classifier:
 
 def _files(images: Iterable[str | Path]) -> list[Path]:
     return [file for path in map(Path, images) for file in (walk(path) if path.is_dir() else [path])]
-
-
-def evaluate(run: str | Path, data: str | Path, with_: Iterable[str] = (), tell: Tell = silent) -> Scores:
-    """Metrics of a trained run on all images of a data set, with more test-time tricks if wanted.
-
-    Raises UsageError where the data set has a class that the run does not know.
-    """
-    found = Classifier.load(run, with_)
-    table = read(data)
-    checked = audit(table, found.card["channels"], progress=lambda done, total: tell(Doing("checking images", done, total)))
-    for finding in checked.findings:
-        if finding.kind in ("left out", "box"):
-            tell(Note(finding.message))
-    images = checked.images
-    unknown = [name for name in images.classes if name not in found.classes]
-    if unknown:
-        known = ", ".join(found.classes[:10])
-        raise UsageError(f"{data} has the class {unknown[0]!r}, which the run does not know. It knows: {known}.")
-    index = torch.tensor([found.classes.index(name) for name in images.classes])
-    files = Files(images, found.card["channels"], found.card["kept"])
-    seen = Rows(images, files, np.arange(len(images)), regions(images, found.tricks, judged=True))
-    logits = []
-    for outputs in found.outputs(ahead(seen.__getitem__, range(len(images)), 2, BATCH)):
-        logits.append(outputs.logits.cpu())
-        tell(Doing("evaluating", sum(map(len, logits)), len(images)))
-    return score(torch.cat(logits), index[torch.from_numpy(images.labels)])
 
 
 class Renormalised(nn.Module):

@@ -229,13 +229,20 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that train wrote.")],
     data: DataArgument,
     with_: WithOption = None,
+    open_set: Annotated[
+        bool,
+        typer.Option("--open-set", help="Reject images of classes that the run does not know, and say how well that works."),
+    ] = False,
+    energy: Annotated[
+        bool, typer.Option("--energy", help="With --open-set: reject by the energy, not by the largest probability.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Score a trained run on other data, with test-time tricks if wanted. All splits of the data are taken together."""
     import trickbag as tb
 
     with Screen(quiet=json) as screen:
-        scores = tb.evaluate(run, data, with_=with_ or [], tell=screen.tell)
+        scores = tb.evaluate(run, data, with_ or [], screen.tell, open_set, energy)
         screen.json(scores.as_json()) if json else screen.scores(scores, tb.load(run).classes)
 
 

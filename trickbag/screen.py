@@ -167,15 +167,25 @@ class Screen:
         )
 
     def scores(self, scores: Any, classes: Iterable[str]) -> None:
-        """Metrics on other data, with the classes that do worst."""
+        """Metrics on other data, with the classes that do worst; before those, how images of unknown classes are rejected."""
+        from trickbag.engine.open_set import OpenScores
         from trickbag.engine.scores import interval
 
         low, high = interval(round(scores.top1 * scores.n), scores.n)
+        judged = f"{scores.n:,} images" + (" of known classes" if isinstance(scores, OpenScores) else "")
         self.lines(
-            f"top-1 {percent(scores.top1)}  ({100 * low:.1f} - {100 * high:.1f}, {scores.n:,} images)",
+            f"top-1 {percent(scores.top1)}  ({100 * low:.1f} - {100 * high:.1f}, {judged})",
             f"top-5 {percent(scores.top5)}   macro recall {percent(scores.macro_recall)}   macro F1 {percent(scores.macro_f1)}",
             f"NLL {scores.nll:.3f}   Brier {scores.brier:.3f}   calibration error {percent(scores.ece)}",
         )
+        if isinstance(scores, OpenScores):
+            by = {"probability": "largest probability", "energy": "energy"}[scores.by]
+            self.lines(
+                f"{scores.n_unknown:,} images of unknown classes: AUROC {scores.auroc:.3f} by the {by}",
+                f"rejected below {scores.threshold:.4g}, which keeps {percent(scores.kept_val)} of the run's validation "
+                f"images: {percent(scores.rejected_unknown)} of the unknown, {percent(scores.rejected_known)} of the known",
+                f"open-set F-measure {percent(scores.f_measure)}, {percent(scores.f_measure_unrejected)} with nothing rejected",
+            )
         table = Table("class", "images", "recall", "precision", box=None)
         per = scores.per_class
         rows = sorted(zip(per.recall, classes, per.count, per.precision, strict=True), key=lambda row: row[0])

@@ -84,11 +84,9 @@ class Judge:
         if logits.ndim != 2 or logits.shape[1] != self.classes or labels.shape != logits.shape[:1]:
             shapes = f"{list(logits.shape)} and {list(labels.shape)}"
             raise TrickbagError(f"Logits and labels have the shapes {shapes}, not [N, {self.classes}] and [N].")
-        if bad := int((~logits.isfinite().all(1)).sum()):
-            raise TrickbagError(f"The logits of {bad} of {len(logits)} images are not finite. Train anew with a lower rate.")
         if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= self.classes):
             raise TrickbagError(f"A label lies outside 0..{self.classes - 1}. The images must have the classes of the network.")
-        self._logits.append(logits.detach().double().cpu())
+        self._logits.append(finite(logits).detach().double().cpu())
         self._labels.append(labels.detach().long().cpu())
         return self
 
@@ -127,6 +125,13 @@ def score(logits: Tensor, labels: Tensor) -> Scores:
     if logits.ndim != 2 or not logits.shape[1]:
         raise TrickbagError(f"Logits have the shape {list(logits.shape)}, not [N, K] with at least one class.")
     return Judge(logits.shape[1]).update(logits, labels).scores()
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Logits [N, K], as they are. Raises TrickbagError where some are not finite."""
+    if bad := int((~logits.isfinite().all(1)).sum()):
+        raise TrickbagError(f"The logits of {bad} of {len(logits)} images are not finite. Train anew with a lower rate.")
+    return logits
 
 
 def interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:

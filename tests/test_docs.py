@@ -29,6 +29,7 @@ def test_every_command_of_a_guide_works(guide: Path, tmp_path: Path, cache: Path
     monkeypatch.chdir(tmp_path)
     fill(Path("photos"), {"a": 0, "b": 1, "c": 2}, 14)
     fill(Path("more"), {"any": 0}, 6, seed=1)
+    fill(Path("found"), {"a": 0, "of no class": 2}, 3, seed=1)
     typed = commands(guide)
     assert len(typed) >= 3
     for words in typed:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from album import fill, recipe_file
+from lab import dataset, recipe
 
 import trickbag as tb
 from trickbag.data.images import cache_dir
 from trickbag.data.unlabelled import read_unlabelled
 from trickbag.engine.loop import Loop
 from trickbag.engine.precision import fabric_for
+from trickbag.engine.speed import time_steps
 from trickbag.errors import TrickbagError, UsageError
 from trickbag.request import request
 from trickbag.run import Run
@@ -159,3 +161,10 @@ def test_images_whose_answers_are_kept_are_not_mixed(place: Path, mixing: str) -
     asked = request(place / "photos", place / "tiny.toml", with_=[distilled(place, cached=True), mixing])
     with pytest.raises(UsageError, match=f"answers to fixed images, which {mixing}"):
         Run(asked, asked.recipe, place / "mixed", fabric_for("fp32"), lambda event: None).assemble()
+
+
+def test_timing_some_steps_asks_nobody_for_answers() -> None:
+    data, pixels = dataset()
+    before = list(cache_dir().glob("answers-*"))
+    assert time_steps(recipe("distill(cached=True)"), data, pixels, 0).train > 0
+    assert list(cache_dir().glob("answers-*")) == before

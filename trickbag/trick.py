@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
+from functools import cache
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
 
 import torch
@@ -376,6 +377,7 @@ class Trick(BaseModel):
         return str(Spec(cls.name(), (), {n: Spec("…") if f.is_required() else f.default for n, f in cls.model_fields.items()}))
 
     @classmethod
+    @cache
     def plugs(cls) -> tuple[str, ...]:
         """The plug points that the trick overrides, in the order in which an image meets them."""
         return tuple(p for p in PLUG_POINTS if getattr(cls, p) is not getattr(Trick, p))

@@ -18,6 +18,7 @@ from trickbag.engine.loop import Judged, Loop
 from trickbag.engine.pixels import Data, Files, Pixels
 from trickbag.engine.precision import fabric_for
 from trickbag.recipe import Recipe
+from trickbag.trick import having
 
 STEPS = 3
 LOSS_TOLERANCE = 0.1
@@ -66,7 +67,8 @@ def time_steps(recipe: Recipe, data: Data, pixels: Pixels, seed: int, steps: int
         del normal
         return build_model(recipe, (), len(data.images.classes), data.channels, seed, "none").to(fabric.device)
 
-    loop = assemble(recipe.edit(epochs=max(1, recipe.epochs)), data, pixels, seed, fabric, network)
+    kept = [trick.name() for trick in having(recipe.tricks, "versions") if trick.versions()]  # a step only looks answers up
+    loop = assemble(recipe.edit(without=kept, epochs=max(1, recipe.epochs)), data, pixels, seed, fabric, network)
     seconds, losses = _timed(loop, fabric, steps + 1 if recipe.epochs else 1)
     rows = torch.arange(min(len(loop.judge.loaders["val"].labels), 2 * recipe.batch_size))
     for _ in range(2):

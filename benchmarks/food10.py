@@ -18,34 +18,45 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.long_tail import manifest
 from benchmarks.machine import origin
+from trickbag.data.images import divide, read
+from trickbag.recipe import recipe_names
 from trickbag.store import write
 
 TRICKBAG = Path(sysconfig.get_path("scripts")) / "trickbag"
 PLAIN = Path(__file__).with_name("plain_loop.py")
 ARMS = ("auto", "linear-probe", "one-nn", "plain")
+"""Those that are compared unless others are named."""
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="a folder with train and test, class folders in each")
-    parser.add_argument("--model", default="mobilenetv2_100")
-    parser.add_argument("--weights", type=Path, required=True, help="a .safetensors file")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="a folder or archive with train and test, class folders in each"
+    )
+    parser.add_argument("--imbalance", type=float, default=1, help="make the training images a long tail of this ratio first")
+    parser.add_argument("--model", default="mobilenetv2_100", help="whose weights they are")
+    parser.add_argument("--weights", type=Path, help="a .safetensors file; none: the recipe's own model from scratch")
     parser.add_argument("--budget", type=float, default=600, help="seconds, for auto and for the plain loop")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=ARMS, default=ARMS, help="which of them to run")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*recipe_names(), "plain"], default=ARMS, help="which recipes to run, or plain"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/food10"), help="where the runs go")
     parser.add_argument("--plain", default="", help="more arguments for the plain loop, as '--size 160 --lr 3e-4'")
+    parser.add_argument("--more", default="", help="more arguments for the recipes, as '--set size=128'")
     return parser.parse_args()
 
 
 def command(args: argparse.Namespace, arm: str, seed: int, folder: Path) -> list[str]:
     """The training of one arm with one seed."""
-    common = [str(args.data), "--model", args.model, "--weights", str(args.weights), "--seed", str(seed)]
+    started = ["--model", args.model, "--weights", str(args.weights)] if args.weights else []
+    common = [str(args.data), *started, "--seed", str(seed)]
     if arm == "plain":
         return [sys.executable, str(PLAIN), *common, "--budget", str(args.budget), *args.plain.split()]
     budget = ["--budget", f"{args.budget:f}s"] if arm == "auto" else []
-    return [str(TRICKBAG), "train", *common, "--recipe", arm, *budget, "--out", str(folder)]
+    return [str(TRICKBAG), "train", *common, "--recipe", arm, *budget, *args.more.split(), "--out", str(folder)]
 
 
 def measured(args: argparse.Namespace, arm: str, seed: int) -> dict[str, Any]:
@@ -85,6 +96,10 @@ def row(arm: str, runs: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     args = arguments()
+    if args.imbalance > 1:
+        images = divide(read(args.data), seed=0).long_tailed(args.imbalance)
+        write(table := args.out / "long_tail.csv", manifest(images))
+        args.data = table
     load = f" Load average at the start: {os.getloadavg()[0]:.1f}." if hasattr(os, "getloadavg") else ""
     lines = [
         "| | test top-1, mean | sd | of each seed | test images | epochs | seconds |",

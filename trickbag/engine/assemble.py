@@ -111,8 +111,8 @@ def load(
 
 def regions(images: Images, tricks: Sequence[Trick], judged: bool) -> Tensor | None:
     """The part of each image that is seen [N, 4], in shares of its sides; None where all are seen whole."""
-    boxes = torch.from_numpy(images.relative_boxes())
-    return next((trick.region(boxes, judged) for trick in having(tricks, "region")), None)
+    asked = (trick.region(torch.from_numpy(images.relative_boxes()), judged) for trick in having(tricks, "region"))
+    return next(asked, None)
 
 
 def assemble(

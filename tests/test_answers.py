@@ -98,9 +98,15 @@ def test_a_folder_without_images_or_with_copies_alone_is_refused(place: Path, tm
     spec = f"pseudo_label(unlabelled={str(place / 'photos')!r}, teacher={str(place / 'teacher')!r})"
     with pytest.raises(UsageError, match="copies of labelled ones"):
         assembled(place, spec)
-    told = ask("train", f"{place}/photos", "--recipe", f"{place}/tiny.toml", "--with", "pseudo_label(unlabelled='nowhere')")
+
+
+@pytest.mark.parametrize("asked", [("train", "--plan", "--with"), ("study", "--plan", "--tricks"), ("train", "--with")])
+@pytest.mark.parametrize("trick", ["pseudo_label(unlabelled='nowhere')", "distill(teacher='nowhere')"])
+def test_what_a_trick_names_must_be_there_before_anything_is_timed(place: Path, ask, asked, trick) -> None:
+    told = ask(asked[0], f"{place}/photos", "--recipe", f"{place}/tiny.toml", *asked[1:], trick)
     assert told.code == 2
-    assert "nowhere' is no folder" in told.err
+    assert "'nowhere' is no folder" in told.err
+    assert "timing" not in told.err + told.out
 
 
 def test_a_batch_that_diverged_names_unlabelled_files_too(place: Path) -> None:

@@ -230,6 +230,8 @@ BAD_REQUESTS = [
     (["--weights", "missing.safetensors"], "no file missing.safetensors"),
     (["--weights", "tiny.toml"], "no .safetensors file"),
     (["--weights", "other.safetensors"], "does not fit cifar_resnet8"),
+    (["--with", "distill(teacher='nowhere')"], "'nowhere' is no folder of a finished run, and there is no recipe"),
+    (["--with", "pseudo_label(unlabelled='nowhere')"], "'nowhere' is no folder"),
     (["--set", "size=9", "--model", "vit_tiny_patch16_224"], "vit_tiny_patch16_224"),
 ]
 

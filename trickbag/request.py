@@ -19,6 +19,7 @@ from trickbag.errors import UsageError
 from trickbag.events import Doing, Note, Tell, silent
 from trickbag.recipe import Recipe
 from trickbag.spec import parse
+from trickbag.trick import Trick
 
 Bad = Literal["skip", "error"]
 """Leave out what is bad, and list it, or stop at it."""
@@ -149,8 +150,22 @@ def request(
     """What :func:`trickbag.train` is asked for, with the data read and checked. Raises UsageError."""
     began = time.monotonic()
     asked, chosen = edited(recipe, model, weights, with_, without, set_)
+    check_named(asked.tricks)
     table, found = ingest(data, asked, seed, on_bad, on_leak, tell)
     return Request(table, found, asked, recipe == "auto", chosen, budget, seed, called(data), began)
+
+
+def check_named(tricks: Iterable[Trick]) -> None:
+    """Raise UsageError where tricks name runs, recipes or folders that are not there."""
+    for trick in tricks:
+        for name in trick.others():
+            if name != "self" and not (Path(name) / "model.json").is_file():
+                try:
+                    Recipe.load(name)
+                except UsageError as error:
+                    raise UsageError(f"{trick}: {name!r} is no folder of a finished run, and {error}") from None
+        if trick.folder and not Path(folder := str(getattr(trick, trick.folder))).expanduser().is_dir():
+            raise UsageError(f"{trick}: {folder!r} is no folder. Give a folder with images.")
 
 
 def edited(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from trickbag.recipe import Recipe
 from trickbag.report.findings import Effect, Findings
 from trickbag.report.page import page
 from trickbag.report.tables import arms_csv, effects_csv, markdown
-from trickbag.request import Request, called, edited, ingest
+from trickbag.request import Request, called, check_named, edited, ingest
 from trickbag.studies import analysis, pictures
 from trickbag.studies.arms import Arm
 from trickbag.studies.decisions import facts, spelled, unspelled
@@ -179,9 +180,12 @@ class Conductor:
 
     def planned(self, confirm: bool) -> Plan:
         """The plan: arms, seeds, trainings and their price; with a budget, the most that fits it, confirmation included."""
-        reference, o = self.reference(), self.options
-        tricks = [parse(text) for text in o.tricks] if o.tricks != "auto" else self.proposed(reference)
+        o = self.options
+        named = [parse(text) for text in o.tricks] if o.tricks != "auto" else []
         together = [[parse(text) for text in texts] for texts in o.combine]
+        check_named(chain(self.wanted.recipe.tricks, named, *together))
+        reference = self.reference()
+        tricks = self.proposed(reference) if o.tricks == "auto" else named
         pilot = Pilot(replace(self.wanted, recipe=reference))
         repeats, folds = o.blocks
         for kind in [o.design, "add-one"] if o.design == "auto" and o.budget else [o.design]:
@@ -203,6 +207,7 @@ class Conductor:
     def proposed(self, reference: Recipe) -> list[Trick]:
         """The tricks that the data set suggests, told with the reasons."""
         found = propose(self.audit, reference, self.options.teacher)
+        check_named(trick for trick, _ in found)
         for trick, reason in found:
             self.tell(Note(f"{trick}: {reason}"))
         return [trick for trick, _ in found]

@@ -1,7 +1,7 @@
 """timm models as tricks see them: last feature maps, features and logits of one pass, and weights from files or the hub."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +12,7 @@ import huggingface_hub
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from timm.models import group_parameters
 from torch import Tensor, nn
 
@@ -209,6 +210,22 @@ def build(name: str, classes: int, channels: int = 3, size: int = 224, weights: 
     return Net(net, name, classes, channels, size, bool(weights))
 
 
+def restore(net: Net, run: str) -> None:
+    """Put the weights of a run into a network with the same surgery: all but the classifier, and the classifier where it fits.
+
+    Raises UsageError where they do not fit.
+    """
+    held, own = load_file(_local(run)), net.net.state_dict()
+    body = _body(own, net._heads)
+    fit = {name for name, tensor in own.items() if name in held and held[name].shape == tensor.shape}
+    if body - fit:
+        shapes, saved = ({name: list(tensor.shape) for name, tensor in state.items()} for state in (own, held))
+        raise UsageError(f"{run} does not fit {net.name}: {_misfit(shapes, saved, body)}.")
+    taken = fit if own.keys() == fit else body
+    net.net.load_state_dict(own | {name: held[name] for name in taken})
+    net.pretrained = True
+
+
 def _load(net: nn.Module, name: str, file: Path, options: dict[str, Any], told: str) -> None:
     """Load a file through timm, which resizes position embeddings, adapts the first layer and reads old spellings."""
     source = f"The hub's file {file.name}" if told == "hub" else told
@@ -216,13 +233,19 @@ def _load(net: nn.Module, name: str, file: Path, options: dict[str, Any], told: 
     shapes = _shapes(file)
     heads = _heads(net)
     own = {n: t.shape for n, t in net.state_dict().items()}
-    body = {n for n in own if not n.startswith(tuple(f"{head}." for head in heads))}
+    body = _body(own, heads)
+    # A run's tricks may have left tensors of their own, and a classifier of another make.
+    aside = {n for n in shapes if n.startswith("tricks/")}
+    if (classifier := shapes.keys() - aside - _body(shapes, heads)) != own.keys() - body:
+        aside |= classifier
+    shapes = {n: shape for n, shape in shapes.items() if n not in aside}
     missing = sorted(body - shapes.keys())
     # A few names may be timm's to rename, but only where the file has names that are not the model's.
     if missing and (shapes.keys() <= own.keys() or 2 * len(missing) > len(body)):
         raise UsageError(f"{source} does not fit {name}: it lacks {_some(missing)}. {advice}")
     saved = next((shapes[f"{head}.weight"][0] for head in heads if f"{head}.weight" in shapes), 0)
-    overlay: dict[str, Any] = {"file": str(file), "num_classes": saved, "label_offset": 0, "custom_load": False}
+    overlay: dict[str, Any] = {"num_classes": saved, "label_offset": 0, "custom_load": False}
+    overlay |= {"state_dict": {n: t for n, t in load_file(file).items() if n not in aside}} if aside else {"file": str(file)}
     first = f"{cast(dict[str, Any], net.pretrained_cfg).get('first_conv')}.weight"
     if first in own and tuple(shapes.get(first, ())) == tuple(own[first]):
         overlay["input_size"] = (options["in_chans"], *cast(dict[str, Any], net.pretrained_cfg)["input_size"][1:])
@@ -233,6 +256,11 @@ def _load(net: nn.Module, name: str, file: Path, options: dict[str, Any], told: 
         raise UsageError(f"{source} does not fit {name}: {_misfit(own, shapes, body)}. {advice}") from None
     state = loaded.state_dict()
     net.load_state_dict({n: state[n] if n in state and state[n].shape == own[n] else t for n, t in net.state_dict().items()})
+
+
+def _body(names: Iterable[str], heads: Sequence[str]) -> set[str]:
+    """The names of tensors that are not a classifier's."""
+    return {name for name in names if not name.startswith(tuple(f"{head}." for head in heads))}
 
 
 def _shapes(file: Path) -> dict[str, list[int]]:

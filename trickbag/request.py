@@ -61,15 +61,16 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain values, with the content of what it names: weights, networks of its teachers, unlabelled images."""
     fields = recipe.spelled() | {"weights": content(recipe.weights)}
     teachers = [name for trick in recipe.tricks for name in trick.others()]
-    found = {name: content(str(Path(name) / "model.safetensors")) for name in teachers if (Path(name) / "model.json").is_file()}
+    found = {name: content(name) for name in teachers if (Path(name) / "model.json").is_file()}
     folders = [str(getattr(trick, trick.folder)) for trick in recipe.tricks if trick.folder]
     found |= {folder: read_unlabelled(folder).fingerprint for folder in folders}
     return fields | ({"teachers": found} if found else {})
 
 
 def content(weights: str) -> str:
-    """A hash of a file of weights; other words for the start of training as they are."""
+    """A hash of the weights in a file or a run's folder; other words for the start of training as they are."""
     path = Path(weights)
+    path = path / "model.safetensors" if path.is_dir() else path
     return _digest(path, path.stat().st_mtime_ns) if path.is_file() else weights
 
 

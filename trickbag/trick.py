@@ -222,6 +222,8 @@ class Trick(BaseModel):
     """The field that names other runs whose networks the trick asks for, if one does."""
     folder: ClassVar[str] = ""
     """The field that names a folder of images without labels, if one does."""
+    rebuilds: ClassVar[bool] = False
+    """Whether the features of a network that was trained with the trick are others without it."""
     positional: ClassVar[str] = ""
     """The field that takes values given without a name, as a tuple."""
     example: ClassVar[str] = ""

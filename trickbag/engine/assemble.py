@@ -1,6 +1,8 @@
 """From a recipe and a data set to a loop that is ready to train."""
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -20,6 +22,7 @@ from trickbag.errors import UsageError
 from trickbag.recipe import Recipe
 from trickbag.streams import generator, key
 from trickbag.trick import Answers, Facts, Stage, Trick, View, having, judged_weights, watchers
+from trickbag.tricks import parse
 
 Normal = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, 0 to 1."""
@@ -46,16 +49,34 @@ def normal(recipe: Recipe, model: models.Net, channels: int) -> Normal:
 
 
 def build_model(recipe: Recipe, tricks: Sequence[Trick], classes: int, channels: int, seed: int, weights: str) -> models.Net:
-    """The network with the tricks' surgery; every draw is keyed."""
+    """The network with the tricks' surgery; every draw is keyed.
+
+    The weights of a run go in after the surgery that the run had too. Raises UsageError where it had some that is lacking here.
+    """
+    start = "" if weights == "none" else weights
+    first = surgery(Path(start), tricks) if start else []
     torch.manual_seed(key(seed, "init"))
-    model = models.build(recipe.model, classes, channels, recipe.size, "" if weights == "none" else weights)
-    for trick in having(tricks, "model"):
+    model = models.build(recipe.model, classes, channels, recipe.size, "" if first else start)
+    for trick in [*first, *(t for t in having(tricks, "model") if t not in first)]:
         torch.manual_seed(key(seed, trick.name()))
         model = cast(models.Net, trick.model(model))
+        if first and trick is first[-1]:
+            models.restore(model, start)
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.num_batches_tracked is not None:
             module.num_batches_tracked.zero_()
     return model
+
+
+def surgery(run: Path, tricks: Sequence[Trick]) -> list[Trick]:
+    """Those of the tricks with which the network of a run was rebuilt; none where ``run`` is no run's folder."""
+    card = run / "model.json"
+    known = [parse(text) for text in json.loads(card.read_text("utf-8"))["tricks"]] if card.is_file() else []
+    rebuilt = [trick for trick in known if trick.rebuilds]
+    for trick in rebuilt:
+        if trick not in tricks:
+            raise UsageError(f"{run} was trained with {trick}, without which its weights are of no use. Add --with '{trick}'.")
+    return [trick for trick in tricks if trick in rebuilt]
 
 
 def training(images: Images, tricks: Sequence[Trick], seed: int, answers: Answers) -> tuple[np.ndarray, Images]:

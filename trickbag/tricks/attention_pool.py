@@ -45,6 +45,7 @@ class AttentionPool(Trick):
 
     stage = Stage.SHAPE
     slot = "pool"
+    rebuilds = True
 
     def model(self, model: Any) -> Any:
         """Replace the pooling. UsageError where the network has none."""

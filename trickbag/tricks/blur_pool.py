@@ -34,6 +34,7 @@ class BlurPool(Trick):
     """Smooth maps where they are halved."""
 
     stage = Stage.SHAPE  # before what draws the weights anew
+    rebuilds = True
 
     def model(self, model: Any) -> Any:
         """Smooth in each block that halves a map. Raises UsageError for pretrained weights and for networks without such."""

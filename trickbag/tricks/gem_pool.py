@@ -48,6 +48,7 @@ class GemPool(Trick):
 
     stage = Stage.SHAPE
     slot = "pool"
+    rebuilds = True
     neutral = {"p": 1.0, "learn": False}
     p: Annotated[float, Field(ge=1, le=100)] = 3.0
     """The power at the start; 1: the mean."""

@@ -120,6 +120,7 @@ class Oltr(Trick):
 
     stage = Stage.SHAPE
     slot = "pool"
+    rebuilds = True
     attention: bool = True
     """Whether the maps are attended to before they are pooled; False where a network has no pooling."""
     reach: Annotated[float, Field(gt=0, le=1000)] = 10.0

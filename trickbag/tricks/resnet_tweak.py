@@ -40,6 +40,7 @@ class ResnetTweak(Trick):
     """Rebuild a ResNet as one of its variants."""
 
     stage = Stage.SHAPE  # before what draws the weights anew
+    rebuilds = True
     neutral = {"variant": "b"}
     variant: Literal["a", "b", "c", "d"] = "d"
     """a: the original; b: as timm builds it; c: with three 3x3 in the stem; d: c with mean pooling in the shortcuts."""

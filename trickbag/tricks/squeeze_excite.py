@@ -39,6 +39,7 @@ class SqueezeExcite(Trick):
     """Put a gate at the end of each residual branch."""
 
     stage = Stage.SHAPE  # before what draws the weights anew
+    rebuilds = True
     ratio: Annotated[int, Field(ge=1, le=1024)] = 16
     """How many channels share one of the gate's inner channels."""
 

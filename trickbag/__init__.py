@@ -67,9 +67,8 @@ def __getattr__(name: str) -> Any:
     # torch takes seconds to import: what is not asked for is not imported
     if name in _ROOM_OF:
         return getattr(importlib.import_module(_ROOM_OF[name]), name)
-    tricks = importlib.import_module("trickbag.tricks")
     if name == "tricks":
-        return tricks
-    if name[:1].isupper() and hasattr(tricks, name):
-        return getattr(tricks, name)
+        return importlib.import_module("trickbag.tricks")
+    if name[:1].isupper() and hasattr(bag := importlib.import_module("trickbag.tricks"), name):
+        return getattr(bag, name)
     raise AttributeError(f"module 'trickbag' has no attribute {name!r}")

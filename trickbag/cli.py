@@ -6,14 +6,17 @@ import signal
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from trickbag import glance
 from trickbag.errors import Interrupted, TrickbagError, UsageError
-from trickbag.screen import Screen
-from trickbag.studies.options import Options
+from trickbag.text import show
 from trickbag.typed import assignments, parted, seconds, varied
+
+if TYPE_CHECKING:
+    from trickbag.screen import Screen
 
 # Threads that wait by spinning stall each other as soon as another program wants a core; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -71,9 +74,16 @@ DEMO_EPOCHS = 30
 Designs = Literal["auto", "add-one", "leave-one-out", "two-sided", "stack", "factorial"]
 
 
+def screen_of(quiet: bool = False) -> "Screen":
+    """The terminal or pipe; what draws on it is imported when something is drawn."""
+    from trickbag.screen import Screen
+
+    return Screen(quiet)
+
+
 def _study(field: str, metavar: str | None = None, more: str = "", flag: str = "") -> Any:
     """An option of a study, described by its field in a study's file."""
-    found = Options.model_fields[field]
+    found = glance.fields("studies/options.py", "Options")[field]
     default = f" Default: {found.default}." if found.default not in (None, "", (), 0.0, False) and not more else ""
     return typer.Option(*([flag] if flag else []), metavar=metavar, help=f"{found.description}{default}{more}")
 
@@ -86,7 +96,7 @@ def demo(
     import trickbag as tb
     from trickbag.data import digits
 
-    with Screen() as screen:
+    with screen_of() as screen:
         data = digits.write(out / "digits")
         screen.note(f"wrote 1,797 digits of 8 x 8 pixels as PNG files in ten folders: {data}")
         screen.check(tb.check(data), brief=True)
@@ -106,7 +116,7 @@ def check(
     """Say what is wrong with a data set: counts, imbalance, duplicates, what will be left out and why, and what to do."""
     import trickbag as tb
 
-    with Screen(quiet=json) as screen:
+    with screen_of(quiet=json) as screen:
         found = tb.check(data, on_bad=on_bad, tell=screen.tell)
         screen.json(found.as_json()) if json else screen.check(found)
 
@@ -136,7 +146,7 @@ def train(
     asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "budget": seconds(budget)}
     asked |= {"with_": with_ or [], "without": without or [], "set_": assignments(set_ or [])}
     asked |= {"seed": seed, "on_bad": on_bad, "on_leak": on_leak}
-    with Screen() as screen:
+    with screen_of() as screen:
         if plan:
             screen.plan(tb.plan(data, tell=screen.tell, **asked))
         else:
@@ -201,7 +211,7 @@ def study(
         "combine": list(map(parted, combine or [])) or None,
     }
     given = {name: value for name, value in asked.items() if value is not None}
-    with Screen() as screen:
+    with screen_of() as screen:
         if plan:
             screen.lines(*conduct.plan(data, file, out=out, confirm=confirm, tell=screen.tell, **given).lines())
         else:
@@ -217,7 +227,7 @@ def report(
     """Compute a study's findings anew from its stored predictions and write its report and tables."""
     from trickbag.studies import conduct
 
-    with Screen() as screen:
+    with screen_of() as screen:
         finished = conduct.report(folder)
         screen.study(finished)
     if open_:
@@ -241,7 +251,7 @@ def evaluate(
     """Score a trained run on other data, with test-time tricks if wanted. All splits of the data are taken together."""
     import trickbag as tb
 
-    with Screen(quiet=json) as screen:
+    with screen_of(quiet=json) as screen:
         scores = tb.evaluate(run, data, with_ or [], screen.tell, open_set, energy)
         screen.json(scores.as_json()) if json else screen.scores(scores, tb.load(run).classes)
 
@@ -259,7 +269,7 @@ def predict(
 
     if json and csv:
         raise UsageError("--json and --csv exclude each other. Choose one.")
-    with Screen(quiet=json or csv) as screen:
+    with screen_of(quiet=json or csv) as screen:
         screen.predictions(tb.load(run).predict(images, top), "json" if json else "csv" if csv else "text")
 
 
@@ -272,12 +282,15 @@ def tricks(
     ] = None,
 ) -> None:
     """List the bag, or show one trick's card: formula, paper, cost, what it helps and hurts, fields with bounds."""
-    from trickbag.tricks import bag, find
-
-    with Screen() as screen:
+    with screen_of() as screen:
         if not spec and plot:
             raise UsageError("--plot draws one trick. Name it: trickbag tricks cosine --plot cosine.png.")
-        screen.card(find(spec.partition("(")[0])) if spec else screen.bag(bag())
+        if not spec:
+            screen.bag(glance.shelf())
+        else:
+            from trickbag.tricks import find
+
+            screen.card(find(spec.partition("(")[0]))
         if plot:
             from trickbag import sketch, store
 
@@ -297,7 +310,7 @@ def explain(
     from trickbag import store
     from trickbag.report import figures
 
-    with Screen() as screen:
+    with screen_of() as screen:
         for number, found in enumerate(tb.load(run).explain(images, name)):
             file = out / f"{number:05d}-{Path(found.path).stem}.png"
             store.write(file, figures.heat(found.image, found.map, found.name, found.probability))
@@ -317,7 +330,7 @@ def loop(
     from trickbag.engine.outline import outline
     from trickbag.request import edited
 
-    with Screen() as screen:
+    with screen_of() as screen:
         screen.lines(*outline(edited(recipe, model, weights, with_ or [], without or [], assignments(set_ or []))[0]))
 
 
@@ -333,7 +346,7 @@ def main() -> None:
     try:
         app()
     except (TrickbagError, Interrupted) as end:
-        Screen.error(str(end))
+        sys.stderr.write(f"trickbag: {show(str(end))}\n")
         sys.exit(end.exit_code)
     except BrokenPipeError:
         sys.stderr.close()

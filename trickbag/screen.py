@@ -16,6 +16,7 @@ from rich.text import Text
 
 from trickbag.board import Board
 from trickbag.events import CellDone, Doing, EpochDone, Event, Note
+from trickbag.glance import Listed
 from trickbag.report.tables import ACCURACY_HEAD, EFFECT_HEAD, accuracy_row, cell, effect_row, markdown, rows
 from trickbag.text import duration, show
 
@@ -52,11 +53,6 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         if self.console.is_terminal:  # elsewhere it would print an empty line
             self.progress.stop()
-
-    @staticmethod
-    def error(message: str) -> None:
-        """A sentence on standard error."""
-        sys.stderr.write(f"trickbag: {show(message)}\n")
 
     def tell(self, event: Event) -> None:
         """Show what long work tells."""
@@ -239,13 +235,11 @@ class Screen:
             else:
                 self.lines(show(p.path) + "   " + "   ".join(f"{show(name)} {percent(value)}" for name, value in pairs))
 
-    def bag(self, bag: Mapping[str, Any]) -> None:
+    def bag(self, bag: Mapping[str, Listed]) -> None:
         """All tricks, a line each."""
-        from trickbag.trick import card
-
         table = Table("trick", "what it does", "plugs into", box=None)
         for name, trick in bag.items():
-            table.add_row(name, card(trick)["Title"], ", ".join(trick.plugs()))
+            table.add_row(name, trick.title, ", ".join(trick.plugs))
         self.out.print(table)
 
     def card(self, trick: Any) -> None:

@@ -8,7 +8,7 @@ from trickbag.errors import UsageError
 from trickbag.recipe import Recipe
 from trickbag.spec import Spec
 from trickbag.trick import EVALUATION, Trick
-from trickbag.tricks import bag, parse
+from trickbag.tricks import names, parse
 
 FEW_IMAGES = 60
 """Training images per class below which strong augmentation and frozen layers come first, as in the recipe auto."""
@@ -36,8 +36,8 @@ def propose(found: Audit, reference: Recipe, teacher: str = "", most: int = 6) -
 def _fitting(spelling: str, reference: Recipe, proposed: dict[Trick, str]) -> Trick | None:
     """The trick, where it is in the bag and goes with the reference and those proposed."""
     name = spelling.partition("(")[0]
-    names = {trick.name() for trick in (*reference.tricks, *proposed)}
-    if name not in bag() or name in names:
+    held = {trick.name() for trick in (*reference.tricks, *proposed)}
+    if name not in names() or name in held:
         return None
     trick = parse(spelling)
     if not reference.epochs and not set(trick.plugs()) <= EVALUATION:

@@ -19,21 +19,26 @@ def __getattr__(name: str) -> type[Trick]:
 
 
 @cache
+def names() -> tuple[str, ...]:
+    """The names of all tricks.
+
+    >>> "mixup" in names()
+    True
+    """
+    return tuple(info.name for info in pkgutil.iter_modules(__path__))
+
+
+@cache
 def bag() -> dict[str, type[Trick]]:
     """Every trick by name.
 
     >>> bag()["mixup"].__name__
     'MixUp'
     """
-    found = {}
-    for info in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{info.name}")
-        (found[info.name],) = (
-            v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Trick) and v.__module__ == module.__name__
-        )
-    return found
+    return {name: find(name) for name in names()}
 
 
+@cache
 def find(name: str) -> type[Trick]:
     """The trick of that name.
 
@@ -41,11 +46,15 @@ def find(name: str) -> type[Trick]:
     Traceback (most recent call last):
     trickbag.errors.UsageError: there is no trick mixpu; did you mean mixup? List them: trickbag tricks.
     """
-    if name not in bag():
-        near = difflib.get_close_matches(name, bag(), n=1)
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
         raise UsageError(f"there is no trick {name}{hint} List them: trickbag tricks.")
-    return bag()[name]
+    module = importlib.import_module(f"{__name__}.{name}")
+    (found,) = (
+        v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Trick) and v.__module__ == module.__name__
+    )
+    return found
 
 
 def parse(text: str) -> Trick:

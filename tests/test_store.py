@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -243,6 +244,31 @@ def test_going_on_from_an_earlier_step_forgets_the_later_ones(tmp_path: Path) ->
         checkpoints.save(step, step)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000010", "step-00000015"]
     assert checkpoints.latest(print) == (15, 15)
+
+
+def test_a_state_is_saved_as_it_was_while_its_owner_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes its time: the weights change meanwhile, the next save waits for this one."""
+    checkpoints, weights, disk = store.Checkpoints(tmp_path), torch.zeros(100), threading.Event()
+    seal = store.seal
+    monkeypatch.setattr(store, "seal", lambda folder: (disk.wait(60), seal(folder)))
+    checkpoints.begin(1, {"w": weights, "best": {"w": weights}})
+    assert checkpoints.latest(print) is None
+    weights.fill_(2.0)
+    disk.set()
+    checkpoints.begin(2, {"w": weights, "best": {}})
+    weights.fill_(3.0)
+    checkpoints.end()
+    assert same(store.load_state(tmp_path / "step-00000001"), {"w": torch.zeros(100), "best": {"w": torch.zeros(100)}})
+    assert same(store.load_state(tmp_path / "step-00000002"), {"w": torch.full((100,), 2.0), "best": {}})
+
+
+def test_what_the_disk_refused_is_said_at_the_end_and_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    checkpoints = store.Checkpoints(tmp_path / "file")
+    checkpoints.begin(1, {})
+    with pytest.raises(TrickbagError, match="cannot write"):
+        checkpoints.end()
+    checkpoints.end()
 
 
 # states

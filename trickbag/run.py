@@ -164,6 +164,8 @@ class Run:
                 self.follow(loop, stop)
         except Diverged as diverged:
             raise TrickbagError(self.diverged(diverged, loop)) from None
+        finally:
+            self.checkpoints.end()
         return loop
 
     def assemble(self) -> Loop:
@@ -243,9 +245,9 @@ class Run:
         return int(cast(Tensor, self.fabric.all_reduce(torch.tensor(stopped, device=self.fabric.device), reduce_op="max")))
 
     def save(self, loop: Loop) -> None:
-        """A checkpoint of all that the next step depends on."""
+        """A checkpoint of all that the next step depends on, written while training goes on."""
         loop.check_finite()
-        self.checkpoints.save(loop.step, self.state(loop))
+        self.checkpoints.begin(loop.step, self.state(loop))
 
     def state(self, loop: Loop) -> dict[str, Any]:
         """All that the next step depends on, what was spent, and the step at which this run's own training began."""

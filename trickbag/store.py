@@ -14,10 +14,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -134,9 +136,17 @@ def verify(folder: Path) -> str:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """One safetensors file, atomically and durably; the tensors may share memory and lie anywhere."""
+    _save_copies(path, _copies(tensors))
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()}
+
+
+def _save_copies(path: Path, tensors: dict[str, Tensor]) -> None:
     with _replacing(path) as temporary:
         try:
-            save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
+            save_file(tensors, temporary)
         except SafetensorError as error:
             raise TrickbagError(f"cannot write {path}: {error}. Free some space, or choose another folder.") from None
 
@@ -154,7 +164,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 def save_state(folder: Path, state: Any) -> None:
     """Write a state, as :func:`trickbag.state.pack` takes it, into a folder that is being written."""
     tensors, value = pack(state)
-    save_tensors(folder / "state.safetensors", tensors)
+    _save_packed(folder, _copies(tensors), value)
+
+
+def _save_packed(folder: Path, tensors: dict[str, Tensor], value: Any) -> None:
+    _save_copies(folder / "state.safetensors", tensors)
     write(folder / "state.json", json.dumps(value, allow_nan=False))
 
 
@@ -176,14 +190,33 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.saving: Future[None] | None = None
 
     def save(self, step: int, state: Any) -> None:
         """Keep the state after so many steps and the newest before it; all others are removed."""
+        self.begin(step, state)
+        self.end()
+
+    def begin(self, step: int, state: Any) -> None:
+        """Save a copy of the state in a thread, while its owner goes on; the one under way is waited for."""
+        self.end()
+        tensors, value = pack(state)
+        pool = ThreadPoolExecutor(1)
+        self.saving = pool.submit(self._write, step, _copies(tensors), value)
+        pool.shutdown(wait=False)
+
+    def end(self) -> None:
+        """Wait for the state that is being saved. Raises what it ran into."""
+        saving, self.saving = self.saving, None
+        if saving:
+            saving.result()
+
+    def _write(self, step: int, tensors: dict[str, Tensor], value: Any) -> None:
         path = self.folder / f"step-{step:08d}"
         _sweep(self.folder, ".+")
         remove(path)
         with writing(path) as temporary:
-            save_state(temporary, state)
+            _save_packed(temporary, tensors, value)
         before = [other for other in self._paths() if other.name < path.name]
         for other in self._paths():
             if other not in (path, *before[:1]):

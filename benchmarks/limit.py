@@ -52,6 +52,7 @@ def trained(wanted: Request, recipe: Recipe, fixed: bool) -> float:
         if fixed:
             loop.loader.train = again(next(loop.loader.train(loop.plan.epoch(0), 0))[1])  # type: ignore[method-assign]
         run.follow(loop, lambda: 0)
+        run.checkpoints.end()
         sizes = [len(part.rows) for part in loop.plan.epoch(0)][SKIPPED:]
     return sum(sizes) / (clock.ended[-1] - clock.ended[SKIPPED - 1])
 

@@ -9,6 +9,7 @@ import torch
 from lab import dataset, follow, loop, recipe
 
 from trickbag.engine import speed
+from trickbag.engine.loader import Loader
 from trickbag.engine.speed import Timing, fastest, time_steps
 from trickbag.recipe import Recipe
 
@@ -89,6 +90,18 @@ def test_pixels_that_are_shared_stay_as_they_are() -> None:
     before = [image.clone() for image in pixels]
     time_steps(recipe(*TRICKS), data, pixels, 0)
     assert all(torch.equal(a, b) for a, b in zip(before, pixels, strict=True))
+
+
+def test_a_step_is_timed_at_its_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, sizes, augmented = recipe("progressive_resizing(start=0.5)", *TRICKS), set[int](), Loader.augmented
+
+    def noted(self: Loader, row: int, copy: int, epoch: int, size: int, view: int = 0) -> torch.Tensor:
+        sizes.add(size)
+        return augmented(self, row, copy, epoch, size, view)
+
+    monkeypatch.setattr(Loader, "augmented", noted)
+    timed(made)
+    assert sizes == {made.size}
 
 
 @pytest.mark.parametrize(

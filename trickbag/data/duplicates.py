@@ -35,11 +35,11 @@ class Likeness(NamedTuple):
     """Grey copy of 16 x 16 pixels."""
 
 
-def likeness(pixels: Tensor) -> Likeness | None:
-    """The likeness of an image, uint8 [C, H, W]; None for those too small or too even to have one.
+def reduced(pixels: Tensor) -> NDArray[np.float64] | None:
+    """The grey copy [32, 32] of an image, uint8 [C, H, W]; None where the image is too small to have a likeness.
 
     >>> import torch
-    >>> likeness(torch.zeros(3, 64, 64, dtype=torch.uint8)) is None
+    >>> reduced(torch.zeros(3, 20, 64, dtype=torch.uint8)) is None
     True
     """
     shorter = min(pixels.shape[1:])
@@ -47,13 +47,27 @@ def likeness(pixels: Tensor) -> Likeness | None:
         return None
     step = max(1, shorter // 256)
     grey = pixels[:, ::step, ::step].float().mean(0, keepdim=True)
-    small = adaptive_avg_pool2d(grey, 2 * _SIDE)[0].double().numpy()
-    copy = small.reshape(_SIDE, 2, _SIDE, 2).mean((1, 3))
-    if copy.std() < 2:
-        return None
-    frequencies = dctn(small, norm="ortho")[:8, :8].ravel()
-    bits = np.packbits(frequencies > np.median(frequencies[1:]))
-    return Likeness(int.from_bytes(bits.tobytes(), "big"), np.rint(copy).astype(np.uint8).tobytes())
+    return np.asarray(adaptive_avg_pool2d(grey, 2 * _SIDE)[0].double().numpy())
+
+
+def likenesses(small: Sequence[NDArray[np.float64] | None]) -> list[Likeness | None]:
+    """The likenesses of images that were :func:`reduced`, None for those too small or too even to have one.
+
+    >>> likenesses([None, np.zeros((32, 32))])
+    [None, None]
+    """
+    found: list[Likeness | None] = [None] * len(small)
+    rows = [row for row, one in enumerate(small) if one is not None]
+    if not rows:
+        return found
+    stack = np.stack([one for one in small if one is not None])
+    copies = stack.reshape(-1, _SIDE, 2, _SIDE, 2).mean((2, 4))
+    frequencies = dctn(stack, axes=(1, 2), norm="ortho")[:, :8, :8].reshape(len(stack), 64)
+    bits = np.packbits(frequencies > np.median(frequencies[:, 1:], axis=1, keepdims=True), axis=1)
+    for row, hashed, copy, spread in zip(rows, bits, copies, copies.std((1, 2)), strict=True):
+        if spread >= 2:
+            found[row] = Likeness(int.from_bytes(hashed.tobytes(), "big"), np.rint(copy).astype(np.uint8).tobytes())
+    return found
 
 
 def near(likenesses: Sequence[Likeness], sides: NDArray[Any], same: NDArray[Any]) -> list[tuple[int, int]]:

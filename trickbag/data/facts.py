@@ -8,17 +8,20 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trickbag.data.decode import Unreadable, decode, opened
-from trickbag.data.duplicates import Likeness, likeness
+from trickbag.data.duplicates import Likeness, likenesses, reduced
 from trickbag.data.sources import cache_dir
 
 _VERSION = 1
-_AT_ONCE = 1024
+_AT_ONCE, _TOGETHER = 1024, 32
 
 
 class Facts(NamedTuple):
@@ -45,8 +48,18 @@ class Facts(NamedTuple):
         return Likeness(self.bits, bytes.fromhex(self.copy)) if self.copy else None
 
 
-def look(path: Path, channels: int | None = None) -> Facts:
-    """Read and decode one file, in ``channels`` if these are more than 3, else as it is; never raises for what it holds."""
+def look(paths: Sequence[Path], channels: int | None = None) -> list[Facts]:
+    """Facts of files, decoded in ``channels`` if these are more than 3, else as they are; never raises for what they hold."""
+    looks = [_look(path, channels) for path in paths]
+    alike = likenesses([small for _, small in looks])
+    return [
+        fact._replace(bits=like.bits, copy=like.copy.hex()) if like else fact
+        for (fact, _), like in zip(looks, alike, strict=True)
+    ]
+
+
+def _look(path: Path, channels: int | None) -> tuple[Facts, NDArray[np.float64] | None]:
+    """The facts but for the likeness, and what that is made of."""
     content = ""
     try:
         with opened(path) as file:
@@ -54,13 +67,11 @@ def look(path: Path, channels: int | None = None) -> Facts:
             picture, notes = decode(file, channels if channels and channels > 3 else None)
     except (Unreadable, OSError) as error:
         reason = str(error) if isinstance(error, Unreadable) else f"unreadable: {error.strerror}"
-        return Facts(content, error=reason)
+        return Facts(content, error=reason), None
     bands, height, width = picture.shape
     digest = hashlib.blake2b(f"{bands} {height} {width} ".encode(), digest_size=16)
     digest.update(picture.numpy().data)
-    like = likeness(picture)
-    bits, copy = (like.bits, like.copy.hex()) if like else (0, "")
-    return Facts(content, digest.hexdigest(), bits, copy, height, width, bands, notes)
+    return Facts(content, digest.hexdigest(), 0, "", height, width, bands, notes), reduced(picture)
 
 
 def look_at_all(
@@ -83,10 +94,11 @@ def look_at_all(
     done = len(paths) - len(new)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for start in range(0, len(new), _AT_ONCE):
-            some = new[start : start + _AT_ONCE]
-            for path, fact in zip(some, pool.map(lambda path: look(root / path, channels), some), strict=True):
-                found[path] = fact
-                done += 1
+            some = [new[at : at + _TOGETHER] for at in range(start, min(start + _AT_ONCE, len(new)), _TOGETHER)]
+            facts = pool.map(lambda part: look([root / path for path in part], channels), some)
+            for part, seen in zip(some, facts, strict=True):
+                found |= zip(part, seen, strict=True)
+                done += len(part)
                 if progress is not None:
                     progress(done, len(paths))
     if new:

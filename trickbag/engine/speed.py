@@ -67,8 +67,16 @@ def time_steps(recipe: Recipe, data: Data, pixels: Pixels, seed: int, steps: int
         del normal
         return build_model(recipe, (), len(data.images.classes), data.channels, seed, "none").to(fabric.device)
 
-    kept = [trick.name() for trick in having(recipe.tricks, "versions") if trick.versions()]  # a step only looks answers up
-    loop = assemble(recipe.edit(without=kept, epochs=max(1, recipe.epochs)), data, pixels, seed, fabric, network)
+    # A step only looks up answers that are kept, and is timed at its full size.
+    aside = [trick for trick in having(recipe.tricks, "versions") if trick.versions()] + having(recipe.tricks, "size")
+    loop = assemble(
+        recipe.edit(without=[trick.name() for trick in aside], epochs=max(1, recipe.epochs)),
+        data,
+        pixels,
+        seed,
+        fabric,
+        network,
+    )
     seconds, losses = _timed(loop, fabric, steps + 1 if recipe.epochs else 1)
     rows = torch.arange(min(len(loop.judge.loaders["val"].labels), 2 * recipe.batch_size))
     for _ in range(2):

@@ -10,6 +10,7 @@ import album
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -248,3 +249,12 @@ def test_a_resumed_run_goes_on_with_the_stored_decision(folder: Path, tmp_path: 
     assert result.record["epochs"] == 2
     with pytest.raises(UsageError, match="holds another run"):
         run.train(folder / "colour", **(asked | {"budget": 2000}))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes fp16 well")
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_that_fp16_is_slow_on_a_cpu_is_said_before_anything_is_timed(folder: Path, timed: list[Recipe], precision: str) -> None:
+    told: list[str] = []
+    asked = request(folder / "colour", Recipe(model="cifar_resnet8", size=32, precision=precision))
+    auto.decide(asked, lambda event: told.append(event.text if isinstance(event, Note) else ""))
+    assert ["--set precision=bf16" in text for text in told] == ([True, False] if precision == "fp16" else [False])

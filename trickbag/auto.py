@@ -49,6 +49,8 @@ class Decision:
 def decide(wanted: Request, tell: Tell) -> Decision:
     """Turn what was asked for into a recipe with nothing left open."""
     recipe, reasons = choose(wanted) if wanted.auto else (wanted.recipe, [])
+    if recipe.precision == "fp16" and not torch.cuda.is_available():
+        tell(Note("fp16 is made for GPUs and takes many times longer than the rest on a CPU: --set precision=bf16"))
     tell(Note(f"timing a few steps of {recipe.model} at {recipe.size} pixels"))
     recipe, timing, reason = fastest(recipe, wanted.data, wanted.seed)
     reasons.append(reason)

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import origin
+from trickbag import models
 from trickbag.data import digits
 from trickbag.data.sources import cache_dir
 from trickbag.engine.assemble import assemble, kept_pixels
@@ -26,6 +27,7 @@ from trickbag.engine.precision import fabric_for
 from trickbag.events import silent
 from trickbag.recipe import Recipe
 from trickbag.request import Request, check, request
+from trickbag.store import Checkpoints
 
 ROUNDS = 5
 STEPS = 5
@@ -70,6 +72,17 @@ def loader(made: Loop) -> Iterator[tuple[str, str]]:
     yield "loader: judged", f"{len(rows) / judged:,.0f} images/s"
 
 
+def checkpoint(folder: Path) -> Iterator[tuple[str, str]]:
+    weights = models.build("resnet50", 1000, size=224).state_dict()
+    state = dict.fromkeys(("model", "first moment", "second moment", "best"), weights)
+    checkpoints, waits, saves = Checkpoints(folder), [], []
+    for step in range(ROUNDS):
+        waits.append(clocked(lambda step=step: checkpoints.begin(step, state)))
+        saves.append(waits[-1] + clocked(checkpoints.end))
+    waited, saved = statistics.median(waits), statistics.median(saves)
+    yield "checkpoint: resnet50 with AdamW, 4 x 102 MB", f"training waits {1000 * waited:.0f} ms of {1000 * saved:.0f} ms"
+
+
 def step_seconds(made: Loop) -> float:
     """Seconds of a step, the mean over a round."""
     made.epoch = made.position = 0
@@ -111,6 +124,7 @@ def main() -> None:
         full = loop(recipe, wanted, table)
         bare = loop(recipe.edit(without=[trick.name() for trick in recipe.tricks]), wanted, table)
         lines += loader(full)
+        lines += checkpoint(Path(folder) / "checkpoints")
         lines += steps({"cifar_resnet20, batch 128, no tricks": bare, f"with the {len(recipe.tricks)} of cifar": full})
     assert cache_dir().is_relative_to(folder)
     print(origin() + f"\n\ntorch threads: {torch.get_num_threads()}. {time.monotonic() - began:.0f} s in all.\n")

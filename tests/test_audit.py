@@ -5,10 +5,12 @@ import html
 import io
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import corpus
@@ -206,14 +208,48 @@ def test_a_second_audit_opens_nothing_and_sees_what_changed(tmp_path: Path, monk
     assert opened == [*again, "0.jpg"]
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"cat/0.jpg": 3}', "[" * 100_000, "\xff"])
+def damaged(memory: Path, damage: str) -> None:
+    """The memory as a disk or a person may leave it."""
+    if damage.startswith("file"):
+        memory.write_bytes({"file empty": b"", "file of text": b"[]" * 5000, "file cut": memory.read_bytes()[:5000]}[damage])
+        return
+    with closing(sqlite3.connect(memory)) as store, store:
+        store.execute("UPDATE facts SET facts = ?", ["[" * 100_000 if damage == "deep" else damage])
+
+
+@pytest.mark.parametrize("damage", ["file empty", "file of text", "file cut", "", "[]", '{"cat/0.jpg": 3}', "deep"])
 def test_a_damaged_memory_is_made_again(damage: str, tmp_path: Path) -> None:
     corpus.good(tmp_path, 4)
     first = audit(read(tmp_path))
     (memory,) = (Path(os.environ["TRICKBAG_CACHE"]) / "facts").iterdir()
-    memory.write_text(damage, "utf-8")
+    damaged(memory, damage)
     assert audit(read(tmp_path)).as_json() == first.as_json()
-    assert len(json.loads(memory.read_text())) == 4
+    with closing(sqlite3.connect(memory)) as store:
+        assert store.execute("SELECT count(*) FROM facts WHERE length(facts) < 1000 AND facts LIKE '[%, %]'").fetchall() == [
+            (4,)
+        ]
+
+
+def test_a_check_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(70):
+        save(tmp_path / "cat" / f"{number}.png", corpus.photo(number, 30, 20))
+    monkeypatch.setattr("trickbag.data.facts._AT_ONCE", 32)
+    opened: list[str] = []
+
+    def counted(path: Path) -> object:
+        opened.append(path.name)
+        return decoder.opened(path)
+
+    def stopped(done: int, _: int) -> None:
+        if done == 64:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("trickbag.data.facts.opened", counted)
+    with pytest.raises(KeyboardInterrupt):
+        audit(read(tmp_path), progress=stopped)
+    opened.clear()
+    assert len(audit(read(tmp_path)).images) == 70
+    assert len(opened) == 70 - 32
 
 
 def test_counts_sizes_and_imbalance(tmp_path: Path) -> None:

@@ -1,17 +1,18 @@
 """What one look at each file tells: its hashes, its size, or why it gives no pixels. Looked at once, then remembered.
 
-The memory is a JSON file in the cache folder, one per data set folder; an entry holds as long as the file's size and time
-of change stay the same, so a second look opens no image.
+The memory is an SQLite file in the cache folder, one per data set folder; an entry holds as long as the file's size and time
+of change stay the same, so a second look opens no image, and one that was stopped goes on where it was.
 """
 
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,12 @@ from trickbag.data.decode import Unreadable, decode, opened
 from trickbag.data.duplicates import Likeness, likenesses, reduced
 from trickbag.data.sources import cache_dir
 
-_VERSION = 1
+_VERSION = 2
+_TABLE = "CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, facts TEXT) WITHOUT ROWID"
+_PATIENCE = 2.0
+"""Seconds to wait for another process that writes."""
+Stamp = tuple[int, int]
+"""Bytes of a file, and when it was changed, in nanoseconds."""
 _AT_ONCE, _TOGETHER = 1024, 32
 
 
@@ -87,61 +93,75 @@ def look_at_all(
     processors). At most that many pictures are in memory.
     """
     memory = _memory_of(root, channels)
-    known = _recall(memory)
-    stamps = [_stamp(root / path) for path in paths]
-    found = {path: fact for path, stamp in zip(paths, stamps, strict=True) if stamp and (fact := _valid(known, path, stamp))}
+    stamps = {path: stamp for path in paths if (stamp := _stamp(root / path))}
+    found = _recall(memory, stamps)
     new = [path for path in paths if path not in found]
     done = len(paths) - len(new)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for start in range(0, len(new), _AT_ONCE):
-            some = [new[at : at + _TOGETHER] for at in range(start, min(start + _AT_ONCE, len(new)), _TOGETHER)]
-            facts = pool.map(lambda part: look([root / path for path in part], channels), some)
-            for part, seen in zip(some, facts, strict=True):
+            some = new[start : start + _AT_ONCE]
+            parts = [some[at : at + _TOGETHER] for at in range(0, len(some), _TOGETHER)]
+            facts = pool.map(lambda part: look([root / path for path in part], channels), parts)
+            for part, seen in zip(parts, facts, strict=True):
                 found |= zip(part, seen, strict=True)
                 done += len(part)
                 if progress is not None:
                     progress(done, len(paths))
-    if new:
-        entries = {path: [stamp, found[path]] for path, stamp in zip(paths, stamps, strict=True) if found[path].content}
-        _remember(memory, known | entries)
+            _remember(memory, ((path, stamps[path], found[path]) for path in some if path in stamps and found[path].content))
     return [found[path] for path in paths]
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(path: Path) -> Stamp | None:
     try:
         status = path.stat()
     except (OSError, ValueError):
-        return []
-    return [status.st_size, status.st_mtime_ns]
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _memory_of(root: Path, channels: int | None) -> Path:
     name = f"{_VERSION} {channels if channels and channels > 3 else 0} ".encode() + os.fsencode(root.resolve())
-    return cache_dir() / "facts" / f"{hashlib.blake2b(name, digest_size=16).hexdigest()}.json"
+    return cache_dir() / "facts" / f"{hashlib.blake2b(name, digest_size=16).hexdigest()}.sqlite"
 
 
-def _recall(memory: Path) -> dict[str, Any]:
+def _recall(memory: Path, stamps: dict[str, Stamp]) -> dict[str, Facts]:
+    """What is remembered of files that have not changed; nothing where the memory cannot be read."""
+    found: dict[str, Facts] = {}
+    if memory.is_file():
+        with suppress(sqlite3.Error, TypeError), closing(sqlite3.connect(memory, timeout=_PATIENCE)) as store:
+            for name, size, changed, text in store.execute("SELECT path, size, changed, facts FROM facts"):
+                path = os.fsdecode(name)
+                if stamps.get(path) == (size, changed) and (fact := _valid(text)):
+                    found[path] = fact
+    return found
+
+
+def _valid(text: str) -> Facts | None:
+    """The remembered facts, unless somebody has edited the memory."""
     try:
-        entries = json.loads(memory.read_text("ascii"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return entries if isinstance(entries, dict) else {}
-
-
-def _valid(known: dict[str, Any], path: str, stamp: list[int]) -> Facts | None:
-    """The remembered facts, unless the file has changed or somebody has edited the memory."""
-    match known.get(path):
-        case [was, [str(), str(), int(), str(), int(), int(), int(), list() as notes, str()] as facts] if was == stamp:
-            return Facts(*facts)._replace(notes=tuple(map(str, notes)))
+        match json.loads(text):
+            case [str(), str(), int(), str(), int(), int(), int(), list() as notes, str()] as facts:
+                return Facts(*facts)._replace(notes=tuple(map(str, notes)))
+    except (TypeError, ValueError, RecursionError):
+        pass
     return None
 
 
-def _remember(memory: Path, entries: dict[str, Any]) -> None:
-    """Write whole or not at all; a cache that cannot be written costs time and nothing else."""
-    try:
+def _remember(memory: Path, entries: Iterable[tuple[str, Stamp, Facts]]) -> None:
+    """All of them or none; a memory that cannot be written costs time and nothing else, a damaged one is begun anew."""
+    rows = [(os.fsencode(path), *stamp, json.dumps(facts)) for path, stamp, facts in entries]
+    with suppress(OSError, sqlite3.OperationalError):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, encoding="ascii", delete=False) as file:
-            json.dump(entries, file)
-        Path(file.name).replace(memory)
-    except OSError:
-        return
+        try:
+            _insert(memory, rows)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            memory.unlink()
+            _insert(memory, rows)
+
+
+def _insert(memory: Path, rows: Sequence[tuple[bytes, int, int, str]]) -> None:
+    with closing(sqlite3.connect(memory, timeout=_PATIENCE)) as store, store:
+        store.execute(_TABLE)
+        store.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", rows)

@@ -7,9 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trickbag import tricks
-from trickbag.tricks import bag
+from trickbag.tricks import find, names
 
 SHELF = Path(__file__).parent / "shelf"
+
+
+def forget() -> None:
+    """What is on the shelf is looked for anew."""
+    names.cache_clear()
+    find.cache_clear()
 
 
 @contextmanager
@@ -17,12 +23,12 @@ def more_tricks() -> Iterator[None]:
     """Inside, the tricks of the folder ``shelf`` are in the bag."""
     tricks.__path__.append(str(SHELF))
     importlib.invalidate_caches()
-    bag.cache_clear()
+    forget()
     try:
         yield
     finally:
         tricks.__path__.remove(str(SHELF))
-        bag.cache_clear()
+        forget()
         for file in SHELF.glob("*.py"):
             sys.modules.pop(f"trickbag.tricks.{file.stem}", None)
             vars(tricks).pop(file.stem, None)

@@ -28,7 +28,6 @@ def names() -> tuple[str, ...]:
     return tuple(info.name for info in pkgutil.iter_modules(__path__))
 
 
-@cache
 def bag() -> dict[str, type[Trick]]:
     """Every trick by name.
 

@@ -134,10 +134,11 @@ def kill(study: Studying, kills: int, runs: int, pause: float, seed: int = 0) ->
     The kills are spread over the first four fifths of its ``runs``; each comes up to ``pause`` seconds after a new checkpoint.
     Checks each time what a kill may not take, finished runs, and that the workers of a killed driver are gone within a second.
     """
-    rng, told, process = generator(seed, "kills"), list[str](), study.start()
+    told, process = list[str](), study.start()
     spent: dict[str, str] = {}
     while len(told) < kills:
         moved(study, process, spent, 4 * runs * len(told) // (5 * kills))
+        rng = generator(seed, "kills", len(told))  # so that a try which found nobody changes no later one
         time.sleep(uniform(rng, 0, pause))
         before, workers, reached = study.finished(), study.workers(), study.checkpoints()
         fresh = [job for job in workers if reached.get(job, "") > spent.get(job, "")]

@@ -1,6 +1,7 @@
 """Studies from start to end: what is planted is found, what fails is told, what was decided stays decided."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -129,6 +130,17 @@ def test_a_failing_arm_is_told_with_its_cause_and_the_others_go_on(failing):
     events = {(e.arm, e.seed): e for e in failing.told if isinstance(e, CellDone)}
     assert events["breaks", 0].failure == "RuntimeError: no such thing"
     assert events["flip_tta", 1].failure == ""
+
+
+def test_a_run_that_was_not_made_yet_is_no_failure(controls, tmp_path):
+    """A report on a study that was stopped."""
+    shutil.copytree(controls.folder, tmp_path / "stopped")
+    held = studies.held(tmp_path / "stopped")
+    arm = next(arm for arm in held.arms if arm.name == "flip_tta")
+    store.remove(held.place.run(held.cell(arm, 1).key))
+    found = {arm.name: arm for arm in conduct.report(tmp_path / "stopped").findings.arms}
+    assert [accuracy is None for accuracy in found["flip_tta"].accuracies] == [False, True, False]
+    assert (found["flip_tta"].failed, found["flip_tta"].failure_interval) == (0, None)
 
 
 def test_a_run_that_diverged_counts_with_its_last_valid_accuracy_or_that_of_a_guess(failing, place):

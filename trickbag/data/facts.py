@@ -6,8 +6,10 @@ of change stay the same, so a second look opens no image, and one that was stopp
 
 import hashlib
 import json
+import math
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -89,25 +91,29 @@ def look_at_all(
 ) -> list[Facts]:
     """Facts of every path below ``root``, in order; ``progress`` is told how many of how many files are done.
 
-    Only the files that are new or have changed since the last look are opened, ``workers`` at once (None: as many as
-    processors). At most that many pictures are in memory.
+    Only the files that are new or have changed since the last look are opened, ``workers`` at once, and no more pictures are in
+    memory. None: as many as processors or one, whichever is the faster, since threads get into each other's way where pictures
+    are small.
     """
     memory = _memory_of(root, channels)
     stamps = {path: stamp for path in paths if (stamp := _stamp(root / path))}
     found = _recall(memory, stamps)
     new = [path for path in paths if path not in found]
     done = len(paths) - len(new)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for start in range(0, len(new), _AT_ONCE):
-            some = new[start : start + _AT_ONCE]
-            parts = [some[at : at + _TOGETHER] for at in range(0, len(some), _TOGETHER)]
+    rates = dict.fromkeys([workers] if workers else [os.cpu_count() or 1, 1], math.inf)
+    for start in range(0, len(new), _AT_ONCE):
+        count, began = max(rates, key=rates.__getitem__), time.perf_counter()
+        some = new[start : start + _AT_ONCE]
+        parts = [some[at : at + _TOGETHER] for at in range(0, len(some), _TOGETHER)]
+        with ThreadPoolExecutor(count) as pool:
             facts = pool.map(lambda part: look([root / path for path in part], channels), parts)
             for part, seen in zip(parts, facts, strict=True):
                 found |= zip(part, seen, strict=True)
                 done += len(part)
                 if progress is not None:
                     progress(done, len(paths))
-            _remember(memory, ((path, stamps[path], found[path]) for path in some if path in stamps and found[path].content))
+        rates[count] = len(some) / (time.perf_counter() - began)
+        _remember(memory, ((path, stamps[path], found[path]) for path in some if path in stamps and found[path].content))
     return [found[path] for path in paths]
 
 

@@ -23,7 +23,9 @@ def summary(study: Study, arm: Planned, runs: Sequence[Judged | None], results: 
     accuracies = tuple(float(j.correct.mean()) if j else None for j, cell in zip(runs, cells, strict=True) if cell)
     scores = [a for a in accuracies if a is not None]
     mine = results[arm.name]
-    ended = [record for record, cell in zip(mine, cells, strict=True) if cell]
+    told = {(failure["arm"], failure["seed"]) for failure in study.facts["failures"]}  # what else is missing was not run yet
+    pairs = zip(mine, cells, strict=True)
+    ended = [record for record, cell in pairs if cell and (record or (arm.name, cell.seed) in told)]
     failed = sum(record is None or "counts_with" in record for record in ended)
     bins = sum((judged.bins for judged in whole), np.zeros((BINS, 3)))
     cooled = [error for judged in whole if (error := ece(judged.bins_calibrated)) is not None]

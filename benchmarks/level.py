@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.limit import Clock
+from benchmarks.limit import Clock, trained
 from benchmarks.long_tail import manifest
 from benchmarks.machine import origin
 from trickbag.data import digits
@@ -33,8 +33,6 @@ from trickbag.run import Run
 from trickbag.store import write
 
 COUNTS = (5_000, 15_000, 50_000)
-SKIPPED = 8
-"""Steps of a training that are not counted."""
 ROWS, CLASSES = 1_300_000, 1_000
 EPOCHS, SETTLED = 50, 5
 LONG = """
@@ -49,24 +47,6 @@ print(reading - began, dividing - reading, ended - dividing, resource.getrusage(
 RECIPE = Recipe(model="cifar_resnet8", size=32, crop_share=1.0, batch_size=128, epochs=1, lr=0.1, precision="fp32").edit(
     ["random_resized_crop", "flip", "cosine"], channels_last=True, keep="last"
 )
-
-
-def followed(wanted: Request, clock: Clock) -> list[int]:
-    """Train, the clock being told; the images of each step."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(wanted, wanted.recipe, Path(folder) / "run", fabric_for("fp32"), clock)
-        loop = run.assemble()
-        run.resume(loop)
-        run.follow(loop, lambda: 0)
-        run.checkpoints.end()
-        return [len(part.rows) for part in loop.plan.epoch(0)]
-
-
-def milliseconds(wanted: Request) -> float:
-    """Of one training image, without the first steps and the judging."""
-    clock = Clock()
-    sizes = followed(wanted, clock)
-    return 1000 * (clock.ended[-1] - clock.ended[SKIPPED - 1]) / sum(sizes[SKIPPED:])
 
 
 def part(images: Images, count: int) -> Images:
@@ -89,7 +69,7 @@ def by_size(data: str, folder: Path, rounds: int) -> Iterator[str]:
     for number in range(rounds):
         for count in COUNTS[:: 1 if number % 2 else -1]:
             os.environ["TRICKBAG_CACHE"] = str(folder / f"cache-{count}")
-            took[count].append(milliseconds(wanted[count]))
+            took[count].append(1000 / trained(wanted[count], RECIPE, fixed=False))
     least = statistics.median(took[COUNTS[0]])
     yield "| training images | training, ms an image (least to most) | to the first | check, ms an image |\n|---|---|---|---|"
     for count in COUNTS:
@@ -113,7 +93,8 @@ class Memory(Clock):
 
 def over_epochs(folder: Path) -> str:
     memory = Memory()
-    followed(request(digits.write(folder / "digits"), RECIPE.edit(epochs=EPOCHS)), memory)
+    wanted = request(digits.write(folder / "digits"), RECIPE.edit(epochs=EPOCHS))
+    Run(wanted, wanted.recipe, folder / "run", fabric_for("fp32"), memory).train()
     counted = memory.resident[SETTLED:]
     slope = float(np.polyfit(range(len(counted)), counted, 1)[0])
     return f"Resident memory over {EPOCHS} epochs: {slope:+.3f} MB an epoch, from {counted[0]:.0f} to {counted[-1]:.0f} MB."

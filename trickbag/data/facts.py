@@ -30,6 +30,7 @@ _PATIENCE = 2.0
 Stamp = tuple[int, int]
 """Bytes of a file, and when it was changed, in nanoseconds."""
 _AT_ONCE, _TOGETHER = 1024, 32
+"""Files that are remembered with one write, and files that one call looks at."""
 
 
 class Facts(NamedTuple):

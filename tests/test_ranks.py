@@ -117,6 +117,20 @@ def test_two_ranks_killed_and_stopped_go_on_and_end_bit_identically(place: Path,
     assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
 
 
+def test_what_two_ranks_began_one_process_ends(place: Path, together: Training) -> None:
+    made = training(place, "fewer")
+    leader, other = ranks(made)
+    made.moved(leader)
+    for process in (leader, other):
+        process.kill()
+        process.join()
+    assert made.run() == 0, made.errors
+    assert re.search(r"continuing at step \d+ of 28", made.output)
+    (weights, losses), (other_weights, other_losses) = results(made), results(together)
+    assert losses == pytest.approx(other_losses, rel=1e-5)
+    torch.testing.assert_close(weights, other_weights, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("count", "each"), [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (5, 2)])
 def test_a_plan_is_that_of_one_process_but_for_a_last_step_that_some_rank_would_go_short_in(count: int, each: int) -> None:
     for images in range(max(2, count * each), 41):

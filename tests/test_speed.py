@@ -1,7 +1,10 @@
 """Timing: real steps of a throw-away network; the arithmetic that it picks is fast, right, and changes no other run."""
 
 import math
+import re
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from lab import dataset, follow, loop, recipe
 from trickbag.engine import speed
 from trickbag.engine.loader import Loader
 from trickbag.engine.speed import Timing, fastest, time_steps
+from trickbag.errors import TrickbagError
 from trickbag.recipe import Recipe
 
 TRICKS = ("flip", "mixup", "ema(half_life=0.2)", "warmup")
@@ -22,13 +26,14 @@ def timed(made: Recipe) -> Timing:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Recipe]]:
-    """A machine on which each arithmetic takes the given time and has the given first loss."""
+def machine(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Callable[..., list[Recipe]]:
+    """A machine that remembers nothing, on which each arithmetic takes the given time and has the given first loss."""
 
     def of(timings: dict[tuple[str, bool], Timing]) -> list[Recipe]:
         asked: list[Recipe] = []
+        shutil.rmtree(cache / "speed", ignore_errors=True)
 
-        def measure(made: Recipe, *_: Any) -> Timing:
+        def measure(made: Recipe, *_: Any, **__: Any) -> Timing:
             asked.append(made)
             return timings[made.precision, bool(made.channels_last)]
 
@@ -124,6 +129,72 @@ def test_only_what_the_recipe_leaves_open_is_tried(machine: Any, fields: dict[st
     assert timing.train == least
     assert made.precision in reason
     assert f"{1 / least:.0f}" in reason
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_the_choice_is_remembered_for_the_same_work(machine: Any, cache: Path, epochs: int) -> None:
+    asked = machine(timings())
+    first = picked(precision="auto", channels_last="auto", epochs=epochs)
+    assert len(asked) == 4
+    again = picked(momentum=0.5, precision="auto", channels_last="auto", epochs=3 * epochs, lr=0.3)
+    assert len(asked) == 5
+    assert asked[-1] == again[0]
+    assert [getattr(again[0], name) for name in ("precision", "channels_last")] == ["bf16", False]
+    assert again[1] == first[1]
+    assert re.search(r"was the fastest here on 20\d\d-\d\d-\d\d: 1000 images/s", again[2])
+    for other in ({"batch_size": 4}, {"size": 24}, {"model": "cifar_resnet20"}, {"precision": "fp32"}, {"epochs": 1 - epochs}):
+        asked.clear()
+        picked(**{"precision": "auto", "channels_last": "auto", "epochs": epochs} | other)
+        assert len(asked) > 1, other
+
+
+def test_a_memory_that_is_damaged_or_cannot_be_written_is_none(machine: Any, cache: Path) -> None:
+    asked = machine(timings())
+    first = picked(precision="auto", channels_last="auto")
+    (place,) = (cache / "speed").iterdir()
+    place.write_text("{")
+    assert picked(precision="auto", channels_last="auto") == first
+    assert len(asked) == 8
+    place.unlink()
+    place.parent.rmdir()
+    place.parent.write_text("no folder")
+    assert picked(precision="auto", channels_last="auto") == first
+    assert len(asked) == 12
+
+
+@pytest.mark.parametrize("micro_batch", [0, 6])
+def test_where_a_step_does_not_fit_the_memory_it_takes_half_the_images_at_a_time(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, micro_batch: int
+) -> None:
+    tried: list[int] = []
+
+    def measure(made: Recipe, *_: Any, **__: Any) -> Timing:
+        tried.append(made.micro_batch)
+        if (made.micro_batch or made.batch_size) > 3:
+            raise torch.OutOfMemoryError
+        return timings()["bf16", True]
+
+    monkeypatch.setattr(speed, "time_steps", measure)
+    made, _, reason = picked(precision="bf16", channels_last=True, batch_size=12, micro_batch=micro_batch)
+    assert tried == [micro_batch, 6, 3][micro_batch > 0 :]
+    assert made.micro_batch == 3
+    assert "3 images at a time" in reason
+
+
+def test_not_even_one_image_fits(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(*_: Any, **__: Any) -> Timing:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(speed, "time_steps", measure)
+    with pytest.raises(TrickbagError, match="not even one image of 32 pixels fits"):
+        picked(precision="bf16", channels_last=True, size=32)
+
+
+def test_slow_arithmetic_is_not_timed_to_the_end() -> None:
+    data, pixels = dataset()
+    slow = time_steps(recipe(*TRICKS), data, pixels, 0, steps=1_000_000, slowest=0.0)
+    assert slow.judge == math.inf
+    assert slow.loss == timed(recipe(*TRICKS)).loss
 
 
 @pytest.mark.parametrize("loss", [2.5, 1.5, math.nan, math.inf])

@@ -28,11 +28,14 @@ FEW_IMAGES = 8
 """Training images per class below which only the classifier is trained."""
 LEAST_EPOCHS = 6
 """Of fine-tuning: larger images are chosen only where the budget holds as many."""
+FEW_EPOCHS = 2
+"""Of fine-tuning: with a budget for fewer, fitting the classifier alone to larger images is the better use of it."""
 SOME_IMAGES = 60
 """Training images per class below which fine-tuning augments strongly and takes longer."""
 SCRATCH_STEPS = 1_000
 """From scratch."""
-SIZES = (224, 192, 160, 128)
+SIZES = (224, 192, 160)
+"""Of images in fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def decide(wanted: Request, tell: Tell) -> Decision:
     recipe, timing, reason = fastest(recipe, wanted.data, wanted.seed)
     reasons.append(reason)
     if wanted.auto and wanted.budget and "size" not in wanted.chosen and recipe.weights != "none":
-        recipe, timing, reason = sized(recipe, wanted)
+        recipe, timing, reason = sized(recipe, wanted, timing)
         reasons.append(reason)
     if wanted.budget and "epochs" not in wanted.chosen and recipe.epochs:
         recipe, reason = shortened(recipe, wanted, timing)
@@ -165,14 +168,20 @@ def left(wanted: Request) -> float:
     return SAFETY * wanted.budget - (time.monotonic() - wanted.began)
 
 
-def sized(recipe: Recipe, wanted: Request) -> tuple[Recipe, Timing, str]:
-    """The largest images with which the budget holds enough epochs."""
-    for size in SIZES:
-        tried = recipe.edit(size=size)
-        _, timing, _ = fastest(tried, wanted.data, wanted.seed)
-        if expected(tried.edit(epochs=LEAST_EPOCHS), wanted, timing) <= left(wanted):
-            return tried, timing, f"{size} pixels: the largest images with which the budget holds {LEAST_EPOCHS} epochs"
-    return tried, timing, f"{size} pixels: the budget is too short for {LEAST_EPOCHS} epochs even with these"
+def sized(recipe: Recipe, wanted: Request, timing: Timing) -> tuple[Recipe, Timing, str]:
+    """The largest images with which the budget holds enough epochs; where it holds too few, those for the classifier alone.
+
+    What other sizes take is reckoned from the timing of the recipe's, and timed only for the one that is chosen.
+    """
+    head = any("prepare" in trick.plugs() for trick in recipe.tricks)
+    for epochs, sizes in ((LEAST_EPOCHS, SIZES), (FEW_EPOCHS, SIZES[-1:]), *([(0, SIZES)] if head else [])):
+        for size in sizes:
+            tried = recipe.edit(size=size)
+            if expected(tried.edit(epochs=epochs), wanted, timing.scaled((size / recipe.size) ** 2)) <= left(wanted):
+                timing = timing if size == recipe.size else fastest(tried, wanted.data, wanted.seed)[1]
+                what = f"{epochs} epochs" if epochs else "the fitting of the classifier alone"
+                return tried, timing, f"{size} pixels: the largest images with which the budget holds {what}"
+    return recipe, timing, f"{recipe.size} pixels: the budget is too short for more than the least"
 
 
 def shortened(recipe: Recipe, wanted: Request, timing: Timing) -> tuple[Recipe, str]:

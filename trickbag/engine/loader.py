@@ -1,8 +1,10 @@
 """Batches: which images, cut and augmented how, on which device. Every draw is keyed, so workers and ranks change nothing."""
 
+import itertools
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ from trickbag.trick import Batch, Trick, View, having
 
 DEPTH = 3
 """Batches made ahead of the one in training."""
+IDLE = 0.05
+"""Share of an epoch that training may wait for batches before later ones get more workers."""
+A = TypeVar("A")
 
 
 class Slice(NamedTuple):
@@ -153,7 +158,9 @@ class Loader:
         self.mean, self.std = (torch.tensor(v, device=device).mul(255)[:, None, None] for v in normal)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.rank, self.ranks = rank, ranks
-        self.workers = int(os.environ.get("TRICKBAG_WORKERS", "0")) or max(1, (os.cpu_count() or 2) // 2)
+        given = int(os.environ.get("TRICKBAG_WORKERS", "0"))
+        self.workers = given or max(1, (os.cpu_count() or 2) // 2)
+        self.most_workers = given or os.cpu_count() or 1
 
     def train(self, slices: Iterator[Slice], epoch: int) -> Iterator[tuple[Slice, Batch]]:
         """Augmented batches of this rank's share of each step."""
@@ -162,12 +169,24 @@ class Loader:
             rows, copies = part.rows[self.rank :: self.ranks], part.copies[self.rank :: self.ranks]
             keys = list(zip(rows.tolist(), copies.tolist(), strict=True))
             views = [[self.augmented(row, copy, epoch, part.size, v) for row, copy in keys] for v in range(1 + self.views)]
-            return part, rows, torch.stack([torch.stack(view) for view in views])
+            return part, rows, self.pinned(torch.stack([torch.stack(view) for view in views]))
 
-        for part, rows, x in ahead(make, slices, self.workers, DEPTH):
+        for part, rows, x in self._paced(ahead(make, slices, self.workers, DEPTH)):
             batch, *more = (self.batch(view, rows) for view in x)
             views = torch.stack([view.x for view in more], 1) if more else None
             yield part, batch._replace(views=views, version=epoch % self.versions if self.versions else 0)
+
+    def _paced(self, batches: Iterator[A]) -> Iterator[A]:
+        """Pass on an epoch's batches; where training waited for them too long, later epochs have twice as many workers."""
+        yield from itertools.islice(batches, 1)  # which is waited for in any case
+        began = asked = time.perf_counter()
+        waited = 0.0
+        for batch in batches:
+            waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
+        if waited > IDLE * (time.perf_counter() - began):
+            self.workers = min(2 * self.workers, self.most_workers)
 
     def fixed(self, version: int, size: int, batch_size: int) -> Iterator[Batch]:
         """All training images in order, in one of the versions that a trick fixes."""
@@ -195,16 +214,18 @@ class Loader:
 
     def _in_order(self, rows: Tensor, batch_size: int, image: Callable[[int], Tensor]) -> Iterator[Batch]:
         def make(part: Tensor) -> tuple[Tensor, Tensor]:
-            return part, torch.stack([image(row) for row in part.tolist()])
+            return part, self.pinned(torch.stack([image(row) for row in part.tolist()]))
 
         for part, x in ahead(make, list(torch.split(rows, batch_size)), self.workers, DEPTH):
             yield self.batch(x, part)
 
+    def pinned(self, x: Tensor) -> Tensor:
+        """A tensor from where it can be copied to a GPU while training goes on."""
+        return x.pin_memory() if self.device.type == "cuda" else x
+
     def batch(self, x: Tensor, rows: Tensor) -> Batch:
         """uint8 images [B, C, H, W] -> a normalised batch on the device."""
-        y = one_hot(self.labels[rows], self.classes).float()
-        if self.device.type == "cuda":
-            x, y = x.pin_memory(), y.pin_memory()
+        y = self.pinned(one_hot(self.labels[rows], self.classes).float())
         x = x.to(self.device, non_blocking=True).to(torch.float32, memory_format=self.format)
         return Batch(x.sub_(self.mean).div_(self.std), y.to(self.device, non_blocking=True), rows)
 

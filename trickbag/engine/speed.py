@@ -1,28 +1,38 @@
 """How fast this recipe trains on this machine: a few real steps, timed; and which arithmetic is the fastest."""
 
 import itertools
+import json
+import math
+import os
+import platform
 import resource
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from trickbag import store
+from trickbag.data.images import cache_dir
+from trickbag.data.sources import key_of
 from trickbag.engine.assemble import Normal, assemble, build_model, kept_pixels
-from trickbag.engine.loop import Judged, Loop
+from trickbag.engine.loop import ENGINE, Judged, Loop
 from trickbag.engine.pixels import Data, Files, Pixels
 from trickbag.engine.precision import fabric_for
+from trickbag.errors import TrickbagError
 from trickbag.recipe import Recipe
 from trickbag.trick import having
 
 STEPS = 3
 LOSS_TOLERANCE = 0.1
 """A faster arithmetic counts when its first loss is within this share of fp32's."""
+HOPELESS = 1.5
+"""An arithmetic whose first counted step takes this multiple of the best one's is not timed further."""
 
 
 class Timing(NamedTuple):
@@ -31,13 +41,21 @@ class Timing(NamedTuple):
     train: float
     """Seconds per training image, median step."""
     judge: float
-    """Seconds per judged image."""
+    """Seconds per judged image; inf where the steps were too slow to go on."""
     memory: int
     """Bytes at the peak, of the device or of this process."""
     loss: float
     """Of the first step."""
     decode: float = 0.0
     """Seconds to decode an image on one core."""
+
+    def work(self, recipe: Recipe) -> float:
+        """Seconds per image of what the recipe mostly does: training, or judging where it trains no step."""
+        return self.train if recipe.epochs else self.judge
+
+    def scaled(self, share: float) -> "Timing":
+        """What images with so many times the pixels would take."""
+        return self._replace(train=self.train * share, judge=self.judge * share)
 
 
 class Decoded(dict[int, Tensor]):
@@ -59,8 +77,11 @@ class Decoded(dict[int, Tensor]):
         return self.seconds / len(self) if self else 0.0
 
 
-def time_steps(recipe: Recipe, data: Data, pixels: Pixels, seed: int, steps: int = STEPS) -> Timing:
-    """Train a few steps of a throw-away network, one where the recipe trains none. A first step warms up."""
+def time_steps(recipe: Recipe, data: Data, pixels: Pixels, seed: int, steps: int = STEPS, slowest: float = math.inf) -> Timing:
+    """Train a few steps of a throw-away network, one where the recipe trains none. A first step warms up.
+
+    Ends early where the first counted step takes more than ``slowest`` seconds per image.
+    """
     fabric = fabric_for(recipe.precision)
 
     def network(_: str, normal: Normal) -> nn.Module:  # a teacher costs the same whatever it knows
@@ -77,20 +98,14 @@ def time_steps(recipe: Recipe, data: Data, pixels: Pixels, seed: int, steps: int
         fabric,
         network,
     )
-    seconds, losses = _timed(loop, fabric, steps + 1 if recipe.epochs else 1)
-    rows = torch.arange(min(len(loop.judge.loaders["val"].labels), 2 * recipe.batch_size))
-    for _ in range(2):
-        start = time.perf_counter()
-        for batch in loop.judge.loaders["val"].judged(rows, recipe.batch_size):
-            with torch.no_grad(), fabric.autocast():
-                loop.model.eval()(batch.x)
-        _wait(fabric)
-        judged = (time.perf_counter() - start) / len(rows)
+    seconds, losses = _timed(loop, fabric, steps + 1 if recipe.epochs else 1, slowest)
     counted = sorted(seconds[1:]) or seconds
-    return Timing(counted[len(counted) // 2], judged, peak_memory(), losses[0])
+    train = counted[len(counted) // 2]
+    return Timing(train, _judged(loop, fabric) if train <= slowest else math.inf, peak_memory(), losses[0])
 
 
-def _timed(loop: Loop, fabric: Fabric, steps: int) -> tuple[list[float], list[float]]:
+def _timed(loop: Loop, fabric: Fabric, steps: int, slowest: float) -> tuple[list[float], list[float]]:
+    """Seconds per image and loss of each step."""
     for part in itertools.islice(loop.plan.epoch(0), steps + 3):  # decoding is not timed: it happens once
         for row in part.rows.tolist():
             loop.loader.pixels[row]
@@ -106,38 +121,107 @@ def _timed(loop: Loop, fabric: Fabric, steps: int) -> tuple[list[float], list[fl
             seconds.append((time.perf_counter() - start) / event.images)
             losses.append(float(event.loss))
             start = time.perf_counter()
-            if len(seconds) == steps:
-                break
+            if len(seconds) == steps or (len(seconds) == 2 and seconds[1] > slowest):
+                return seconds, losses
         loop.epoch = loop.position = 0
     return seconds, losses
 
 
+def _judged(loop: Loop, fabric: Fabric) -> float:
+    """Seconds per judged image, after a first pass that decodes and warms up."""
+    batch_size = loop.recipe.batch_size
+    rows = torch.arange(min(len(loop.judge.loaders["val"].labels), 2 * batch_size))
+    for _ in range(2):
+        start = time.perf_counter()
+        for batch in loop.judge.loaders["val"].judged(rows, batch_size):
+            with torch.no_grad(), fabric.autocast():
+                loop.model.eval()(batch.x)
+        _wait(fabric)
+        took = time.perf_counter() - start
+    return took / len(rows)
+
+
 def fastest(recipe: Recipe, data: Data, seed: int) -> tuple[Recipe, Timing, str]:
-    """The recipe with precision and layout decided, its timing, and the reason in a sentence."""
+    """The recipe with precision, layout and micro-batch decided, its timing, and the reason in a sentence.
+
+    What was the fastest of several is remembered in the cache, for this network, size and batch on this machine.
+    """
     pixels = Decoded(Files(data.images, data.channels, kept_pixels(recipe)))
     candidates = [recipe.edit(precision=p, channels_last=c) for p, c in _choices(recipe)]
-    if len(candidates) == 1:
-        timing = time_steps(candidates[0], data, pixels, seed)._replace(decode=pixels.mean_seconds())
-        return candidates[0], timing, f"{candidates[0].precision} as the recipe says: {1 / timing.train:.0f} images/s"
-    timings = [time_steps(c, data, pixels, seed) for c in candidates]
-    good = [t for t in timings if abs(t.loss - timings[0].loss) <= LOSS_TOLERANCE * abs(timings[0].loss)]
-    best = min(good or timings[:1], key=lambda t: t.train if recipe.epochs else t.judge)
-    chosen = candidates[timings.index(best)]
-    best = best._replace(decode=pixels.mean_seconds())
-    work = "training" if recipe.epochs else "judged"
-    seconds = [t.train if recipe.epochs else t.judge for t in timings]
-    rates = ", ".join(f"{_name(c)} {1 / s:.0f}" for c, s in zip(candidates, seconds, strict=True))
-    return chosen, best, f"{_name(chosen)} is the fastest here ({work} images/s: {rates})"
+    place = cache_dir() / "speed" / f"{key_of(*_circumstances(recipe, data))}.json"
+    held = _remembered(place)
+    if len(candidates) == 1 or held:
+        chosen, timing = _fitting(recipe.edit(**held["choice"]) if held else candidates[0], data, pixels, seed)
+        why = f"was the fastest here on {held['date']}" if held else "as the recipe says"
+        reason = f"{_name(chosen)} {why}: {_rate(chosen, timing)} images/s"
+    else:
+        chosen, timing, rates = _compared(candidates, data, pixels, seed)
+        reason = f"{_name(chosen)} is the fastest here ({'training' if recipe.epochs else 'judged'} images/s: {rates})"
+        choice = {"precision": chosen.precision, "channels_last": chosen.channels_last}
+        with suppress(TrickbagError):  # a cache that cannot be written costs time, no run
+            store.write(place, json.dumps({"choice": choice, "date": date.today().isoformat()}))
+    if chosen.micro_batch != recipe.micro_batch:
+        reason += f"; {chosen.micro_batch} images at a time, since more do not fit the memory"
+    return chosen, timing._replace(decode=pixels.mean_seconds()), reason
 
 
-def _choices(recipe: Recipe) -> Sequence[tuple[str, bool]]:
-    precisions = ["fp32", "bf16"] if recipe.precision == "auto" else [recipe.precision]
-    layouts = [False, True] if recipe.channels_last == "auto" else [bool(recipe.channels_last)]
+def _compared(candidates: list[Recipe], data: Data, pixels: Pixels, seed: int) -> tuple[Recipe, Timing, str]:
+    """The fastest of several whose first loss agrees with that of the last, its timing, and all rates in words."""
+    tried: list[tuple[Recipe, Timing]] = []
+    for candidate in candidates:
+        best = min((timing.train for _, timing in tried), default=math.inf) if candidate.epochs else math.inf
+        tried.append(_fitting(candidate, data, pixels, seed, HOPELESS * best))
+    loss = tried[-1][1].loss
+    good = [one for one in tried if abs(one[1].loss - loss) <= LOSS_TOLERANCE * abs(loss)] or tried[-1:]
+    chosen, timing = min(good, key=lambda one: one[1].work(one[0]))
+    return chosen, timing, ", ".join(f"{_name(one)} {_rate(one, took)}" for one, took in tried)
+
+
+def _fitting(recipe: Recipe, data: Data, pixels: Pixels, seed: int, slowest: float = math.inf) -> tuple[Recipe, Timing]:
+    """The recipe with the largest micro-batch that fits the memory, halved until it does, and its timing."""
+    while True:
+        try:
+            return recipe, time_steps(recipe, data, pixels, seed, slowest=slowest)
+        except torch.OutOfMemoryError:
+            fitting = (recipe.micro_batch or recipe.batch_size) // 2
+        if not fitting:
+            raise TrickbagError(
+                f"not even one image of {recipe.size} pixels fits the memory in training {recipe.model}. Choose a smaller "
+                "--model, or smaller images (--set size=…)."
+            )
+        recipe = recipe.edit(micro_batch=fitting)
+
+
+def _choices(recipe: Recipe) -> list[tuple[str, bool]]:
+    """Precisions and layouts that the recipe leaves open, the plainest last."""
+    quick = ["fp16", "bf16", "fp32"] if torch.cuda.is_available() else ["bf16", "fp32"]
+    precisions = quick if recipe.precision == "auto" else [recipe.precision]
+    layouts = [True, False] if recipe.channels_last == "auto" else [bool(recipe.channels_last)]
     return list(itertools.product(precisions, layouts))
+
+
+def _circumstances(recipe: Recipe, data: Data) -> list[Any]:
+    """What decides which arithmetic is the fastest."""
+    asked = [recipe.model, recipe.size, recipe.batch_size, recipe.micro_batch, recipe.precision, recipe.channels_last]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    machine = [platform.node(), device, os.cpu_count(), torch.get_num_threads()]
+    return [*asked, bool(recipe.epochs), data.channels, *machine, torch.__version__, ENGINE]
+
+
+def _remembered(place: Path) -> dict[str, Any]:
+    """The choice that was stored; nothing where there is none, or none that can be read."""
+    with suppress(OSError, ValueError):
+        held: dict[str, Any] = json.loads(place.read_text("utf-8"))
+        return held
+    return {}
 
 
 def _name(recipe: Recipe) -> str:
     return f"{recipe.precision}{' channels-last' if recipe.channels_last else ''}"
+
+
+def _rate(recipe: Recipe, timing: Timing) -> str:
+    return f"{1 / timing.work(recipe):.0f}"
 
 
 def _wait(fabric: Fabric) -> None:

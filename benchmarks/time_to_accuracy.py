@@ -24,7 +24,7 @@ from benchmarks.machine import origin
 from benchmarks.peers.__main__ import HERE, output
 from trickbag.store import write
 
-LENGTHS = {"trickbag": [90, 180, 300], "fastai": [1, 3], "plain": [300]}
+LENGTHS = {"trickbag": [90, 180], "fastai": [3], "plain": [300]}
 """Seconds, epochs, seconds."""
 
 

@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="of timm")
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--steps", type=int, default=80, help="that are counted, all in one epoch")
+    parser.add_argument("--steps", type=int, default=40, help="that are counted, all in one epoch")
     parser.add_argument("--workers", type=int, help="of the loader; else what the library takes")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--channels-last", action="store_true")

@@ -214,6 +214,32 @@ def test_without_published_weights_it_starts_from_scratch_and_says_why(
     assert "--weights FILE" in said
 
 
+@given(train=SECONDS, judge=SECONDS, budget=st.floats(1, 1e6))
+def test_the_largest_images_that_hold_enough_epochs_are_chosen_and_timed_once(
+    train: float, judge: float, budget: float
+) -> None:
+    timing, recipe = Timing(train, judge, 0, 1.0), Recipe(size=160, tricks=("fit_head",))
+    timed: list[int] = []
+
+    def fastest(tried: Recipe, *_: Any) -> tuple[Recipe, Timing, str]:
+        timed.append(tried.size)
+        return tried, timing.scaled((tried.size / 160) ** 2), ""
+
+    def chosen(budget: float) -> Recipe:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(auto, "fastest", fastest)
+            return auto.sized(recipe, with_budget(READ[True], budget), timing)[0]
+
+    def fits(size: int, epochs: int) -> bool:
+        made, took = recipe.edit(size=size, epochs=epochs), timing.scaled((size / 160) ** 2)
+        return auto.expected(made, READ[True], took) <= auto.SAFETY * budget - 0.2  # the clock goes on
+
+    size = chosen(budget).size
+    assert timed == [size] * (size != 160)
+    enough = [size for size in auto.SIZES if fits(size, auto.LEAST_EPOCHS)]
+    assert size >= max(enough, default=0)
+
+
 def test_the_decision_is_taken_once_and_found_again(folder: Path, timed: list[Recipe], tmp_path: Path) -> None:
     told: list[str] = []
 

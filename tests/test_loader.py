@@ -1,5 +1,8 @@
 """Batches: every image once an epoch, draws that differ where they should, none that depends on who draws."""
 
+import os
+import time
+
 import pytest
 import torch
 from lab import loop, recipe, train
@@ -62,6 +65,29 @@ def test_the_number_of_workers_changes_nothing(workers: str, monkeypatch: pytest
     one = batches()
     monkeypatch.setenv("TRICKBAG_WORKERS", workers)
     assert all(torch.equal(a, b) for a, b in zip(one, batches(), strict=True))
+
+
+@pytest.mark.parametrize(("given", "slow", "found"), [("", True, [2, 4, 4]), ("", False, [1, 1, 1]), ("3", True, [3, 3, 3])])
+def test_where_training_waits_for_batches_the_next_epoch_has_more_workers(
+    given: str, slow: bool, found: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRICKBAG_WORKERS", given or "0")
+    monkeypatch.setattr(os, "cpu_count", lambda: 4 if slow else 2)
+    made = loop(recipe(batch_size=4))
+    made.loader.workers = int(given or 1)
+    drawn = made.loader.augmented
+
+    def augmented(*asked: int) -> Tensor:
+        time.sleep(0.005 if slow else 0.0)
+        return drawn(*asked)
+
+    monkeypatch.setattr(made.loader, "augmented", augmented)
+    workers = []
+    for epoch in range(3):
+        for _ in made.loader.train(made.plan.epoch(epoch), epoch):
+            time.sleep(0.0 if slow else 0.02)
+        workers.append(made.loader.workers)
+    assert workers == found
 
 
 def test_judged_views_come_in_order_with_a_partial_last_batch() -> None:

@@ -13,13 +13,14 @@ import typer
 from trickbag import glance
 from trickbag.errors import Interrupted, TrickbagError, UsageError
 from trickbag.text import show
-from trickbag.typed import assignments, parted, seconds, varied
+from trickbag.typed import assignments, parted, processes, seconds, varied
 
 if TYPE_CHECKING:
     from trickbag.screen import Screen
 
-# Threads that wait by spinning stall each other as soon as another program wants a core; read when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that wait by spinning stall other programs, threads that sleep wake up late: benchmarks/results/spinning.md. This is a
+# tenth of a millisecond, for GNU's OpenMP, which reads it when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 app = typer.Typer(
     help="Train image classifiers with the whole bag of tricks, and measure which of them help.",
@@ -182,7 +183,9 @@ def study(
     confirm: Annotated[
         bool, typer.Option("--confirm", help="Train the recommended recipe with fresh seeds and read the test images.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that train at the same time.")] = 1,
+    workers: Annotated[
+        str, typer.Option(metavar="N|auto", help="Processes that train at the same time; auto times what is the fastest.")
+    ] = "1",
     ray: Annotated[str, typer.Option(metavar="ADDRESS", help="A Ray cluster; local starts one here.")] = "",
     no_sharing: Annotated[bool, typer.Option("--no-sharing", help="Train every run alone; no number changes.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The study's folder. Default: under studies/.")] = None,
@@ -215,7 +218,7 @@ def study(
         if plan:
             screen.lines(*conduct.plan(data, file, out=out, confirm=confirm, tell=screen.tell, **given).lines())
         else:
-            means = conduct.Means(workers, ray, shlex.join(["trickbag", *sys.argv[1:]]))
+            means = conduct.Means(processes(workers), ray, shlex.join(["trickbag", *sys.argv[1:]]))
             screen.study(conduct.study(data, file, out=out, confirm=confirm, means=means, tell=screen.tell, **given))
 
 

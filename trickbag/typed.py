@@ -21,6 +21,19 @@ def seconds(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+def processes(text: str) -> int:
+    """A number of processes; 0 for ``auto``.
+
+    >>> processes("4"), processes("auto")
+    (4, 0)
+    """
+    if text == "auto":
+        return 0
+    if not re.fullmatch(r"[1-9]\d{0,3}", text):
+        raise UsageError(f"--workers {text}: write a number from 1, or auto.")
+    return int(text)
+
+
 def parted(text: str) -> list[str]:
     """The spellings of a list of tricks; commas inside brackets are the tricks' own.
 

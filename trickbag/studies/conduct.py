@@ -30,6 +30,7 @@ from trickbag.studies.execute import Carrier, Here, Outcome, Processes, execute
 from trickbag.studies.jobs import jobs
 from trickbag.studies.looks import planned
 from trickbag.studies.options import Options
+from trickbag.studies.packing import packing
 from trickbag.studies.plan import MOST_SEEDS, Pilot, Plan, cells
 from trickbag.studies.power import seeds_within
 from trickbag.studies.propose import propose
@@ -75,6 +76,7 @@ class Means:
     """How the jobs of a study are carried out; it changes no number."""
 
     workers: int = 1
+    """Trainings at a time; 0: as many as a few timed steps show to be the fastest in all."""
     ray: str = ""
     """Address of a Ray cluster; local starts one here; empty: processes of this machine."""
     command: str = ""
@@ -225,6 +227,8 @@ class Conductor:
         for line in plan.lines():
             self.tell(Note(line))
         self.write(plan)
+        if not self.means.workers:
+            self.pack(plan)
         self.run_looks(plan)
         held = Study.load(self.place.folder)
         if not any(held.result(held.cell(held.arms[0], seed)) for seed in held.seeds):
@@ -236,6 +240,12 @@ class Conductor:
             self.confirm()
         self.keep_pictures()
         return report(self.place.folder)
+
+    def pack(self, plan: Plan) -> None:
+        """Decide how many trainings go on at a time."""
+        workers, reason = packing(plan.reference, self.data, self.options.seed, len(plan.design.arms) * len(plan.seeds))
+        self.tell(Note(reason))
+        self.means = replace(self.means, workers=workers)
 
     def run_looks(self, plan: Plan) -> None:
         """Carry out the runs; with looks, after each only those of arms that are not decided."""

@@ -1,0 +1,70 @@
+"""How many trainings at once this machine carries the fastest, timed with real processes side by side."""
+
+import multiprocessing
+from contextlib import suppress
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from trickbag.engine.assemble import kept_pixels
+from trickbag.engine.pixels import Data, Files
+from trickbag.engine.speed import Decoded, time_steps
+from trickbag.recipe import Recipe
+from trickbag.studies.execute import START, share
+
+WORTH = 1.05
+"""Several at a time must be so many times as fast in all as one after another."""
+
+
+class Packing(NamedTuple):
+    """Trainings at a time, and why so many."""
+
+    workers: int
+    reason: str
+
+
+def packing(recipe: Recipe, data: Data, seed: int, jobs: int) -> Packing:
+    """One training at a time with all of this process's threads, or one per thread, whichever trains more images a second.
+
+    On a GPU one at a time. No more than there are ``jobs``, and than the memory holds.
+    """
+    cores = torch.get_num_threads()
+    if torch.cuda.is_available():
+        return Packing(1, "one training at a time, since they would share the GPU")
+    alone = time_steps(recipe, data, Decoded(Files(data.images, data.channels, kept_pixels(recipe))), seed)
+    workers = min(cores, jobs, max(1, free_memory() // alone.memory))
+    if workers < 2:
+        return Packing(1, "one training at a time: there are no cores, jobs or memory for more")
+    context = multiprocessing.get_context(START)
+    with context.Pool(workers, prepared, (cores // workers, context.Barrier(workers))) as pool:
+        rates = pool.starmap(rate, [(recipe, data, seed)] * workers, chunksize=1)
+    together, one = sum(rates), 1 / alone.train
+    said = f"{together:.0f} images/s with {workers} trainings at a time, {one:.0f} with one"
+    return Packing(workers, said) if together > WORTH * one else Packing(1, said)
+
+
+def free_memory() -> int:
+    """Bytes that programs may still take, where the system tells; else more than any machine has."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    return 1 << 60
+
+
+_together: Barrier
+
+
+def prepared(threads: int, together: Barrier) -> None:
+    """Be one of several processes that time the same steps."""
+    global _together
+    _together = together
+    share(threads)
+
+
+def rate(recipe: Recipe, data: Data, seed: int) -> float:
+    """Images per second of a training in this process, begun when all others are there."""
+    pixels = Decoded(Files(data.images, data.channels, kept_pixels(recipe)))
+    _together.wait()
+    return 1 / time_steps(recipe, data, pixels, seed).train

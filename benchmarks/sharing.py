@@ -1,11 +1,14 @@
 """What a study saves by training once what its arms have in common, and whether that changes a number.
 
     python -m benchmarks.sharing
+    python -m benchmarks.sharing --designs add-one --images 20 --epochs 10 --workers 2
 
 The same study is run twice, with sharing and with every run trained alone, of tricks that act when images are judged
 (flip_tta, crop_tta, knn, calibrate, crt), of those that look on (swa, ema twice), of one that begins late (drw) and of some
 that train from the start. Asserts that predictions and weights of every run are equal bit for bit, and that sharing trains at
-most 60 % of the steps. Prints a Markdown table. ``seconds`` is the whole study, with reading, planning and the report.
+most 60 % of the steps. Prints a Markdown table. ``seconds`` is the whole study, with reading, planning and the report. With
+``--workers`` the study that shares also trains several jobs at once; the other is one training after another. Each has
+a cache of its own.
 """
 
 import argparse
@@ -18,7 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import origin
-from trickbag.studies.conduct import Finished, study
+from trickbag.studies.conduct import Finished, Means, study
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import studies
@@ -37,6 +40,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--designs", nargs="+", default=["add-one", "leave-one-out"])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--images", type=int, default=1, help="how many times the usual images")
+    parser.add_argument("--workers", type=int, default=1, help="trainings at once, of the study that shares")
+    parser.add_argument("--threads", type=int, default=1, help="of a process, at most")
     parser.add_argument("--out", type=Path, help="where the studies go; they are removed where this is not given")
     return parser.parse_args()
 
@@ -45,9 +51,12 @@ def row(args: argparse.Namespace, design: str, data: Path, recipe: str, out: Pat
     """A line of the table; raises AssertionError where sharing changes a number or saves too little."""
     seconds, made = [], list[Finished]()
     for sharing in (True, False):
-        began = time.monotonic()
         place = out / f"{design}-{'shared' if sharing else 'alone'}"
-        made.append(study(data, out=place, recipe=recipe, design=design, tricks=TRICKS, seeds=args.seeds, sharing=sharing))
+        os.environ["TRICKBAG_CACHE"] = str(place.with_suffix(".cache"))
+        means = Means(workers=args.workers if sharing else 1)
+        asked = {"recipe": recipe, "design": design, "tricks": TRICKS, "seeds": args.seeds, "sharing": sharing}
+        began = time.monotonic()
+        made.append(study(data, out=place, means=means, **asked))
         seconds.append(time.monotonic() - began)
     shared, alone = made
     weights = [{cell: record["weights"] for cell, record in studies.runs(one).items()} for one in made]
@@ -63,19 +72,19 @@ def row(args: argparse.Namespace, design: str, data: Path, recipe: str, out: Pat
 
 def main() -> None:
     args = arguments()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     lines = [
         "| design | arms | runs | steps with sharing | steps alone | share | predictions and weights equal | seconds | alone |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        os.environ["TRICKBAG_CACHE"] = str(place / "cache")
-        data = studies.album(place / "album", COUNTS, noise=60)
+        data = studies.album(place / "album", {name: args.images * count for name, count in COUNTS.items()}, noise=60)
         recipe = studies.recipe(place, epochs=args.epochs, size=12)
         lines += [row(args, design, data, recipe, args.out or place) for design in args.designs]
     load = f"Load average at the end: {os.getloadavg()[0]:.1f}. " if hasattr(os, "getloadavg") else ""
-    said = f"{load}torch threads: {torch.get_num_threads()}. Tricks: {', '.join(TRICKS)}; a placebo is added to every study."
+    said = f"{load}torch threads: {torch.get_num_threads()}. Workers of the study that shares: {args.workers}. "
+    said += f"Tricks: {', '.join(TRICKS)}; a placebo is added to every study."
     print("\n".join([origin() + f"\n\n{said}\n", *lines]))
 
 

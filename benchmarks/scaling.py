@@ -3,7 +3,8 @@
     python -m benchmarks.scaling --data food10
 
 Trainings of one epoch with one process on one core, one process on all cores, and as many processes as cores under torchrun,
-in turns. Then the time of one exchange of gradients of some lengths between two processes (gloo), and decoding, one core.
+in turns. Then the time of one exchange of gradients of some lengths between two processes (gloo), decoding on one core, and
+what the threads of a loader make of decoded images.
 Prints Markdown tables.
 """
 
@@ -25,8 +26,12 @@ import torch.multiprocessing as mp
 from benchmarks.machine import origin
 from benchmarks.peers.__main__ import output
 from trickbag.data.images import read
-from trickbag.engine.pixels import Files
+from trickbag.engine.assemble import assemble, kept_pixels
+from trickbag.engine.pixels import Files, pixels
+from trickbag.engine.precision import fabric_for
+from trickbag.events import silent
 from trickbag.recipe import Recipe
+from trickbag.request import request
 
 NUMBERS = (1_500_000, 11_700_000, 25_600_000)
 """Of parameters: tf_mobilenetv3_small_100, resnet18, resnet50."""
@@ -78,13 +83,28 @@ def exchanged(number: int, port: int) -> float:
 
 
 def decoded(data: str, size: int) -> tuple[float, float]:
-    """Images per second on one core, and bytes of a decoded image, as they are kept for a training size."""
+    """Megapixels per second on one core, and bytes of a decoded image, as they are kept for a training size."""
     images = read(data)
-    files = Files(images, 3, round(1.4 * size))
     rows = np.linspace(0, len(images) - 1, 500).astype(int)
+    files, whole = Files(images, 3, round(1.4 * size)), Files(images, 3, 10_000)
+    seen = sum(whole[int(row)][0].numel() for row in rows)  # and the files are in memory then
     began = time.perf_counter()
     taken = [files[int(row)].numel() for row in rows]
-    return len(rows) / (time.perf_counter() - began), statistics.mean(taken)
+    return seen / 1e6 / (time.perf_counter() - began), statistics.mean(taken)
+
+
+def loaded(data: str, size: int, workers: int) -> float:
+    """Images per second that so many threads of a loader cut, resize and flip."""
+    recipe = Recipe(model="tf_mobilenetv3_small_100", size=size, precision="fp32", channels_last=False, epochs=1).edit(
+        ["random_resized_crop", "flip"]
+    )
+    wanted = request(data, recipe)
+    table = pixels(wanted.data, kept_pixels(recipe), silent)
+    os.environ["TRICKBAG_WORKERS"] = str(workers)
+    made = assemble(recipe, wanted.data, table, 0, fabric_for("fp32"), lambda run, normal: torch.nn.Identity())
+    began = time.perf_counter()
+    count = sum(len(batch.rows) for _, batch in made.loader.train(made.plan.epoch(0), 0))
+    return count / (time.perf_counter() - began)
 
 
 def main() -> None:
@@ -111,10 +131,14 @@ def main() -> None:
         seconds = exchanged(number, 29_700 + place)
         print(f"| {number:,} | {1000 * seconds:.1f} | {4 * number / seconds / 1e9:.2f} |")
     torch.set_num_threads(1)
-    print("\n| decoding for a training size of | images/s on one core | KB an image |\n|---|---|---|")
-    for size in SIZES:
-        rate, taken = decoded(args.data, size)
-        print(f"| {size} | {rate:.0f} | {taken / 1e3:.0f} |")
+    print("\n| training size | decoding, megapixels/s on one core | KB a kept image | loader, images/s, 1 thread | 2 threads |")
+    print("|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TRICKBAG_CACHE"] = cache
+        for size in SIZES:
+            rate, taken = decoded(args.data, size)
+            one, two = (loaded(args.data, size, workers) for workers in (1, 2))
+            print(f"| {size} | {rate:.1f} | {taken / 1e3:.0f} | {one:.0f} | {two:.0f} |")
 
 
 if __name__ == "__main__":

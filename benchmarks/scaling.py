@@ -23,8 +23,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from benchmarks.command import output
 from benchmarks.machine import origin
-from benchmarks.peers.__main__ import output
 from trickbag.data.images import read
 from trickbag.engine.assemble import assemble, kept_pixels
 from trickbag.engine.pixels import Files, pixels

@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import output
 from benchmarks.machine import origin
-from benchmarks.peers.__main__ import HERE, output
 from trickbag.store import write
 
+FASTAI = Path(__file__).parent / "peers" / "fine_tune_fastai.py"
 LENGTHS = {"trickbag": [90, 180], "fastai": [3], "plain": [300]}
 """Seconds, epochs, seconds."""
 
@@ -57,9 +58,7 @@ def trained(args: argparse.Namespace, name: str, length: int, seed: int) -> dict
             told = {"top1": record["test"]["top1"], "seconds": time.monotonic() - began, "epochs": record["epochs"]}
             shutil.rmtree(place / "cache")
         elif name == "fastai":
-            told = json.loads(
-                output([args.python, HERE / "fine_tune_fastai.py", *common, "--epochs", str(length)]).splitlines()[-1]
-            )
+            told = json.loads(output([args.python, FASTAI, *common, "--epochs", str(length)]).splitlines()[-1])
         else:
             loop = Path(__file__).with_name("plain_loop.py")
             told = json.loads(output([sys.executable, loop, *common, "--budget", str(length)]).splitlines()[-1])

@@ -18,8 +18,8 @@ from trickbag.typed import assignments, parted, processes, seconds, varied
 if TYPE_CHECKING:
     from trickbag.screen import Screen
 
-# Threads that wait by spinning stall other programs, threads that sleep wake up late: benchmarks/results/spinning.md. This is a
-# tenth of a millisecond, for GNU's OpenMP, which reads it when torch is imported.
+# Threads that wait by spinning stall other programs, threads that sleep wake up late: benchmarks/results/spinning.md. GNU's
+# OpenMP reads it when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 app = typer.Typer(

@@ -13,18 +13,17 @@ the waiting of threads that all others have, GNU's own. Prints a Markdown table 
 import argparse
 import csv
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.command import output
 from benchmarks.machine import origin
 from trickbag.recipe import Recipe
 
@@ -44,16 +43,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
-
-
-def output(command: Sequence[str | Path], **variables: str) -> str:
-    """What a program printed."""
-    done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, env=os.environ | variables, timeout=1_800
-    )
-    if done.returncode:
-        raise SystemExit(f"{command} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    return done.stdout
 
 
 class Peers:

@@ -149,10 +149,10 @@ def fastest(recipe: Recipe, data: Data, seed: int) -> tuple[Recipe, Timing, str]
     pixels = Decoded(Files(data.images, data.channels, kept_pixels(recipe)))
     candidates = [recipe.edit(precision=p, channels_last=c) for p, c in _choices(recipe)]
     place = cache_dir() / "speed" / f"{key_of(*_circumstances(recipe, data))}.json"
-    held = _remembered(place)
-    if len(candidates) == 1 or held:
-        chosen, timing = _fitting(recipe.edit(**held["choice"]) if held else candidates[0], data, pixels, seed)
-        why = f"was the fastest here on {held['date']}" if held else "as the recipe says"
+    held = (candidates[0], "as the recipe says") if len(candidates) == 1 else _remembered(place, recipe)
+    if held:
+        known, why = held
+        chosen, timing = _fitting(known, data, pixels, seed)
         reason = f"{_name(chosen)} {why}: {_rate(chosen, timing)} images/s"
     else:
         chosen, timing, rates = _compared(candidates, data, pixels, seed)
@@ -208,12 +208,13 @@ def _circumstances(recipe: Recipe, data: Data) -> list[Any]:
     return [*asked, bool(recipe.epochs), data.channels, *machine, torch.__version__, ENGINE]
 
 
-def _remembered(place: Path) -> dict[str, Any]:
-    """The choice that was stored; nothing where there is none, or none that can be read."""
-    with suppress(OSError, ValueError):
-        held: dict[str, Any] = json.loads(place.read_text("utf-8"))
-        return held
-    return {}
+def _remembered(place: Path, recipe: Recipe) -> tuple[Recipe, str] | None:
+    """The recipe with the choice that was stored, and since when; None where there is none, or none that can be read."""
+    with suppress(OSError, ValueError, KeyError, TypeError, TrickbagError):
+        held = json.loads(place.read_text("utf-8"))
+        choice = {name: held["choice"][name] for name in ("precision", "channels_last")}
+        return recipe.edit(**choice), f"was the fastest here on {held['date']}"
+    return None
 
 
 def _name(recipe: Recipe) -> str:

@@ -73,7 +73,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Means:
-    """How the jobs of a study are carried out; it changes no number."""
+    """How the jobs of a study are carried out; it changes no number but the last bits, where each gets other threads."""
 
     workers: int = 1
     """Trainings at a time; 0: as many as a few timed steps show to be the fastest in all."""

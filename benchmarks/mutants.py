@@ -40,8 +40,8 @@ MUTANTS = (
     Mutant(
         "shift the augmentation stream by the rank",
         "engine/loader.py",
-        "else (epoch, row, copy)",
-        "else (epoch, row + self.rank, copy)",
+        "else Keys(self.seed, epoch, rows, copies)",
+        "else Keys(self.seed, epoch, rows + self.rank, copies)",
         "tests/test_laws.py -k two_ranks and flip",
     ),
     Mutant(
@@ -54,9 +54,16 @@ MUTANTS = (
     Mutant(
         "augment every copy of an image alike within an epoch",
         "engine/loader.py",
-        "else (epoch, row, copy)",
-        "else (epoch, row)",
+        "torch.stack([self.rows, self.copies], 1)",
+        "torch.stack([self.rows, 0 * self.copies], 1)",
         "tests/test_loader.py",
+    ),
+    Mutant(
+        "cut half a pixel off in a device's memory",
+        "engine/cutting.py",
+        "offset[:, None] + 0.5) * scale",
+        "offset[:, None]) * scale",
+        "tests/test_cutting.py",
     ),
     Mutant(
         "smooth labels before they are mixed rows",

@@ -34,7 +34,7 @@ def pages() -> Iterator[tuple[str, str | bytes]]:
     yield "bag.md", "\n".join(table())
     yield "recipes.md", "\n".join(recipes())
     for name, trick in bag().items():
-        drawn = bool({"lr", "augment"} & set(trick.plugs()))
+        drawn = bool({"lr", *sketch.AUGMENTING} & set(trick.plugs()))
         yield f"tricks/{name}.md", "\n".join(page(name, trick, drawn))
         if drawn:
             yield f"tricks/{name}.png", sketch.picture(name)

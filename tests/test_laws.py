@@ -138,6 +138,10 @@ def test_shapes_and_row_sums_are_kept(name: str, channels: int) -> None:
             assert out.dtype == torch.uint8
             assert out.shape[0] == channels
             assert torch.equal(image, before), "the pixels that all epochs share were written to"
+    for trick in having(made.tricks, "window"):
+        top, left, height, width = trick.window(torch.tensor([[20, 24]]), lambda n: torch.rand(1, n).double())[0].tolist()
+        assert 0 <= top < top + height <= 20
+        assert 0 <= left < left + width <= 24
     for part, batch in made.loader.train(made.plan.epoch(0), 0):
         assert batch.x.shape == (len(part.rows), channels, part.size, part.size)
         for trick in having(made.tricks, "batch"):

@@ -2,13 +2,15 @@
 
 import os
 import time
+from typing import Any
 
 import pytest
 import torch
 from lab import loop, recipe, train
 from torch import Tensor
 
-from trickbag.engine.loader import Loader, Plan, cut
+from trickbag.engine.cutting import cut
+from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.loop import Judged, mean_loss, micro_batches
 from trickbag.state import pack, unpack
 from trickbag.trick import Batch, View
@@ -50,10 +52,15 @@ def loader(*tricks: str) -> Loader:
 
 def test_an_image_is_augmented_anew_in_each_epoch_and_for_each_copy() -> None:
     made = loader("random_resized_crop")
-    first = made.augmented(3, 0, 0, 16)
-    assert torch.equal(first, made.augmented(3, 0, 0, 16))
-    assert not torch.equal(first, made.augmented(3, 1, 0, 16))
-    assert not torch.equal(first, made.augmented(3, 0, 1, 16))
+
+    def shown(row: int, copy: int, epoch: int) -> Tensor:
+        return made.augmented(torch.tensor([row, 5]), torch.tensor([copy, 0]), epoch, 16)[0, 0]
+
+    first = shown(3, 0, 0)
+    assert torch.equal(first, shown(3, 0, 0))
+    assert torch.equal(first, made.augmented(torch.tensor([7, 3]), torch.zeros(2, dtype=torch.int64), 0, 16)[0, 1])
+    assert not torch.equal(first, shown(3, 1, 0))
+    assert not torch.equal(first, shown(3, 0, 1))
 
 
 @pytest.mark.parametrize("workers", ["1", "2", "5"])
@@ -77,9 +84,9 @@ def test_where_training_waits_for_batches_the_next_epoch_has_more_workers(
     made.loader.workers = int(given or 1)
     drawn = made.loader.augmented
 
-    def augmented(*asked: int) -> Tensor:
-        time.sleep(0.005 if slow else 0.0)
-        return drawn(*asked)
+    def augmented(rows: Tensor, *asked: Any) -> Tensor:
+        time.sleep(0.005 * len(rows) if slow else 0.0)
+        return drawn(rows, *asked)
 
     monkeypatch.setattr(made.loader, "augmented", augmented)
     workers = []

@@ -37,7 +37,7 @@ def test_an_augmentation_is_shown_on_a_photo_and_leaves_it_as_it_was() -> None:
     assert torch.equal(photo, before)
 
 
-DRAWN = [name for name, trick in bag().items() if {"lr", "augment"} & set(trick.plugs())]
+DRAWN = [name for name, trick in bag().items() if {"lr", *sketch.AUGMENTING} & set(trick.plugs())]
 
 
 @pytest.mark.parametrize("name", DRAWN)

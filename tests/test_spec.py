@@ -339,6 +339,35 @@ def test_draws_over_keys_are_uniform_and_independent() -> None:
     assert stats.kstest(neighbours, "norm").pvalue > 0.01
 
 
+def test_draws_of_many_images_are_those_of_splitmix64() -> None:
+    # The first five numbers of the published generator for the seed 1234567.
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    drawn = streams.uniforms(1234567, torch.empty(1, 0, dtype=torch.int64), 5)
+    assert drawn.tolist() == [[(number >> 11) / 2**53 for number in published]]
+
+
+def test_draws_of_many_images_are_uniform_and_independent() -> None:
+    places = torch.cartesian_prod(torch.arange(1000), torch.arange(3))
+    draws = np.stack([streams.uniforms(streams.key(0, "flip", epoch), places, 4).numpy() for epoch in range(5)])
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert len(np.unique(draws)) == draws.size
+    assert stats.kstest(draws.ravel(), "uniform").pvalue > 0.01
+    table = draws.reshape(5, 1000, 12).transpose(0, 2, 1).reshape(60, 1000)
+    between = np.corrcoef(table)[np.triu_indices(60, 1)] * np.sqrt(1000)
+    neighbours = np.array([np.corrcoef(row[1:], row[:-1])[0, 1] for row in table]) * np.sqrt(999)
+    assert stats.kstest(between, "norm").pvalue > 0.01
+    assert stats.kstest(neighbours, "norm").pvalue > 0.01
+
+
+def test_the_draws_of_an_image_do_not_depend_on_those_beside_it() -> None:
+    places = torch.tensor([[5, 0], [9, 0], [5, 1]])
+    together = streams.uniforms(streams.key(0, "flip", 1), places, 6)
+    for row in range(3):
+        assert torch.equal(together[row], streams.uniforms(streams.key(0, "flip", 1), places[row : row + 1], 6)[0])
+        assert torch.equal(together[row, :2], streams.uniforms(streams.key(0, "flip", 1), places, 2)[row])
+
+
 @pytest.mark.parametrize(("a", "b"), [(0.2, 0.2), (1.0, 1.0), (2.0, 5.0), (0.5, 3.0)])
 def test_beta_is_the_beta_distribution(a: float, b: float) -> None:
     draws = [streams.beta(streams.generator(7, "mixup", n), a, b) for n in range(3000)]

@@ -15,19 +15,18 @@ from torchvision.transforms import autoaugment as pillow_policy
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from trickbag.engine.cutting import framed
 from trickbag.errors import UsageError
-from trickbag.streams import generator
-from trickbag.trick import Facts, Fit
+from trickbag.streams import generator, key, uniforms
+from trickbag.trick import Draw, Facts, Fit
 from trickbag.tricks import parse, randaugment, trivialaugment
 from trickbag.tricks.color_jitter import jitter
 from trickbag.tricks.lighting import light
 from trickbag.tricks.progressive_resizing import grown_size
 from trickbag.tricks.random_erasing import erase, rectangle
-from trickbag.tricks.random_resized_crop import crop_box
+from trickbag.tricks.random_resized_crop import Range, crop_boxes
 
 SPECS = [
-    "random_resized_crop",
-    "flip",
     "color_jitter",
     "lighting",
     "randaugment",
@@ -35,7 +34,6 @@ SPECS = [
     "random_erasing(p=1)",
 ]
 NEUTRAL = [
-    "flip(p=0)",
     "color_jitter(hue=0, saturation=0, brightness=0)",
     "lighting(std=0)",
     "randaugment(n=0)",
@@ -74,8 +72,7 @@ def test_draws_come_from_the_given_generator_alone(spec: str, channels: int) -> 
     augmented(spec, image, generator(0, spec, 0))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(image, before)
-    side = (SIZE, SIZE) if "crop" in spec else image.shape[1:]
-    assert all(made.dtype == torch.uint8 and made.shape == (channels, *side) for made in first)
+    assert all(made.dtype == torch.uint8 and made.shape == image.shape for made in first)
     if not (spec == "lighting" and channels != 3):
         assert len({made.numpy().tobytes() for made in first}) > 1
 
@@ -117,11 +114,21 @@ def test_values_out_of_bounds_are_refused_by_name(spec: str, words: str) -> None
 # random_resized_crop
 
 
+def draw_of(count: int, name: str) -> Draw:
+    """The draws of so many images."""
+    return lambda n: uniforms(key(0, name), torch.arange(count)[:, None], n)
+
+
+def crops(height: int, width: int, scale: Range, ratio: Range, count: int = 1500) -> Tensor:
+    """Boxes that are drawn in an image of this size."""
+    trick = parse(f"random_resized_crop(scale={scale}, ratio={ratio})")
+    return trick.window(torch.tensor([[height, width]]).expand(count, 2), draw_of(count, "boxes"))
+
+
 def test_crop_boxes_are_distributed_as_torchvisions() -> None:
     height, width, n = 60, 100, 1500
     scale, ratio = (0.08, 1.0), (3 / 4, 4 / 3)
-    rng = generator(3, "boxes")
-    ours = np.array([crop_box(height, width, scale, ratio, rng) for _ in range(n)])
+    ours = crops(height, width, scale, ratio, n).numpy()
     torch.manual_seed(3)
     image = torch.zeros(3, height, width)
     theirs = np.array([v1.RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(n)])
@@ -136,21 +143,40 @@ def test_crop_boxes_are_distributed_as_torchvisions() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(10, 200), (200, 10), (40, 50)])
 @pytest.mark.parametrize("ratio", [(3 / 4, 4 / 3), (2.0, 2.0)])
-def test_a_box_that_never_fits_falls_back_as_torchvisions(height: int, width: int, ratio: tuple[float, float]) -> None:
+def test_a_box_that_never_fits_falls_back_as_torchvisions(height: int, width: int, ratio: Range) -> None:
     scale = (1.0, 1.0)
     theirs = v1.RandomResizedCrop.get_params(torch.zeros(3, height, width), list(scale), list(ratio))
-    assert crop_box(height, width, scale, ratio, generator(0, "fallback")) == tuple(theirs)
+    assert crops(height, width, scale, ratio, 1)[0].tolist() == list(theirs)
+
+
+def test_the_first_of_ten_boxes_that_fits_is_taken() -> None:
+    """By the formula, one image and one attempt after the other."""
+    scale, ratio, sizes = (0.3, 1.0), (0.5, 2.0), torch.randint(1, 90, (400, 2), generator=generator(0, "sizes"))
+    draws = uniforms(key(0, "attempts"), torch.arange(400)[:, None], 40).view(400, 10, 4)
+    made = crop_boxes(sizes, scale, ratio, draws)
+    fallen = 0
+    for (height, width), own, box in zip(sizes.tolist(), draws.tolist(), made.tolist(), strict=True):
+        for a, s, y, x in own:
+            area, shape = height * width * (0.3 + 0.7 * a), math.exp(math.log(0.5) + math.log(4) * s)
+            h, w = round(math.sqrt(area / shape)), round(math.sqrt(area * shape))
+            if 0 < h <= height and 0 < w <= width:
+                assert box == [int(y * (height - h + 1)), int(x * (width - w + 1)), h, w]
+                break
+        else:
+            fallen += 1
+            assert box[:2] == [(height - box[2]) // 2, (width - box[3]) // 2]
+    assert 0 < fallen < 200
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 24), (3, 24), (3, 64), (13, 24)])
 def test_crop_resizes_the_box_it_draws(channels: int, size: int) -> None:
     image = photo(channels)
-    box = crop_box(image.shape[1], image.shape[2], (0.3, 0.9), (0.5, 2.0), generator(5, "crop"))
-    expected = functional.resize(functional.crop(image, *box), [size, size], antialias=True)
-    made = augmented("random_resized_crop(scale=(0.3, 0.9), ratio=(0.5, 2))", image, generator(5, "crop"), size)
+    box = crops(*image.shape[1:], (0.3, 0.9), (0.5, 2.0), 1)[0]
+    expected = functional.resize(functional.crop(image, *box.tolist()), [size, size], antialias=True)
+    made = framed(image, box, False, size)
     assert torch.equal(made, expected)
     exact = torch.nn.functional.interpolate(
-        functional.crop(image, *box)[None].double(), (size, size), mode="bilinear", antialias=True
+        functional.crop(image, *box.tolist())[None].double(), (size, size), mode="bilinear", antialias=True
     )[0]
     assert (made - exact).abs().max() <= 1.01
 
@@ -159,12 +185,17 @@ def test_crop_resizes_the_box_it_draws(channels: int, size: int) -> None:
 
 
 def test_flip_mirrors_the_given_share_of_images() -> None:
-    image = photo()
-    made = [augmented("flip(p=0.3)", image, generator(0, "flip", row)) for row in range(1000)]
-    mirrored = [torch.equal(one, image.flip(2)) for one in made]
-    assert all(mirror or one is image for mirror, one in zip(mirrored, made, strict=True))
-    assert abs(sum(mirrored) - 300) < 3 * math.sqrt(1000 * 0.3 * 0.7)
-    assert torch.equal(augmented("flip(p=1)", image, generator(0, "flip")), image.flip(2))
+    mirrored = parse("flip(p=0.3)").mirror(draw_of(1000, "flip"))
+    assert abs(int(mirrored.sum()) - 300) < 3 * math.sqrt(1000 * 0.3 * 0.7)
+    assert parse("flip(p=1)").mirror(draw_of(1000, "flip")).all()
+    assert not parse("flip(p=0)").mirror(draw_of(1000, "flip")).any()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_mirrored_image_is_turned_left_to_right(channels: int) -> None:
+    image = photo(channels)
+    assert torch.equal(framed(image, None, True, SIZE), image.flip(2))
+    assert framed(image, None, False, SIZE) is image
 
 
 # color_jitter

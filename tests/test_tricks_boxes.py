@@ -16,7 +16,7 @@ from PIL import Image
 from trickbag.data.audit import audit
 from trickbag.data.images import Images, read
 from trickbag.engine.assemble import regions
-from trickbag.engine.loader import cut
+from trickbag.engine.cutting import cut
 from trickbag.engine.pixels import Files, Rows, crop
 from trickbag.errors import UsageError
 from trickbag.tricks import parse
@@ -88,7 +88,8 @@ def test_training_images_are_cut_and_judged_ones_if_asked(when: str) -> None:
                 left, top, right, bottom = box.astype(int)
                 boxed = whole[:, top:bottom, left:right]
             if name == "train":
-                assert torch.equal(loader.augmented(place, 0, 0, 16), cut(boxed, loader.view))
+                shown = loader.augmented(torch.tensor([place]), torch.tensor([0]), 0, 16)[0, 0]
+                assert torch.equal(shown, cut(boxed, loader.view))
             expected = cut(boxed if when == "always" else whole, loader.view)
             torch.testing.assert_close(batch[place], (expected / 255 - 0.5) / 0.25)
 

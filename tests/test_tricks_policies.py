@@ -20,6 +20,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from trickbag import models
+from trickbag.engine.cutting import framed
+from trickbag.engine.loader import Keys
 from trickbag.errors import UsageError
 from trickbag.streams import beta, generator, uniform
 from trickbag.trick import Batch, Facts, Fit, Forward, Outputs, conflict
@@ -308,9 +310,11 @@ def test_augmixs_views_are_mixed_and_the_image_itself_is_not() -> None:
     assert not torch.equal(mixed.x, unmixed.x)
     assert not torch.equal(batch.views[:, 0], batch.views[:, 1])
     row = int(part.rows[0])
+    keys = Keys(0, 0, part.rows[:1], part.copies[:1])
+    mirrored = bool(parse("flip").mirror(keys.draw("flip")))
     for view in (1, 2):
-        image = augmented("augmix", made.loader.pixels[row], generator(0, "augmix", 0, row, 0, view))
-        image = augmented("flip", image, generator(0, "flip", 0, row, 0))
+        image = framed(made.loader.pixels[row], None, mirrored, 16)
+        image = augmented("augmix", image, generator(0, "augmix", 0, row, 0, view))
         expected = functional.center_crop(functional.resize(image, [16], antialias=True), [16, 16])
         torch.testing.assert_close(batch.views[0, view - 1], (expected / 255 - 0.5) / 0.25)
 

@@ -13,9 +13,9 @@ from trickbag.data.decode import decode
 from trickbag.data.listing import walk
 from trickbag.data.sniff import Unreadable
 from trickbag.engine.assemble import Normal, build_model
+from trickbag.engine.cutting import cut
 from trickbag.engine.gradcam import grad_cam
 from trickbag.engine.judge import judged_view, predictor
-from trickbag.engine.loader import cut
 from trickbag.engine.loop import load_trick_state
 from trickbag.engine.pixels import ahead, shrink
 from trickbag.engine.precision import fabric_for

@@ -6,15 +6,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from trickbag.engine.loader import cut
+from trickbag.engine.cutting import cut
+from trickbag.engine.loader import Loader
 from trickbag.errors import UsageError
 from trickbag.report import figures
-from trickbag.streams import generator
 from trickbag.trick import Facts, Trick, View
 from trickbag.tricks import bag, parse
 
 STEPS = 1000
 BATCH = 256
+AUGMENTING = frozenset({"window", "mirror", "augment"})
 SHOWN, SIDE = 7, 160
 """Pictures of an augmentation beside the photo itself, and their side in pixels."""
 
@@ -32,13 +33,10 @@ def schedule(trick: Trick) -> list[float]:
 
 def augmented(trick: Trick, image: Tensor, count: int, size: int) -> list[Tensor]:
     """An image uint8 [C, H, W], ``count`` times as the trick shows it in training, each [C, size, size]."""
-    transforms, shown = started(trick).augment(), []
-    for copy in range(count):
-        view = cut(image, View(size, size)) if trick.stage else image
-        for transform in transforms:
-            view = transform(view, size, generator(0, trick.name(), 0, 0, copy))
-        shown.append(cut(view, View(size, size)))
-    return shown
+    shown = image if "window" in trick.plugs() else cut(image, View(size, size))
+    pixels, rows, plain = cast(Any, [shown]), torch.zeros(count, dtype=torch.int64), ((0.0,), (1.0,))
+    loader = Loader(pixels, rows[:1], 1, [started(trick)], View(size, size), plain, 0, torch.device("cpu"), False)
+    return list(loader.augmented(rows, torch.arange(count), 0, size)[-1])
 
 
 def started(trick: Trick) -> Trick:
@@ -63,7 +61,7 @@ def picture(spec: str) -> bytes:
     trick = parse(bag()[spec].example or spec if spec in bag() else spec)
     if "lr" in trick.plugs():
         return figures.schedule(schedule(trick), str(trick))
-    if "augment" in trick.plugs():
+    if AUGMENTING & set(trick.plugs()):
         image = photo()
         return figures.gallery([cut(image, View(SIDE, SIDE)), *augmented(trick, image, SHOWN, SIDE)], str(trick))
     raise UsageError(f"{spec} is no schedule and no augmentation: there is nothing to draw.")

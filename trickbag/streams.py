@@ -6,7 +6,12 @@ trick on moves no other trick's draws. The idea: ``fold_in`` of JAX; here a BLAK
 
 import hashlib
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def key(seed: int, stream: str, *keys: int) -> int:
@@ -26,6 +31,31 @@ def generator(seed: int, stream: str, *keys: int) -> torch.Generator:
     True
     """
     return torch.Generator().manual_seed(key(seed, stream, *keys))
+
+
+def uniforms(point: int, places: Tensor, count: int) -> Tensor:
+    """[B, count] floats drawn uniformly from [0, 1), float64: row b's are those of the integers ``places[b]``, places [B, n],
+    at a point of a stream (:func:`key`).
+
+    A generator for every image takes longer than a small image takes in training. These rows come from one call: each is the
+    output of SplitMix64, begun at a hash of its place (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
+    Generators", OOPSLA 2014, figure 13).
+
+    >>> drawn = uniforms(key(0, "flip", 1), torch.tensor([[5, 0], [7, 0]]), 3)
+    >>> torch.equal(drawn[1:], uniforms(key(0, "flip", 1), torch.tensor([[7, 0]]), 3))
+    True
+    """
+    states = np.full(len(places), point, np.uint64)
+    for column in places.numpy().astype(np.uint64).T:
+        states = _mixed(states + (column + np.uint64(1)) * _GOLDEN)
+    steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
+    return torch.from_numpy((_mixed(states[:, None] + steps) >> np.uint64(11)) * 2.0**-53)
+
+
+def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 def uniform(rng: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:

@@ -124,6 +124,8 @@ class Fit(Protocol):
 
 Transform = Callable[[Tensor, int, Generator], Tensor]
 """(uint8 image [C, H, W], training size in pixels, generator) -> uint8 image [C, h, w]."""
+Draw = Callable[[int], Tensor]
+"""How many -> as many uniform draws in [0, 1) for each image [B, n], float64, its own whichever others stand beside it."""
 Predict = Callable[[Tensor], Outputs]
 Forward = Callable[[Batch], tuple[Batch, Outputs]]
 """A training batch -> the batch, whose targets may be others now, and what the network says of it."""
@@ -175,6 +177,8 @@ class Combine(IntEnum):
 PLUG_POINTS: dict[str, Combine] = {
     "data": Combine.FOLD,
     "region": Combine.ONE,
+    "window": Combine.ONE,
+    "mirror": Combine.ONE,
     "augment": Combine.CONCATENATE,
     "views": Combine.ONE,
     "versions": Combine.ONE,
@@ -240,8 +244,17 @@ class Trick(BaseModel):
         cut away. Left, top, right, bottom, float64 in 0..1 of width and height; NaN where an image has no box."""
         raise NotImplementedError
 
+    def window(self, sizes: Tensor, draw: Draw) -> Tensor:
+        """Heights and widths of images [B, 2] -> the part of each that is resized to the training image [B, 4]: top, left,
+        height and width, all whole pixels, int64."""
+        raise NotImplementedError
+
+    def mirror(self, draw: Draw) -> Tensor:
+        """Which images are mirrored left to right [B], bool."""
+        raise NotImplementedError
+
     def augment(self) -> list[Transform]:
-        """Per image, in the loader."""
+        """Per image, in the loader, after its window and its mirroring."""
         raise NotImplementedError
 
     def views(self) -> int:

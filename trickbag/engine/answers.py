@@ -31,7 +31,7 @@ def kept(network: nn.Module, loader: Loader, recipe: Recipe, shorter: int, fabri
     ``shorter``: side at which decoded images are kept, in pixels. Safe against two makers.
     """
     shown = [recipe.size, shorter, loader.view, loader.normal, recipe.precision]
-    shown += [str(trick) for point in ("region", "augment") for trick in having(recipe.tricks, point)]
+    shown += [str(trick) for point in ("region", "window", "mirror", "augment") for trick in having(recipe.tricks, point)]
     asked = digest(network.state_dict()), loader.pixels.images.fingerprint, loader.versions, *shown
     folder = cache_dir() / f"answers-{key_of(*asked)}"
     with store.lock(folder, wait=True):

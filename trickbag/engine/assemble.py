@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trickbag import models
 from trickbag.data.images import Images
 from trickbag.engine.answers import kept, logits
+from trickbag.engine.cutting import resident
 from trickbag.engine.judge import Judge, judged_view
 from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.loop import Loop
@@ -102,6 +103,7 @@ def load(
 ) -> dict[str, Loader]:
     """The loader of each split."""
     images, view = data.images, plain_view(recipe)
+    held = None if having(tricks, "region") else resident(pixels, fabric.device)
 
     def loader(rows: np.ndarray, own: Images, judged: bool) -> Loader:
         return Loader(
@@ -117,6 +119,7 @@ def load(
             fabric.global_rank,
             fabric.world_size,
             Rows(own, pixels, rows, regions(own, tricks, judged=True)),
+            held,
         )
 
     def answers(run: str) -> Tensor:

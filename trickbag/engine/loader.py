@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
-from torchvision.transforms.v2 import functional as F
 
+from trickbag.engine.cutting import Resident, cut, cuts_of, cuts_to, framed
 from trickbag.engine.pixels import Rows, ahead
 from trickbag.errors import UsageError
-from trickbag.streams import generator
-from trickbag.trick import Batch, Trick, View, having
+from trickbag.streams import generator, key, uniforms
+from trickbag.trick import Batch, Draw, Trick, View, having
 
 DEPTH = 3
 """Batches made ahead of the one in training."""
@@ -130,8 +130,31 @@ def _copies(rows: Tensor) -> Tensor:
     return torch.from_numpy(copies)
 
 
+class Keys(NamedTuple):
+    """What names the draws of a batch's training images."""
+
+    seed: int
+    epoch: int
+    rows: Tensor
+    """[B]."""
+    copies: Tensor
+    """[B]."""
+
+    def draw(self, name: str) -> Draw:
+        """A stream of draws for all images at once."""
+        point, places = key(self.seed, name, self.epoch), torch.stack([self.rows, self.copies], 1)
+        return lambda count: uniforms(point, places, count)
+
+    def generator(self, name: str, i: int, *more: int) -> torch.Generator:
+        """A stream for one image of the batch."""
+        return generator(self.seed, name, self.epoch, int(self.rows[i]), int(self.copies[i]), *more)
+
+
 class Loader:
-    """Turns pixels into batches on a device; ``seen`` are those that judged views are cut from, where they are others."""
+    """Turns pixels into batches on a device; ``seen`` are those that judged views are cut from, where they are others.
+
+    What lies in the device's memory (``resident``) is cut there, unless a trick augments images one by one.
+    """
 
     def __init__(
         self,
@@ -147,9 +170,12 @@ class Loader:
         rank: int = 0,
         ranks: int = 1,
         seen: Rows | None = None,
+        resident: Resident | None = None,
     ) -> None:
         self.seen = pixels if seen is None else seen
         self.pixels, self.labels, self.classes, self.view, self.seed, self.device = pixels, labels, classes, view, seed, device
+        self.window = next(iter(having(tricks, "window")), None)
+        self.mirror = next(iter(having(tricks, "mirror")), None)
         self.transforms = [(trick.name(), f) for trick in having(tricks, "augment") for f in trick.augment()]
         self.versions = max((trick.versions() for trick in having(tricks, "versions")), default=0)
         wants = next(iter(having(tricks, "views")), None)
@@ -157,7 +183,7 @@ class Loader:
         self.normal = normal
         self.mean, self.std = (torch.tensor(v, device=device).mul(255)[:, None, None] for v in normal)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.rank, self.ranks = rank, ranks
+        self.rank, self.ranks, self.resident = rank, ranks, resident
         given = int(os.environ.get("TRICKBAG_WORKERS", "0"))
         self.workers = given or max(1, (os.cpu_count() or 2) // 2)
         self.most_workers = given or os.cpu_count() or 1
@@ -167,9 +193,7 @@ class Loader:
 
         def make(part: Slice) -> tuple[Slice, Tensor, Tensor]:
             rows, copies = part.rows[self.rank :: self.ranks], part.copies[self.rank :: self.ranks]
-            keys = list(zip(rows.tolist(), copies.tolist(), strict=True))
-            views = [[self.augmented(row, copy, epoch, part.size, v) for row, copy in keys] for v in range(1 + self.views)]
-            return part, rows, self.pinned(torch.stack([torch.stack(view) for view in views]))
+            return part, rows, self.pinned(self.augmented(rows, copies, epoch, part.size))
 
         for part, rows, x in self._paced(ahead(make, slices, self.workers, DEPTH)):
             batch, *more = (self.batch(view, rows) for view in x)
@@ -191,54 +215,74 @@ class Loader:
     def fixed(self, version: int, size: int, batch_size: int) -> Iterator[Batch]:
         """All training images in order, in one of the versions that a trick fixes."""
         rows = torch.arange(len(self.labels))
-        return self._in_order(rows, batch_size, lambda row: self.augmented(row, 0, version, size))
+        return self._in_order(rows, batch_size, lambda part: self.augmented(part, torch.zeros_like(part), version, size)[0])
 
-    def augmented(self, row: int, copy: int, epoch: int, size: int, view: int = 0) -> Tensor:
-        """One training image, uint8 [C, size, size]; of further views the first is 1."""
-        image, seed = self.pixels[row], self.seed
-        if self.versions:
-            seed, epoch, copy = 0, epoch % self.versions, 0
+    def augmented(self, rows: Tensor, copies: Tensor, epoch: int, size: int) -> Tensor:
+        """Training images [1 + views, B, C, size, size], uint8; or float32 on the device where they are resident."""
+        keys = Keys(0, epoch % self.versions, rows, 0 * copies) if self.versions else Keys(self.seed, epoch, rows, copies)
+        if self.resident and not self.transforms:
+            return self._on_device(self.resident, keys, size)[None]
+        images = [self.pixels[row] for row in rows.tolist()]
+        windows, mirrored = self.frames(torch.tensor([image.shape[-2:] for image in images]), keys)
+        images = [
+            framed(image, None if windows is None else windows[i], mirrored is not None and bool(mirrored[i]), size)
+            for i, image in enumerate(images)
+        ]
+        views = [[self.transformed(image, keys, i, size, v) for i, image in enumerate(images)] for v in range(1 + self.views)]
+        return torch.stack([torch.stack(view) for view in views])
+
+    def frames(self, sizes: Tensor, keys: Keys) -> tuple[Tensor | None, Tensor | None]:
+        """The windows [B, 4] of images of these heights and widths [B, 2], and which are mirrored [B], as far as tricks say."""
+        windows = self.window.window(sizes, keys.draw(self.window.name())) if self.window else None
+        return windows, self.mirror.mirror(keys.draw(self.mirror.name())) if self.mirror else None
+
+    def transformed(self, image: Tensor, keys: Keys, i: int, size: int, view: int) -> Tensor:
+        """The ``i``-th image of a batch [C, h, w] after all transforms [C, size, size]; of further views the first is 1."""
         for name, transform in self.transforms:
             own = self.views > 0 and name == self.viewer
             if own and not view:
                 continue
-            keys = (epoch, row, copy, view) if own else (epoch, row, copy)
-            image = transform(image, size, generator(seed, name, *keys))
-        if image.shape[-2:] != (size, size):
-            image = cut(image, View(round(size * self.view.resize / self.view.crop), size))
-        return image
+            image = transform(image, size, keys.generator(name, i, *([view] if own else [])))
+        return image if image.shape[-2:] == (size, size) else cut(image, self.plain(size))
+
+    def plain(self, size: int) -> View:
+        """How a training image is cut where no trick draws a window."""
+        return View(round(size * self.view.resize / self.view.crop), size)
+
+    def _on_device(self, resident: Resident, keys: Keys, size: int) -> Tensor:
+        rows = torch.from_numpy(self.pixels.rows[keys.rows.numpy()])
+        sizes = resident.sizes[rows]
+        windows, mirrored = self.frames(sizes, keys)
+        cuts = cuts_of(sizes, self.plain(size), mirrored) if windows is None else cuts_to(windows, size)
+        return resident.cut(rows, cuts, mirrored, size)
 
     def judged(self, rows: Tensor, batch_size: int, view: View | None = None) -> Iterator[Batch]:
         """Judged views of these rows, in order, the last batch as long as it comes."""
-        return self._in_order(rows, batch_size, lambda row: cut(self.seen[row], view or self.view))
+        shown, resident = view or self.view, self.resident
 
-    def _in_order(self, rows: Tensor, batch_size: int, image: Callable[[int], Tensor]) -> Iterator[Batch]:
+        def on_device(part: Tensor) -> Tensor:
+            assert resident is not None
+            place = torch.from_numpy(self.seen.rows[part.numpy()])
+            return resident.cut(place, cuts_of(resident.sizes[place], shown), None, shown.crop)
+
+        def one_by_one(part: Tensor) -> Tensor:
+            return torch.stack([cut(self.seen[row], shown) for row in part.tolist()])
+
+        return self._in_order(rows, batch_size, on_device if resident and shown.crop <= shown.resize else one_by_one)
+
+    def _in_order(self, rows: Tensor, batch_size: int, images: Callable[[Tensor], Tensor]) -> Iterator[Batch]:
         def make(part: Tensor) -> tuple[Tensor, Tensor]:
-            return part, self.pinned(torch.stack([image(row) for row in part.tolist()]))
+            return part, self.pinned(images(part))
 
         for part, x in ahead(make, list(torch.split(rows, batch_size)), self.workers, DEPTH):
             yield self.batch(x, part)
 
     def pinned(self, x: Tensor) -> Tensor:
         """A tensor from where it can be copied to a GPU while training goes on."""
-        return x.pin_memory() if self.device.type == "cuda" else x
+        return x.pin_memory() if self.device.type == "cuda" and not x.is_cuda else x
 
     def batch(self, x: Tensor, rows: Tensor) -> Batch:
-        """uint8 images [B, C, H, W] -> a normalised batch on the device."""
+        """Images [B, C, H, W] of levels from 0 to 255 -> a normalised batch on the device."""
         y = self.pinned(one_hot(self.labels[rows], self.classes).float())
         x = x.to(self.device, non_blocking=True).to(torch.float32, memory_format=self.format)
         return Batch(x.sub_(self.mean).div_(self.std), y.to(self.device, non_blocking=True), rows)
-
-
-def cut(image: Tensor, view: View) -> Tensor:
-    """An image [C, H, W] resized to the view's shorter side, then its central square [C, crop, crop].
-
-    >>> cut(torch.zeros(3, 40, 60, dtype=torch.uint8), View(36, 32)).shape
-    torch.Size([3, 32, 32])
-    """
-    height, width = image.shape[-2:]
-    if max(height, width) > 4 * min(height, width):  # a resized ribbon could fill the memory; its ends are never seen
-        image = F.center_crop(image, [min(height, 4 * width), min(width, 4 * height)])
-    if min(image.shape[-2:]) != view.resize:
-        image = F.resize(image, [view.resize], antialias=True)
-    return image if image.shape[-2:] == (view.crop, view.crop) else F.center_crop(image, [view.crop, view.crop])

@@ -21,6 +21,8 @@ for epoch in 1..{epochs}
     for each step of {batch_size} images
         images per step                      batch_size
         pixels of a side                     size
+        part of each image that is shown     window
+        mirrored left to right               mirror
         each image, in the loader            augment
         fixed versions of each image         versions
         further views of each image          views
@@ -44,6 +46,7 @@ DEFAULTS = {
     "order": "a permutation",
     "batch_size": "{batch_size}",
     "size": "{size}",
+    "window": "the middle",
     "loss": "cross-entropy with soft targets",
     "eval_model": "the live weights",
 }

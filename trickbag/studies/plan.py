@@ -141,5 +141,5 @@ class Pilot:
         return auto.expected(recipe, self.wanted, self.timing(recipe))
 
 
-COSTLY = frozenset({"model", "batch_size", "size", "augment", "penalty", "gradient"})
+COSTLY = frozenset({"model", "batch_size", "size", "window", "augment", "penalty", "gradient"})
 """Plug points whose tricks make a step cost another time."""

@@ -10,31 +10,24 @@ Costs: nothing.
 from typing import Annotated
 
 from pydantic import Field
-from torch import Generator, Tensor
-from torchvision.transforms.v2 import functional
+from torch import Tensor
 
-from trickbag.streams import uniform
-from trickbag.trick import Stage, Transform, Trick
-
-
-def maybe_flip(image: Tensor, p: float, rng: Generator) -> Tensor:
-    """The image [C, H, W], mirrored left to right with probability ``p``.
-
-    >>> import torch
-    >>> maybe_flip(torch.arange(3).view(1, 1, 3), 1.0, Generator())
-    tensor([[[2, 1, 0]]])
-    """
-    return functional.horizontal_flip(image) if uniform(rng) < p else image
+from trickbag.trick import Draw, Stage, Trick
 
 
 class Flip(Trick):
-    """Mirror images left to right; any number of channels."""
+    """Mirror images left to right; any number of channels.
+
+    >>> import torch
+    >>> Flip(p=0.5).mirror(lambda count: torch.tensor([[0.2], [0.7]]))
+    tensor([ True, False])
+    """
 
     stage = Stage.PIXEL
     neutral = {"p": 0.0}
     p: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability of the mirror image, in [0, 1]."""
 
-    def augment(self) -> list[Transform]:
+    def mirror(self, draw: Draw) -> Tensor:
         """One draw per image."""
-        return [lambda image, _size, rng: maybe_flip(image, self.p, rng)]
+        return draw(1)[:, 0] < self.p

@@ -13,33 +13,35 @@ from typing import Annotated
 
 import torch
 from pydantic import AfterValidator, Field
-from torch import Generator, Tensor
-from torchvision.transforms.v2 import functional
+from torch import Tensor
 
-from trickbag.trick import Stage, Transform, Trick
+from trickbag.trick import Draw, Stage, Trick
 
 Range = tuple[float, float]
 ATTEMPTS = 10
 
 
-def crop_box(height: int, width: int, scale: Range, ratio: Range, rng: Generator) -> tuple[int, int, int, int]:
-    """The top, left, height and width in pixels of a random box inside an image of ``height`` x ``width`` pixels.
+def crop_boxes(sizes: Tensor, scale: Range, ratio: Range, draws: Tensor) -> Tensor:
+    """Heights and widths of images [B, 2] -> a random box inside each: top, left, height and width in pixels [B, 4], int64.
 
-    ``scale`` bounds its share of the image's area, ``ratio`` its width / height.
+    ``scale`` bounds its share of the image's area, ``ratio`` its width / height; ``draws`` [B, ATTEMPTS, 4] lie in [0, 1).
 
-    >>> crop_box(20, 30, (1.0, 1.0), (1.0, 1.0), Generator())
-    (0, 5, 20, 20)
+    >>> crop_boxes(torch.tensor([[20, 30]]), (1.0, 1.0), (1.0, 1.0), torch.zeros(1, ATTEMPTS, 4))
+    tensor([[ 0,  5, 20, 20]])
     """
+    height, width = sizes.double()[:, :, None].unbind(1)
+    area, shape, y, x = draws.unbind(2)
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    for area, shape, y, x in torch.rand(ATTEMPTS, 4, generator=rng, dtype=torch.float64).tolist():
-        area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
-        shape = math.exp(low + (high - low) * shape)
-        h, w = round(math.sqrt(area / shape)), round(math.sqrt(area * shape))
-        if 0 < h <= height and 0 < w <= width:
-            return int(y * (height - h + 1)), int(x * (width - w + 1)), h, w
-    shape = min(max(width / height, ratio[0]), ratio[1])
-    h, w = min(height, max(1, round(width / shape))), min(width, max(1, round(height * shape)))
-    return (height - h) // 2, (width - w) // 2, h, w
+    shape = torch.exp(low + (high - low) * shape)
+    h, w = (area / shape).sqrt().round(), (area * shape).sqrt().round()
+    fits = (h > 0) & (h <= height) & (w > 0) & (w <= width)
+    drawn = torch.stack([(y * (height - h + 1)).floor(), (x * (width - w + 1)).floor(), h, w], 2)
+    first = fits.int().argmax(1)[:, None, None].expand(-1, 1, 4)
+    shape = (width / height).clamp(*ratio)
+    h, w = (width / shape).round().clamp_min(1).minimum(height), (height * shape).round().clamp_min(1).minimum(width)
+    centred = torch.cat([((height - h) / 2).floor(), ((width - w) / 2).floor(), h, w], 1)
+    return torch.where(fits.any(1, keepdim=True), drawn.gather(1, first)[:, 0], centred).long()
 
 
 def _rising(limits: Range) -> Range:
@@ -62,12 +64,6 @@ class RandomResizedCrop(Trick):
     ratio: Annotated[tuple[Positive, Positive], AfterValidator(_rising)] = (3 / 4, 4 / 3)
     """Smallest and largest width / height, above 0."""
 
-    def augment(self) -> list[Transform]:
-        """One crop per image."""
-
-        def crop(image: Tensor, size: int, rng: Generator) -> Tensor:
-            box = crop_box(image.shape[-2], image.shape[-1], self.scale, self.ratio, rng)
-            made: Tensor = functional.resized_crop(image, *box, size=[size, size], antialias=True)
-            return made
-
-        return [crop]
+    def window(self, sizes: Tensor, draw: Draw) -> Tensor:
+        """One box per image."""
+        return crop_boxes(sizes, self.scale, self.ratio, draw(4 * ATTEMPTS).view(-1, ATTEMPTS, 4))

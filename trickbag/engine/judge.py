@@ -22,6 +22,12 @@ NORM_IMAGES = 2048
 """Training images that the statistics of an averaged network are estimated from."""
 
 
+def at_once(device: torch.device, batch_size: int) -> int:
+    """How many images are judged at once: on a GPU more than are trained, since nothing is kept for a backward pass; on a CPU
+    as many as its caches hold (``python -m benchmarks.judging``)."""
+    return 32 if device.type == "cpu" else max(128, 4 * batch_size)
+
+
 def float_outputs(outputs: Outputs) -> Outputs:
     """Outputs with features and logits in fp32, where losses and scores are computed."""
     return outputs._replace(features=outputs.features.float(), logits=outputs.logits.float())
@@ -32,7 +38,7 @@ def predictor(model: nn.Module, tricks: Sequence[Trick], autocast: Callable[[], 
     model.eval()
 
     def plain(x: Tensor) -> Outputs:
-        with torch.no_grad(), autocast():
+        with torch.inference_mode(), autocast():
             outputs = model(x)
         return float_outputs(outputs)
 
@@ -77,7 +83,7 @@ class Judge:
             network,
         )
         self._kept = kept
-        self.batch_size = max(32, facts.batch_size)
+        self.batch_size = at_once(fabric.device, facts.batch_size)
         self._features: dict[tuple[str, ...], tuple[Tensor, float]] = {}
         self._body = ""
         self._met: set[tuple[str, ...]] = set()

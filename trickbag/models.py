@@ -50,6 +50,16 @@ class Net(nn.Module):
         self._probe(classes, torch.linspace(-1, 1, channels * size * size).reshape(1, channels, size, size))
 
     @property
+    def separable(self) -> bool:
+        """Whether the logits are what the classifier makes of the features, and of nothing else."""
+        return self._direct
+
+    def features(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> what the classifier of a separable network sees [B, D], without asking it."""
+        found: Tensor = self.net.forward_head(self.net.forward_features(x), pre_logits=True)  # type: ignore[operator]
+        return found
+
+    @property
     def classifier(self) -> nn.Module:
         """The last layer, features [B, D] -> logits [B, K]; may be replaced. UsageError where logits are made otherwise."""
         if not self._plain:

@@ -16,12 +16,13 @@ from torch.optim import SGD, Optimizer
 from trickbag.engine.judge import Judge, float_outputs
 from trickbag.engine.loader import Loader, Plan, Slice
 from trickbag.engine.precision import LossScale
+from trickbag.engine.prefix import Prefix
 from trickbag.engine.scores import Scores
 from trickbag.recipe import Recipe
 from trickbag.streams import generator, key
 from trickbag.trick import Batch, Compute, Forward, Groups, Outputs, Trick, having, judged_weights
 
-ENGINE = 1
+ENGINE = 2
 """The version of the arithmetic: results of another one are not taken for those of this one."""
 CHECK_EVERY = 50
 """Steps between two looks at the losses: each look makes the device wait."""
@@ -77,6 +78,7 @@ class Loop:
         self.groups = param_groups(model, tricks, recipe.weight_decay)
         self.optimizer = make_optimizer(self.groups, tricks, recipe)
         self.network = torch.compile(model) if recipe.compile else model
+        self.prefix = Prefix(loader, tricks, recipe.epochs, recipe.size, judge.batch_size)
         self.scale = LossScale(enabled=recipe.precision == "fp16")
         self.epoch = self.position = self.step = 0
         self.share = self.lr = 0.0
@@ -147,7 +149,7 @@ class Loop:
 
         def plain(batch: Batch) -> tuple[Batch, Outputs]:
             with self.fabric.autocast():
-                return batch, float_outputs(self.network(batch.x))
+                return batch, float_outputs(self.prefix.outputs(self.network, self.model, batch))
 
         forward: Forward = plain
         for trick in having(self.tricks, "forward"):

@@ -98,6 +98,7 @@ def time_steps(recipe: Recipe, data: Data, pixels: Pixels, seed: int, steps: int
         fabric,
         network,
     )
+    loop.prefix.pays = False  # a pass over all images is no step
     seconds, losses = _timed(loop, fabric, steps + 1 if recipe.epochs else 1, slowest)
     counted = sorted(seconds[1:]) or seconds
     train = counted[len(counted) // 2]
@@ -129,12 +130,12 @@ def _timed(loop: Loop, fabric: Fabric, steps: int, slowest: float) -> tuple[list
 
 def _judged(loop: Loop, fabric: Fabric) -> float:
     """Seconds per judged image, after a first pass that decodes and warms up."""
-    batch_size = loop.recipe.batch_size
+    batch_size = loop.judge.batch_size
     rows = torch.arange(min(len(loop.judge.loaders["val"].labels), 2 * batch_size))
     for _ in range(2):
         start = time.perf_counter()
         for batch in loop.judge.loaders["val"].judged(rows, batch_size):
-            with torch.no_grad(), fabric.autocast():
+            with torch.inference_mode(), fabric.autocast():
                 loop.model.eval()(batch.x)
         _wait(fabric)
         took = time.perf_counter() - start

@@ -30,6 +30,7 @@ from PIL import (
 from torch import Tensor
 
 from trickbag.data.guards import quiet, strict
+from trickbag.data.members import followed
 from trickbag.data.sniff import (
     HEAD,
     RAW_SUFFIXES,
@@ -40,6 +41,7 @@ from trickbag.data.sniff import (
     sniff,
     webp_size,
 )
+from trickbag.data.sources import cache_dir
 
 __all__ = ["Decoded", "Unreadable", "decode", "opened"]
 
@@ -114,14 +116,16 @@ def decode(
 
 
 def opened(path: Path) -> BinaryIO:
-    """The file, open for reading in bytes; ``Unreadable`` unless it is a regular file that may be read.
+    """The file, open for reading in bytes, or the member of a tar for which it stands; ``Unreadable`` unless it is a regular
+    file that may be read.
 
     A FIFO, socket, device or folder is never opened, so nothing can hang here.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise Unreadable("not a regular file")
-        return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+        return followed(file, cache_dir())
     except (OSError, ValueError) as error:
         raise Unreadable(f"unreadable: {getattr(error, 'strerror', None) or error}") from error
 

@@ -9,12 +9,14 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import BufferedReader
 from lzma import LZMAError
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from filelock import FileLock
 
+from trickbag.data import members
 from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, is_system, suffix
 from trickbag.errors import TrickbagError, UsageError
 
@@ -194,6 +196,8 @@ def is_archive(path: Path) -> bool:
 def unpack(archive: Path) -> Path:
     """The folder with an archive's images: unpacked once into the cache, past a single folder around them all.
 
+    Images of a plain tar are not copied, but read where they lie (``members``).
+
     Raises UsageError where a member would be written outside, stands twice, is too large or is no plain file, or where the
     archive is damaged.
     """
@@ -228,9 +232,18 @@ def _subfolders(folder: Path) -> list[Path]:
     return [entry for entry in folder.iterdir() if entry.is_dir() and not is_system(entry.name)]
 
 
+class _Member(NamedTuple):
+    name: str
+    size: int
+    content: IO[bytes] | None
+    """None for a folder."""
+    offset: int = 0
+    """Where the bytes lie in the archive as they are; 0 where they do not."""
+
+
 def _extract(archive: Path, folder: Path) -> None:
     try:
-        for name, size, content in _members(archive):
+        for name, size, content, offset in _members(archive):
             inside = Path(name)
             if inside.is_absolute() or inside.drive or ".." in inside.parts:
                 raise UsageError(f"{archive.name}: {name!r} would be written outside. Pack it again with relative paths.")
@@ -242,23 +255,29 @@ def _extract(archive: Path, folder: Path) -> None:
             if (folder / inside).exists():
                 raise UsageError(f"{archive.name}: {name!r} stands there twice. Pack it again with one of them.")
             (folder / inside).parent.mkdir(parents=True, exist_ok=True)
+            if offset and suffix(name) in IMAGE_SUFFIXES and members.LEAST <= size <= members.MOST:
+                members.stand_in(folder / inside, archive, offset, size)
+                continue
             with content, (folder / inside).open("wb") as file:
                 shutil.copyfileobj(content, file)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, LZMAError, RuntimeError) as error:
         raise UsageError(f"{archive.name} cannot be unpacked ({error}). Fetch or pack it again.") from error
 
 
-def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes] | None]]:
-    """Each member's name, size and content; None for a folder. A link inside of a tar is read as the file it points to."""
+def _members(archive: Path) -> Iterator[_Member]:
+    """A link inside of a tar is read as the file it points to."""
     if tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:
-            for member in tar:
-                yield member.name, member.size, None if member.isdir() else _content(archive, tar, member)
+            plain = type(tar.fileobj) is BufferedReader
+            for entry in tar:
+                bare = plain and entry.isreg() and not entry.issparse()
+                content = None if entry.isdir() else _content(archive, tar, entry)
+                yield _Member(entry.name, entry.size, content, entry.offset_data if bare else 0)
             _check_end(tar)
     else:
         with zipfile.ZipFile(archive) as zipped:
-            for entry in zipped.infolist():
-                yield entry.filename, entry.file_size, None if entry.is_dir() else zipped.open(entry)
+            for file in zipped.infolist():
+                yield _Member(file.filename, file.file_size, None if file.is_dir() else zipped.open(file))
 
 
 def _check_end(tar: tarfile.TarFile) -> None:

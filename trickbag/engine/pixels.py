@@ -153,7 +153,8 @@ def pixels(data: Data, shorter: int, tell: Tell) -> Pixels:
                     Note(
                         f"the decoded images would take {need / 1e9:.1f} GB, the cache may take {limit / 1e9:.1f} GB: they are "
                         "decoded anew each epoch, which is slower. Raise TRICKBAG_CACHE_LIMIT (gigabytes), or let "
-                        "TRICKBAG_CACHE name a folder on a larger disk."
+                        "TRICKBAG_CACHE name a folder on a larger disk. Where files are slow to read here and there, add "
+                        "--with shuffle_buffer, which reads them nearly in order."
                     )
                 )
                 return plain

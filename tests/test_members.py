@@ -1,0 +1,158 @@
+"""Images in plain tars are read where they lie: the same bytes, no copy, and a sentence where the tar is another by now."""
+
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import album
+import numpy as np
+import pytest
+from PIL import Image
+
+import trickbag as tb
+from trickbag.data import members
+from trickbag.data.audit import audit
+from trickbag.data.decode import Unreadable, decode, opened
+from trickbag.data.images import Images, cache_dir, read
+
+pytestmark = pytest.mark.usefixtures("cache")
+SIDE = 48
+
+
+def png(kind: int, rng: np.random.Generator) -> bytes:
+    """A texture with so much noise that its file fills some blocks of a disk."""
+    wave = album.texture(kind, rng).astype(float)
+    large = np.kron(wave, np.ones((-(-SIDE // wave.shape[0]), -(-SIDE // wave.shape[1]), 1)))[:SIDE, :SIDE]
+    out = io.BytesIO()
+    Image.fromarray((0.8 * large + rng.integers(0, 50, large.shape)).clip(0, 255).astype(np.uint8)).save(out, "png")
+    assert len(out.getvalue()) > members.LEAST
+    return out.getvalue()
+
+
+def tar(path: Path, content: Mapping[str, bytes], mode: str = "w") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as file:  # type: ignore[call-overload]
+        for name, data in content.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            file.addfile(entry, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture
+def content() -> dict[str, bytes]:
+    """Four images with their labels."""
+    rng = np.random.default_rng(0)
+    files = {f"{n}.png": png(n % 3, rng) for n in range(4)}
+    return files | {f"{n}.cls": b"%d" % (n % 3) for n in range(4)}
+
+
+def bytes_of(images: Images) -> dict[str, bytes]:
+    return {Path(path).name: read_bytes(images.path(row)) for row, path in enumerate(images.paths)}
+
+
+def read_bytes(path: Path) -> bytes:
+    with opened(path) as file:
+        return file.read()
+
+
+def cached() -> int:
+    """Bytes of all files in the cache."""
+    return sum(path.stat().st_size for path in cache_dir().rglob("*") if path.is_file() and not path.is_symlink())
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_an_image_in_a_plain_tar_is_read_where_it_lies(many: bool, content: dict[str, bytes], tmp_path: Path) -> None:
+    archive = tar(tmp_path / "train-0.tar", content)
+    found = read(f"{tmp_path}/*.tar" if many else archive)
+    assert bytes_of(found) == {name: data for name, data in content.items() if name.endswith(".png")}
+    assert cached() < archive.stat().st_size / 20
+    for row, path in enumerate(found.paths):
+        own = decode(found.path(row))
+        plain = decode(content[Path(path).name])
+        assert np.array_equal(own.pixels.numpy(), plain.pixels.numpy())
+        assert own.notes == plain.notes
+    assert not audit(found).left_out
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_compressed_tar_is_unpacked(mode: str, content: dict[str, bytes], tmp_path: Path) -> None:
+    archive = tar(tmp_path / "all.tar", content, mode)
+    found = read(archive)
+    archive.unlink()
+    assert bytes_of(found) == {name: data for name, data in content.items() if name.endswith(".png")}
+    assert cached() >= sum(map(len, content.values()))
+
+
+def test_links_and_small_members_are_copied(content: dict[str, bytes], tmp_path: Path) -> None:
+    archive = tar(tmp_path / "all.tar", content | {"small.jpg": b"x" * (members.LEAST - 1), "small.cls": b"1"})
+    with tarfile.open(archive, "a") as file:
+        for name, kind in (("hard", tarfile.LNKTYPE), ("soft", tarfile.SYMTYPE)):
+            entry = tarfile.TarInfo(f"{name}.png")
+            entry.type, entry.linkname = kind, "0.png"
+            file.addfile(entry)
+            label = tarfile.TarInfo(f"{name}.cls")
+            label.size = 1
+            file.addfile(label, io.BytesIO(b"0"))
+    found = bytes_of(read(archive))
+    assert found["hard.png"] == found["soft.png"] == content["0.png"]
+    assert found["small.jpg"] == b"x" * (members.LEAST - 1)
+
+
+def test_a_tar_that_changed_or_went_away_is_said(content: dict[str, bytes], tmp_path: Path) -> None:
+    archive = tar(tmp_path / "all.tar", content)
+    found = read(archive)
+    before = archive.read_bytes()
+    archive.write_bytes(before + b"\0" * 512)
+    with pytest.raises(Unreadable, match=r"its archive .*all.tar has changed since it was listed"):
+        opened(found.path(0))
+    archive.unlink()
+    with pytest.raises(Unreadable, match=r"its archive .*all.tar: No such file or directory"):
+        opened(found.path(0))
+    assert set(audit(found).left_out) == set(found.paths)
+    rng = np.random.default_rng(9)
+    other = {name: png(1, rng) if name.endswith(".png") else data for name, data in content.items()}
+    again = read(tar(archive, other))
+    assert bytes_of(again) == {name: data for name, data in other.items() if name.endswith(".png")}
+    assert set(audit(again).images.hashes).isdisjoint(audit(found).images.hashes)
+
+
+def test_a_file_of_a_data_set_stands_for_nothing(tmp_path: Path) -> None:
+    """Otherwise a photo from a stranger could show what lies in another file."""
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(0, np.random.default_rng(0)))
+    file = tmp_path / "photos/cat/1.png"
+    file.parent.mkdir(parents=True)
+    members.stand_in(file, secret, 0, secret.stat().st_size)
+    assert read_bytes(file) == file.read_bytes()
+    with pytest.raises(Unreadable, match="not an image"):
+        decode(file)
+    link = cache_dir() / "1.png"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(file)
+    with pytest.raises(Unreadable, match="not an image"):
+        decode(link)
+
+
+def test_plain_shards_train_what_their_images_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoded once, and again streamed in each epoch, with the weights of a run over files, bit for bit."""
+    recipe, rng, lines = album.recipe_file(tmp_path / "tiny.toml"), np.random.default_rng(0), ["path,label,split"]
+    for split, count in {"train": 24, "val": 6, "test": 6}.items():
+        images = {f"{row:02d}.png": png(row % 3, rng) for row in range(count)}
+        tar(tmp_path / f"shards/{split}-0.tar", images | {f"{n:02d}.cls": "abc"[n % 3].encode() for n in range(count)})
+        for row, (name, data) in enumerate(images.items()):
+            file = tmp_path / f"files/{split}-0.tar" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+            lines.append(f"{split}-0.tar/{name},{'abc'[row % 3]},{split}")
+    (tmp_path / "files/all.csv").write_text("\n".join(lines))
+    plain = tb.train(tmp_path / "files/all.csv", recipe, out=tmp_path / "plain")
+    for limit in ("1", "0"):
+        monkeypatch.setenv("TRICKBAG_CACHE", str(tmp_path / f"cache{limit}"))
+        monkeypatch.setenv("TRICKBAG_CACHE_LIMIT", limit)
+        run = tb.train(f"{tmp_path}/shards/{{train,val,test}}-0.tar", recipe, out=tmp_path / f"run{limit}")
+        assert run.record["test"] == plain.record["test"]
+        assert run.record["test"]["n"] == 6
+        assert (run.folder / "model.safetensors").read_bytes() == (plain.folder / "model.safetensors").read_bytes()
+    assert cached() < (tmp_path / "shards/train-0.tar").stat().st_size / 4

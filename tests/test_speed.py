@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,3 +227,55 @@ def test_a_recipe_that_only_judges_is_timed_by_judging(machine: Any) -> None:
     machine(some | {("fp32", False): some["fp32", False]._replace(judge=1e-6)})
     assert picked(precision="auto", channels_last="auto", epochs=0)[0].precision == "fp32"
     assert picked(precision="auto", channels_last="auto", epochs=1)[0].precision == "bf16"
+
+
+IMAGES, EAGER = 41, Timing(0.002, 0.001, 10, 2.0)
+
+
+def compiling(monkeypatch: pytest.MonkeyPatch, took: Timing | Exception) -> list[Recipe]:
+    """A machine on which compiling takes a fifth of a second, and steps what is given then; a second of training is long."""
+    asked: list[Recipe] = []
+
+    def measure(made: Recipe, *_: Any, **__: Any) -> Timing:
+        asked.append(made)
+        time.sleep(0.2)
+        if isinstance(took, Exception):
+            raise took
+        return took
+
+    monkeypatch.setattr(speed, "time_steps", measure)
+    monkeypatch.setitem(speed.WORTH_COMPILING, "cpu", 1.0)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("epochs", "took", "chosen", "said"),
+    [
+        (20, EAGER._replace(train=0.001), True, r"compiled after \d+ s, it trains 1000 images/s"),
+        (20, EAGER._replace(train=0.0019), False, r"compiled after \d+ s, it trains 526 images/s, which would not repay it"),
+        (20, EAGER._replace(train=0.001, loss=3.0), False, r"compiled .* images/s, which would not repay it"),
+        (20, RuntimeError("no compiler\nat all"), False, "the network cannot be compiled here: no compiler"),
+        (2, EAGER._replace(train=0.001), False, ""),
+    ],
+)
+def test_a_network_is_compiled_where_the_training_is_long_enough_to_repay_it(
+    epochs: int, took: Timing | Exception, chosen: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = compiling(monkeypatch, took)
+    made, timing, reason = speed.compiled(recipe(epochs=epochs), EAGER, dataset()[0], 0)
+    assert made.compile is chosen
+    assert re.fullmatch(said, reason)
+    assert timing == (took if chosen else EAGER)
+    assert [one.compile for one in asked] == [True] * (epochs * IMAGES * EAGER.train >= 1)
+
+
+@pytest.mark.parametrize("trick", ["progressive_resizing", "manifold_mixup"])
+def test_what_a_compiled_network_cannot_do_is_not_compiled(trick: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = compiling(monkeypatch, EAGER._replace(train=0.001))
+    assert speed.compiled(recipe(trick, epochs=100), EAGER, dataset()[0], 0)[0].compile is False
+    assert not asked
+
+
+def test_on_a_cpu_nothing_is_compiled_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _, said = speed.compiled(recipe(epochs=100_000), EAGER, dataset()[0], 0)
+    assert (made.compile, said) == (False, "")

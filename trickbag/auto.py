@@ -13,7 +13,7 @@ import torch
 
 from trickbag import models
 from trickbag.engine.pixels import Files
-from trickbag.engine.speed import Timing, fastest
+from trickbag.engine.speed import Timing, compiled, fastest
 from trickbag.errors import UsageError
 from trickbag.events import Note, Tell
 from trickbag.recipe import Recipe
@@ -63,6 +63,9 @@ def decide(wanted: Request, tell: Tell) -> Decision:
     if wanted.budget and "epochs" not in wanted.chosen and recipe.epochs:
         recipe, reason = shortened(recipe, wanted, timing)
         reasons.append(reason)
+    if recipe.compile == "auto":
+        recipe, timing, reason = compiled(recipe, timing, wanted.data, wanted.seed)
+        reasons += [reason] if reason else []
     return Decision(recipe, tuple(reasons), timing, expected(recipe, wanted, timing))
 
 

@@ -60,8 +60,8 @@ class Recipe(BaseModel):
     """Arithmetic of the network: auto takes what a few timed steps show to be the fastest."""
     channels_last: bool | Literal["auto"] = "auto"
     """Memory layout of images and convolutions: auto takes the faster."""
-    compile: bool = False
-    """Compile the network with torch.compile."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile the network with torch.compile: auto does so on a GPU where a long training repays it."""
     mean: tuple[float, ...] = ()
     """Mean of each channel, 0 to 1; empty: what the weights were trained with."""
     std: tuple[float, ...] = ()

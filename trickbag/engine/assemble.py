@@ -183,7 +183,7 @@ def assemble(
 def check_compile(recipe: Recipe) -> None:
     """Raise UsageError where a trick reaches into a forward pass that is compiled."""
     for trick in having(recipe.tricks, "forward"):
-        if recipe.compile:
+        if recipe.compile is True:
             raise UsageError(f"{trick} reaches into the network's layers, which compile=true closes. Choose one of the two.")
 
 

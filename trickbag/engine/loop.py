@@ -77,7 +77,7 @@ class Loop:
         self.plan, self.loader, self.judge, self.fabric, self.seed = plan, loader, judge, fabric, plan.seed
         self.groups = param_groups(model, tricks, recipe.weight_decay)
         self.optimizer = make_optimizer(self.groups, tricks, recipe)
-        self.network = torch.compile(model) if recipe.compile else model
+        self.network = torch.compile(model) if recipe.compile is True else model
         self.prefix = Prefix(loader, tricks, recipe.epochs, recipe.size, judge.batch_size)
         self.scale = LossScale(enabled=recipe.precision == "fp16")
         self.epoch = self.position = self.step = 0

@@ -34,6 +34,10 @@ LOSS_TOLERANCE = 0.1
 HOPELESS = 1.5
 """An arithmetic whose first counted step takes this multiple of the best one's is not timed further."""
 
+WORTH_COMPILING = {"cuda": 1800.0}
+"""Seconds of training from which it is tried whether compiling the network repays itself, by device. On a CPU it took minutes
+and made no network faster."""
+
 
 class Timing(NamedTuple):
     """What a few steps took."""
@@ -164,6 +168,26 @@ def fastest(recipe: Recipe, data: Data, seed: int) -> tuple[Recipe, Timing, str]
     if chosen.micro_batch != recipe.micro_batch:
         reason += f"; {chosen.micro_batch} images at a time, since more do not fit the memory"
     return chosen, timing._replace(decode=pixels.mean_seconds()), reason
+
+
+def compiled(recipe: Recipe, timing: Timing, data: Data, seed: int) -> tuple[Recipe, Timing, str]:
+    """The recipe with its network compiled where that takes less time than it saves, its timing, and why where it was tried."""
+    plain, images = recipe.edit(compile=False), recipe.epochs * int((data.images.splits == "train").sum())
+    worth = WORTH_COMPILING.get("cuda" if torch.cuda.is_available() else "cpu", math.inf)
+    if images * timing.train < worth or having(recipe.tricks, "forward") or having(recipe.tricks, "size"):
+        return plain, timing, ""
+    began = time.perf_counter()
+    try:
+        tried = time_steps(
+            recipe.edit(compile=True), data, Decoded(Files(data.images, data.channels, kept_pixels(recipe))), seed
+        )
+    except RuntimeError as error:  # of the compiler, whatever it lacks
+        return plain, timing, f"the network cannot be compiled here: {str(error).strip().splitlines()[0]}"
+    took = time.perf_counter() - began
+    said = f"compiled after {took:.0f} s, it trains {1 / tried.train:.0f} images/s"
+    if abs(tried.loss - timing.loss) > LOSS_TOLERANCE * abs(timing.loss) or images * (timing.train - tried.train) <= took:
+        return plain, timing, f"{said}, which would not repay it"
+    return recipe.edit(compile=True), tried, said
 
 
 def _compared(candidates: list[Recipe], data: Data, pixels: Pixels, seed: int) -> tuple[Recipe, Timing, str]:

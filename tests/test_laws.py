@@ -17,6 +17,7 @@ from trickbag import store
 from trickbag.engine.loader import Loader
 from trickbag.engine.outline import outline
 from trickbag.errors import UsageError
+from trickbag.recipe import Recipe
 from trickbag.spec import Spec
 from trickbag.streams import generator
 from trickbag.trick import CARD, PLUG_POINTS, WATCHING, Batch, Trick, card, conflict, having, ordered
@@ -92,6 +93,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name: str, tmp_path: Any) -> 
     made = recipe(*([name] if name != "heap" else HEAP)) if name not in NAMES else recipe(example(name))
     if name == "heap":
         made = recipe(*HEAP)
+    check_resume(made, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["none", *(name for name in NAMES if "optimizer" in bag()[name].plugs())])
+def test_an_optimisers_state_is_laid_out_anew_as_its_parameters_are(name: str, tmp_path: Any) -> None:
+    """A file keeps no layout of memory, by which the fused steps of torch go."""
+    check_resume(recipe(*([example(name)] if name in NAMES else []), channels_last=True), tmp_path)
+
+
+def check_resume(made: Recipe, tmp_path: Any) -> None:
+    """Stopped before the last step and gone on, a training ends with the same bits."""
     whole = follow(loop(made))
     stopped = loop(made)
     list(stopped.prepare())

@@ -5,6 +5,7 @@ import math
 import pytest
 import timm
 import torch
+from lab import follow, loop, recipe
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -127,6 +128,18 @@ def test_optimisers_take_the_steps_of_torch_with_their_fields(step, name, refere
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)
     assert ours.param_groups[0]["lr_scale"] == 1.0
+
+
+@pytest.mark.parametrize("spec", ["adam", "adamw", ""])
+def test_fused_steps_go_by_the_layout_of_convolutions(spec):
+    """Channels last and not, some layers frozen at first: the steps of torch's plain loops."""
+    for layout in (False, True):
+        made = recipe(*filter(None, [spec]), "gradual_unfreeze", lr=0.01, channels_last=layout)
+        fused, plain = loop(made), loop(made)
+        for group in plain.optimizer.param_groups:
+            group["fused"] = group["foreach"] = False
+        torch.testing.assert_close(follow(fused).losses, follow(plain).losses, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(fused.model.state_dict(), plain.model.state_dict(), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_050", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])

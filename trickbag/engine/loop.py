@@ -234,6 +234,7 @@ class Loop:
         self.model.load_state_dict(state["model"])
         if state["optimizer"]:
             self.optimizer.load_state_dict(state["optimizer"])
+            align(self.optimizer)
         self.scale.load(state["scale"])
         for trick in [*self.tricks, *self.watching]:
             load_trick_state(trick, state["tricks"].get(str(trick), {}))
@@ -256,7 +257,19 @@ def make_optimizer(groups: Groups, tricks: Sequence[Trick], recipe: Recipe) -> O
     plain = [{k: v for k, v in group.items() if k != "names"} for group in groups]
     for trick in having(tricks, "optimizer"):
         return trick.optimizer(plain, recipe.lr)
-    return SGD(plain, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+    optimizer = SGD(plain, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+    for parameter in (p for group in plain for p in group["params"] if recipe.momentum):
+        # torch's fused step wants all of these or none, and a frozen layer gets its own late.
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def align(optimizer: Optimizer) -> None:
+    """Lay out an optimiser's tensors in memory as their parameters: a file keeps no layout, and fused steps go by the place."""
+    for parameter, own in optimizer.state.items():
+        for name, value in own.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                own[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def mean_loss(

@@ -34,4 +34,4 @@ class Adam(Trick):
 
     def optimizer(self, groups: Groups, lr: float) -> optim.Optimizer:
         """torch.optim.Adam over these groups."""
-        return optim.Adam(groups, lr=lr, betas=(self.beta1, self.beta2), eps=self.eps, foreach=True)
+        return optim.Adam(groups, lr=lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)

@@ -33,4 +33,4 @@ class AdamW(Trick):
 
     def optimizer(self, groups: Groups, lr: float) -> optim.Optimizer:
         """torch.optim.AdamW over these groups."""
-        return optim.AdamW(groups, lr=lr, betas=(self.beta1, self.beta2), eps=self.eps, foreach=True)
+        return optim.AdamW(groups, lr=lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)

@@ -182,8 +182,9 @@ def crossed(values: Floats) -> Crossed | None:
     With the mean squares of seeds, images and residual, Var = max(MS_s + MS_i - MS_e, MS_i / 2) / (S n), and Satterthwaite's
     degrees of freedom for the numerator, at least 1 (Searle, Casella and McCulloch, "Variance Components", 1992, ch. 4 and 6).
 
-    >>> crossed(np.array([[0.0, 1.0, 1.0], [1.0, 1.0, 2.0]]))
-    Crossed(variance=0.16666666666666663, df=1.714285714285714, image=0.16666666666666663, images=3)
+    >>> found = crossed(np.array([[0.0, 1.0, 1.0], [1.0, 1.0, 2.0]]))
+    >>> [round(value, 6) for value in found]
+    [0.166667, 1.714286, 0.166667, 3]
     """
     seeds, images = values.shape
     if seeds < 2 or images < 2:

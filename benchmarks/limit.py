@@ -28,18 +28,18 @@ from trickbag.run import Run
 from trickbag.trick import Batch
 
 SKIPPED = 8
-"""Steps of a training that are not counted: the loader is ahead by then, the caches of the processor are warm."""
+"""Steps of an epoch that are not counted: the loader is ahead by then, the caches of the processor are warm."""
 
 
 class Clock:
-    """Notes when the steps of a training ended."""
+    """Notes when the steps of each epoch ended."""
 
     def __init__(self) -> None:
-        self.ended: list[float] = []
+        self.ended: dict[str, list[float]] = {}
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Doing) and event.task.startswith("epoch"):
-            self.ended.append(time.perf_counter())
+            self.ended.setdefault(event.task, []).append(time.perf_counter())
 
 
 def trained(wanted: Request, recipe: Recipe, fixed: bool) -> float:
@@ -53,8 +53,8 @@ def trained(wanted: Request, recipe: Recipe, fixed: bool) -> float:
             loop.loader.train = again(next(loop.loader.train(loop.plan.epoch(0), 0))[1])  # type: ignore[method-assign]
         run.follow(loop, lambda: 0)
         run.checkpoints.end()
-        sizes = [len(part.rows) for part in loop.plan.epoch(0)][SKIPPED:]
-    return sum(sizes) / (clock.ended[-1] - clock.ended[SKIPPED - 1])
+        images = recipe.epochs * sum([len(part.rows) for part in loop.plan.epoch(0)][SKIPPED:])
+    return images / sum(ended[-1] - ended[SKIPPED - 1] for ended in clock.ended.values())
 
 
 def again(batch: Batch) -> Callable[[Iterator[Slice], int], Iterator[tuple[Slice, Batch]]]:

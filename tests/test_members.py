@@ -118,21 +118,30 @@ def test_a_tar_that_changed_or_went_away_is_said(content: dict[str, bytes], tmp_
     assert set(audit(again).images.hashes).isdisjoint(audit(found).images.hashes)
 
 
-def test_a_file_of_a_data_set_stands_for_nothing(tmp_path: Path) -> None:
-    """Otherwise a photo from a stranger could show what lies in another file."""
-    secret = tmp_path / "secret.png"
-    secret.write_bytes(png(0, np.random.default_rng(0)))
+def test_what_a_data_set_brings_stands_for_no_other_file(content: dict[str, bytes], tmp_path: Path) -> None:
+    """Otherwise a photo from a stranger could show what lies in another file; in a folder, or in an archive."""
+    secret = tar(tmp_path / "secret.tar", content)
+    read(secret)
     file = tmp_path / "photos/cat/1.png"
     file.parent.mkdir(parents=True)
-    members.stand_in(file, secret, 0, secret.stat().st_size)
-    assert read_bytes(file) == file.read_bytes()
-    with pytest.raises(Unreadable, match="not an image"):
-        decode(file)
-    link = cache_dir() / "1.png"
-    link.parent.mkdir(parents=True, exist_ok=True)
+    members.stand_in(file, secret, 1024, len(content["0.png"]))
+    archive = tar(tmp_path / "all.tar", content | {"x.png": file.read_bytes(), "x.cls": b"1", "y.png": b"", "y.cls": b"1"})
+    found = read(archive)
+    unpacked = found.path(found.paths.index("x.png"))
+    link = members.place_of(*members.stamp(secret)) / "link.png"
     link.symlink_to(file)
+    for one in (file, unpacked, link):
+        assert read_bytes(one) == file.read_bytes()
+        with pytest.raises(Unreadable, match="not an image"):
+            decode(one)
+    assert set(audit(found).left_out) == {"x.png", "y.png"}
+
+
+@pytest.mark.parametrize("told", [b"", b"[", b"[1]", b'["a", 1, 2, 3]', b'["a", 1, 2, 3, "4"]', b"[" * 100_000, b"\xff"])
+def test_a_broken_one_is_no_image(told: bytes, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(members._MAGIC + told)
     with pytest.raises(Unreadable, match="not an image"):
-        decode(link)
+        decode(tmp_path / "1.png")
 
 
 def test_plain_shards_train_what_their_images_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from tables import table
 
 import trickbag as tb
-from trickbag.data import shards, sources
+from trickbag.data import archives, shards
 from trickbag.data.audit import audit
 from trickbag.data.images import Images, cache_dir, read
 from trickbag.errors import UsageError
@@ -298,8 +298,8 @@ def test_a_member_that_would_fill_the_disk_is_refused_before_it_is_written(tmp_p
 def test_a_shard_is_unpacked_once_and_shared_by_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image is then a file of its own, so that no read of one scans a tar; only a shard that changed is unpacked anew."""
     calls: list[Path] = []
-    real = sources._extract
-    monkeypatch.setattr(sources, "_extract", lambda archive, folder: (calls.append(archive), real(archive, folder)))
+    real = archives._extract
+    monkeypatch.setattr(archives, "_extract", lambda archive, folder: (calls.append(archive), real(archive, folder)))
     paths = [shard(tmp_path / f"{n}.tar", {"a.jpg": f"{n}", "a.cls": f"{n}"}) for n in range(3)]
     first = images_of(tmp_path)
     assert [first.path(row).read_text() for row in range(3)] == ["0", "1", "2"]

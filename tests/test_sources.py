@@ -19,7 +19,7 @@ from PIL import Image
 from pyarrow import parquet
 from tables import fill, table
 
-from trickbag.data import sources
+from trickbag.data import archives, sources
 from trickbag.data.images import cache_dir, divide, read
 from trickbag.errors import TrickbagError, UsageError
 
@@ -207,8 +207,8 @@ def test_a_single_split_or_class_is_no_wrapping(tmp_path):
 
 def test_an_archive_is_unpacked_once_even_by_two(tmp_path, monkeypatch):
     path = tar(tmp_path / "d.tar", *((f"cat/{i}.jpg", tarfile.REGTYPE, "x") for i in range(200)))
-    calls, real = [], sources._extract
-    monkeypatch.setattr(sources, "_extract", lambda *a: (calls.append(1), real(*a)))
+    calls, real = [], archives._extract
+    monkeypatch.setattr(archives, "_extract", lambda *a: (calls.append(1), real(*a)))
     with ThreadPoolExecutor(4) as pool:
         roots = {images.root for images in pool.map(read, [path] * 4)}
     assert (len(roots), len(calls)) == (1, 1)

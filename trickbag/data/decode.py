@@ -41,7 +41,6 @@ from trickbag.data.sniff import (
     sniff,
     webp_size,
 )
-from trickbag.data.sources import cache_dir
 
 __all__ = ["Decoded", "Unreadable", "decode", "opened"]
 
@@ -125,7 +124,7 @@ def opened(path: Path) -> BinaryIO:
         if not stat.S_ISREG(path.stat().st_mode):
             raise Unreadable("not a regular file")
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
-        return followed(file, cache_dir())
+        return followed(file)
     except (OSError, ValueError) as error:
         raise Unreadable(f"unreadable: {getattr(error, 'strerror', None) or error}") from error
 

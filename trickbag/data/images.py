@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trickbag.data import long_tail, named, shards, sources
+from trickbag.data import archives, long_tail, named, shards, sources
 from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, list_folder, suffix, walk
 from trickbag.data.sources import Rows, cache_dir
 from trickbag.data.splits import Ints, Words, fill
@@ -161,8 +161,8 @@ def read(data: str | Path) -> Images:
         raise UsageError(f"there is no folder and no file {str(data)!r}. {FORMS}")
     if suffix(path.name) in (".csv", *sources.PARQUET_SUFFIXES):
         return _table(path.parent, sources.read_manifest(path))
-    if sources.is_archive(path):
-        folder = sources.unpack(path)
+    if archives.is_archive(path):
+        folder = archives.unpack(path)
         found = shards.samples(folder, path.name, shards.class_names(path.parent), {})
         return _table(folder, found or _class_folders(folder))
     raise UsageError(f"{str(data)!r} is neither a manifest nor an archive. {FORMS}")
@@ -171,12 +171,12 @@ def read(data: str | Path) -> Images:
 def _read_shards(pattern: str) -> Images:
     home, found = shards.expand(pattern)
     names, numbers = shards.class_names(home), dict[str, int]()
-    folders = {shard: sources.unpack(home / shard) for shard in found}
+    folders = {shard: archives.unpack(home / shard) for shard in found}
     parts = [
         shards.placed(shards.samples(folder, shard, names, numbers) or _class_folders(folder), shard)
         for shard, folder in folders.items()
     ]
-    return _table(sources.side_by_side(folders), Rows(*(list(chain(*columns)) for columns in zip(*parts, strict=True))))
+    return _table(archives.side_by_side(folders), Rows(*(list(chain(*columns)) for columns in zip(*parts, strict=True))))
 
 
 def _class_folders(root: Path) -> Rows:

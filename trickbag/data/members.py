@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trickbag.data.sniff import Unreadable
+from trickbag.data.sources import cache_dir, key_of
 
 LEAST, MOST = 1 << 12, 1 << 26
 """Bytes of a member for which a small file may stand: one below is no larger itself, one above is not read in one piece."""
@@ -21,30 +22,55 @@ class Member(BytesIO):
         self.name = name
 
 
+Stamp = tuple[str, int, int]
+"""Where an archive lies, its bytes, and when it was changed, in nanoseconds."""
+
+
+def stamp(archive: Path) -> Stamp:
+    """What tells an archive from another, and from what it is after a change."""
+    facts = archive.stat()
+    return str(archive.resolve()), facts.st_size, facts.st_mtime_ns
+
+
+def place_of(*archive: str | int) -> Path:
+    """The folder in the cache for what an archive with this stamp holds."""
+    return cache_dir() / "archives" / key_of(*archive)
+
+
 def stand_in(file: Path, archive: Path, offset: int, size: int) -> None:
     """Write the file that stands for ``size`` bytes of an archive from ``offset`` on."""
-    facts = archive.stat()
-    place = [str(archive.resolve()), facts.st_size, facts.st_mtime_ns, offset, size]
-    file.write_bytes(_MAGIC + json.dumps(place).encode("ascii"))
+    file.write_bytes(_MAGIC + json.dumps([*stamp(archive), offset, size]).encode("ascii"))
 
 
-def followed(file: BinaryIO, home: Path) -> BinaryIO:
-    """An open file, or what it stands for where it lies below ``home``: no data set can have files of others read.
+def followed(file: BinaryIO) -> BinaryIO:
+    """An open file, or the member for which it stands.
 
+    A file only stands for bytes of the archive in whose folder it lies: what a data set brings along cannot have others read.
     Raises ``Unreadable`` where the archive is gone or was changed.
     """
-    path = Path(file.name)
-    if file.read(len(_MAGIC)) != _MAGIC or not path.resolve().is_relative_to(home.resolve()):
+    if file.read(len(_MAGIC)) != _MAGIC or not (told := _told(file)):
         file.seek(0)
         return file
-    with file:
-        archive, bytes_, changed, offset, size = json.loads(file.read())
+    file.close()
+    archive, size, changed, offset, count = told
     try:
         with Path(archive).open("rb") as tar:
             facts = os.fstat(tar.fileno())
-            if (facts.st_size, facts.st_mtime_ns) != (bytes_, changed):
+            if (facts.st_size, facts.st_mtime_ns) != (size, changed):
                 raise Unreadable(f"its archive {archive} has changed since it was listed")
             tar.seek(offset)
-            return Member(tar.read(size), file.name)
+            return Member(tar.read(count), file.name)
     except OSError as error:
         raise Unreadable(f"unreadable: its archive {archive}: {error.strerror}") from error
+
+
+def _told(file: BinaryIO) -> tuple[str, int, int, int, int] | None:
+    """The archive's stamp, and where the bytes lie in it; None where the file stands for nothing."""
+    try:
+        match json.loads(file.read(MOST)):
+            case [str() as archive, int() as size, int() as changed, int() as offset, int() as count]:
+                home = place_of(archive, size, changed).resolve()
+                return (archive, size, changed, offset, count) if Path(file.name).resolve().is_relative_to(home) else None
+    except (ValueError, RecursionError):
+        pass
+    return None

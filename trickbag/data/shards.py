@@ -16,8 +16,9 @@ from glob import glob
 from pathlib import Path
 from typing import NamedTuple
 
+from trickbag.data.archives import is_archive
 from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, list_folder
-from trickbag.data.sources import Rows, is_archive
+from trickbag.data.sources import Rows
 from trickbag.errors import UsageError
 
 FIELDS = ("label", "cls", "class", "class_name")

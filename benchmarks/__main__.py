@@ -83,6 +83,20 @@ def checkpoint(folder: Path) -> Iterator[tuple[str, str]]:
     yield "checkpoint: resnet50 with AdamW, 4 x 102 MB", f"training waits {1000 * waited:.0f} ms of {1000 * saved:.0f} ms"
 
 
+def optimisers() -> Iterator[tuple[str, str]]:
+    parameters = list(models.build("resnet18", 10, size=128).parameters())
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 1e-4)
+    ways: dict[str, dict[str, bool]] = {"fused": {"fused": True}, "foreach": {"foreach": True}}
+    made = {name: torch.optim.AdamW(parameters, lr=1e-6, **way) for name, way in ways.items()}
+    took: dict[str, list[float]] = {name: [] for name in made}
+    for _ in range(1 + ROUNDS):
+        for name, optimizer in made.items():
+            took[name].append(1000 * clocked(optimizer.step))
+    for name, milliseconds in took.items():
+        yield f"AdamW on resnet18: {name}", f"{statistics.median(milliseconds[1:]):.1f} ms a step"
+
+
 def step_seconds(made: Loop) -> float:
     """Seconds of a step, the mean over a round."""
     made.epoch = made.position = 0
@@ -125,6 +139,7 @@ def main() -> None:
         bare = loop(recipe.edit(without=[trick.name() for trick in recipe.tricks]), wanted, table)
         lines += loader(full)
         lines += checkpoint(Path(folder) / "checkpoints")
+        lines += optimisers()
         lines += steps({"cifar_resnet20, batch 128, no tricks": bare, f"with the {len(recipe.tricks)} of cifar": full})
     assert cache_dir().is_relative_to(folder)
     print(origin() + f"\n\ntorch threads: {torch.get_num_threads()}. {time.monotonic() - began:.0f} s in all.\n")

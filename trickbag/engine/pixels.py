@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from trickbag import store
-from trickbag.data.decode import decode
+from trickbag.data.decode import Unreadable, decode
 from trickbag.data.images import Images, cache_dir
 from trickbag.errors import TrickbagError
 from trickbag.events import Doing, Note, Tell
@@ -77,8 +77,8 @@ class Files:
         path = self.images.path(row)
         try:
             return shrink(decode(path, self.channels, shorter=self.shorter).pixels, self.shorter)
-        except OSError as error:
-            raise TrickbagError(f"{path} can no longer be read: {error.strerror}.") from None
+        except (Unreadable, OSError) as error:
+            raise TrickbagError(f"{path} gives no pixels any more: {error}.") from None
 
     def __len__(self) -> int:
         return len(self.images)

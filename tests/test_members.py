@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from trickbag.data import members
 from trickbag.data.audit import audit
 from trickbag.data.decode import Unreadable, decode, opened
 from trickbag.data.images import Images, cache_dir, read
+from trickbag.engine.pixels import Data, Files, pixels
+from trickbag.errors import TrickbagError
+from trickbag.events import Note
 
 pytestmark = pytest.mark.usefixtures("cache")
 SIDE = 48
@@ -85,6 +89,30 @@ def test_a_compressed_tar_is_unpacked(mode: str, content: dict[str, bytes], tmp_
     assert cached() >= sum(map(len, content.values()))
 
 
+def test_a_zip_is_unpacked(content: dict[str, bytes], tmp_path: Path) -> None:
+    """Also one that is not compressed: its members are read through its own table of contents."""
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_STORED) as file:
+        for name, data in content.items():
+            file.writestr(name, data)
+    found = read(tmp_path / "all.zip")
+    (tmp_path / "all.zip").unlink()
+    assert bytes_of(found) == {name: data for name, data in content.items() if name.endswith(".png")}
+
+
+def test_a_sparse_member_is_copied_with_its_holes(tmp_path: Path) -> None:
+    """In the archive it lies without them, so that its bytes are not there in one piece."""
+    path = tar(tmp_path / "all.tar", {"k.cls": b"1"})
+    entry = tarfile.TarInfo("k.png")
+    entry.pax_headers = {
+        "GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "k.png", "GNU.sparse.realsize": "16384",
+    }  # fmt: skip
+    data, places = b"x" * 8192, b"1\n8192\n8192\n".ljust(512, b"\0")
+    entry.size = len(places + data)
+    with tarfile.open(path, "a", format=tarfile.PAX_FORMAT) as file:
+        file.addfile(entry, io.BytesIO(places + data))
+    assert bytes_of(read(path)) == {"k.png": bytes(8192) + data}
+
+
 def test_links_and_small_members_are_copied(content: dict[str, bytes], tmp_path: Path) -> None:
     archive = tar(tmp_path / "all.tar", content | {"small.jpg": b"x" * (members.LEAST - 1), "small.cls": b"1"})
     with tarfile.open(archive, "a") as file:
@@ -116,6 +144,37 @@ def test_a_tar_that_changed_or_went_away_is_said(content: dict[str, bytes], tmp_
     again = read(tar(archive, other))
     assert bytes_of(again) == {name: data for name, data in other.items() if name.endswith(".png")}
     assert set(audit(again).images.hashes).isdisjoint(audit(found).images.hashes)
+
+
+def test_a_shard_that_changed_is_looked_at_anew(content: dict[str, bytes], tmp_path: Path) -> None:
+    """Of images of the same size too, whose files that stand for them are of the same size."""
+    for number in range(2):
+        tar(tmp_path / f"train-{number}.tar", content)
+    first = audit(read(f"{tmp_path}/*.tar")).images
+    other = {name: data[:-20] + b"\0" * 8 + data[-12:] for name, data in content.items() if name.endswith(".png")}
+    tar(tmp_path / "train-1.tar", content | other)
+    found = read(f"{tmp_path}/*.tar")
+    assert bytes_of(found.take([path.startswith("train-1") for path in found.paths])) == other
+    broken = {path for path in found.paths if path.startswith("train-1")}
+    assert set(audit(found).left_out) == broken
+    assert not broken & set(audit(found).images.paths)
+    assert broken < set(first.paths)
+
+
+def test_an_image_that_goes_away_while_a_set_is_streamed_is_named(
+    content: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And that a set is streamed is said, with the trick that reads it nearly in order."""
+    archive = tar(tmp_path / "all.tar", content)
+    data = Data(read(archive), "f" * 32, 3)
+    monkeypatch.setenv("TRICKBAG_CACHE_LIMIT", "0")
+    told: list[object] = []
+    streamed = pixels(data, 32, told.append)
+    assert isinstance(streamed, Files)
+    assert [isinstance(event, Note) and "--with shuffle_buffer" in event.text for event in told] == [True]
+    archive.unlink()
+    with pytest.raises(TrickbagError, match=r"0.png gives no pixels any more: .*all.tar: No such file or directory"):
+        streamed[0]
 
 
 def test_what_a_data_set_brings_stands_for_no_other_file(content: dict[str, bytes], tmp_path: Path) -> None:

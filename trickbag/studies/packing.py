@@ -17,6 +17,11 @@ from trickbag.studies.execute import START, share
 WORTH = 1.05
 """Several at a time must be so many times as fast in all as one after another."""
 
+SHARING = 4
+"""Trainings that may share a GPU."""
+CONTEXT = 1 << 30
+"""Bytes of a GPU that a process takes beside its tensors, and for what is between them."""
+
 
 class Packing(NamedTuple):
     """Trainings at a time, and why so many."""
@@ -28,13 +33,12 @@ class Packing(NamedTuple):
 def packing(recipe: Recipe, data: Data, seed: int, jobs: int) -> Packing:
     """One training at a time with all of this process's threads, or one per thread, whichever trains more images a second.
 
-    On a GPU one at a time. No more than there are ``jobs``, and than the memory holds.
+    At most SHARING on a GPU. No more than there are ``jobs``, and than the memory holds.
     """
-    cores = torch.get_num_threads()
-    if torch.cuda.is_available():
-        return Packing(1, "one training at a time, since they would share the GPU")
+    cores, gpu = torch.get_num_threads(), torch.cuda.is_available()
     alone = time_steps(recipe, data, Decoded(Files(data.images, data.channels, kept_pixels(recipe))), seed)
-    workers = min(cores, jobs, max(1, free_memory() // alone.memory))
+    room = free_memory() // (alone.memory + (CONTEXT if gpu else 0))
+    workers = min(cores, jobs, max(1, room), SHARING if gpu else cores)
     if workers < 2:
         return Packing(1, "one training at a time: there are no cores, jobs or memory for more")
     context = multiprocessing.get_context(START)
@@ -46,7 +50,9 @@ def packing(recipe: Recipe, data: Data, seed: int, jobs: int) -> Packing:
 
 
 def free_memory() -> int:
-    """Bytes that programs may still take, where the system tells; else more than any machine has."""
+    """Bytes that programs may still take, of the GPU where there is one, where the system tells; else more than any has."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
     with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))

@@ -37,9 +37,8 @@ def uniforms(point: int, places: Tensor, count: int) -> Tensor:
     """[B, count] floats drawn uniformly from [0, 1), float64: row b's are those of the integers ``places[b]``, places [B, n],
     at a point of a stream (:func:`key`).
 
-    A generator for every image takes longer than a small image takes in training. These rows come from one call: each is the
-    output of SplitMix64, begun at a hash of its place (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
-    Generators", OOPSLA 2014, figure 13).
+    One call for a whole batch, and still a generator for each image: a row is the output of SplitMix64, begun at a hash of
+    its place (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014, figure 13).
 
     >>> drawn = uniforms(key(0, "flip", 1), torch.tensor([[5, 0], [7, 0]]), 3)
     >>> torch.equal(drawn[1:], uniforms(key(0, "flip", 1), torch.tensor([[7, 0]]), 3))

@@ -117,11 +117,15 @@ class Resident:
         horizontal = torch.where(mirrored[:, None, None] > 0, horizontal.flip(1), horizontal)
         return (vertical[:, None] @ pixels.float() @ horizontal.mT[:, None]).round_()
 
+    def judged(self, rows: Tensor, view: View) -> Tensor:
+        """Judged views [B, C, crop, crop] of these rows, as :meth:`cut` has them."""
+        return self.cut(rows, cuts_of(self.sizes[rows], view), None, view.crop)
+
 
 def resident(pixels: Pixels, device: torch.device) -> Resident | None:
     """The pixels in the memory of a GPU; None without one, and where they are not kept decoded or would take too much of it.
 
-    A CPU has the file of kept pixels mapped into its memory, and cuts small images one by one as fast.
+    A CPU has the file of kept pixels mapped into its memory, and cuts images one by one faster (``benchmarks.loading``).
     """
     if device.type != "cuda" or not isinstance(pixels, Cache):
         return None

@@ -250,7 +250,7 @@ class Loader:
         return View(round(size * self.view.resize / self.view.crop), size)
 
     def _on_device(self, resident: Resident, keys: Keys, size: int) -> Tensor:
-        rows = torch.from_numpy(self.pixels.rows[keys.rows.numpy()])
+        rows = torch.from_numpy(self.pixels.rows)[keys.rows]
         sizes = resident.sizes[rows]
         windows, mirrored = self.frames(sizes, keys)
         cuts = cuts_of(sizes, self.plain(size), mirrored) if windows is None else cuts_to(windows, size)
@@ -259,16 +259,10 @@ class Loader:
     def judged(self, rows: Tensor, batch_size: int, view: View | None = None) -> Iterator[Batch]:
         """Judged views of these rows, in order, the last batch as long as it comes."""
         shown, resident = view or self.view, self.resident
-
-        def on_device(part: Tensor) -> Tensor:
-            assert resident is not None
-            place = torch.from_numpy(self.seen.rows[part.numpy()])
-            return resident.cut(place, cuts_of(resident.sizes[place], shown), None, shown.crop)
-
-        def one_by_one(part: Tensor) -> Tensor:
-            return torch.stack([cut(self.seen[row], shown) for row in part.tolist()])
-
-        return self._in_order(rows, batch_size, on_device if resident and shown.crop <= shown.resize else one_by_one)
+        if resident and shown.crop <= shown.resize:
+            places = torch.from_numpy(self.seen.rows)
+            return self._in_order(rows, batch_size, lambda part: resident.judged(places[part], shown))
+        return self._in_order(rows, batch_size, lambda part: torch.stack([cut(self.seen[row], shown) for row in part.tolist()]))
 
     def _in_order(self, rows: Tensor, batch_size: int, images: Callable[[Tensor], Tensor]) -> Iterator[Batch]:
         def make(part: Tensor) -> tuple[Tensor, Tensor]:

@@ -151,8 +151,10 @@ class Judge:
         return collect(predict, loader.judged(rows, self.batch_size, judged_view(loader.view, tricks)))
 
     def score(self, model: nn.Module) -> Scores:
-        """The scores of a network on validation, without evaluation tricks."""
-        return score(self.outputs(model, "val")[1], self.loaders["val"].labels)
+        """The scores of a network on validation, without evaluation tricks; the host waits for the device once."""
+        loader, predict = self.loaders["val"], predictor(model, (), self.fabric.autocast)
+        batches = loader.judged(torch.arange(len(loader.labels)), self.batch_size)
+        return score(torch.cat([predict(batch.x).logits for batch in batches]).cpu(), loader.labels)
 
     def weights(self, model: nn.Module, average: Trick | None) -> nn.Module:
         """The network that is judged: a trick's average with norm statistics estimated anew, or the live one."""

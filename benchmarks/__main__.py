@@ -17,17 +17,17 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import origin
-from trickbag import models
 from trickbag.data import digits
 from trickbag.data.sources import cache_dir
 from trickbag.engine.assemble import assemble, kept_pixels
 from trickbag.engine.loop import Loop
 from trickbag.engine.pixels import Pixels, pixels
 from trickbag.engine.precision import fabric_for
-from trickbag.events import silent
+from trickbag.ground.events import silent
+from trickbag.ground.store import Checkpoints
+from trickbag.models import networks
 from trickbag.recipe import Recipe
-from trickbag.request import Request, check, request
-from trickbag.store import Checkpoints
+from trickbag.runs.request import Request, check, request
 
 ROUNDS = 5
 STEPS = 5
@@ -73,7 +73,7 @@ def loader(made: Loop) -> Iterator[tuple[str, str]]:
 
 
 def checkpoint(folder: Path) -> Iterator[tuple[str, str]]:
-    weights = models.build("resnet50", 1000, size=224).state_dict()
+    weights = networks.build("resnet50", 1000, size=224).state_dict()
     state = dict.fromkeys(("model", "first moment", "second moment", "best"), weights)
     checkpoints, waits, saves = Checkpoints(folder), [], []
     for step in range(ROUNDS):
@@ -84,7 +84,7 @@ def checkpoint(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def optimisers() -> Iterator[tuple[str, str]]:
-    parameters = list(models.build("resnet18", 10, size=128).parameters())
+    parameters = list(networks.build("resnet18", 10, size=128).parameters())
     for parameter in parameters:
         parameter.grad = torch.full_like(parameter, 1e-4)
     ways: dict[str, dict[str, bool]] = {"fused": {"fused": True}, "foreach": {"foreach": True}}

@@ -20,9 +20,9 @@ from benchmarks.machine import origin
 from trickbag.data import digits
 from trickbag.engine.loop import Loop
 from trickbag.engine.pixels import pixels
-from trickbag.events import silent
+from trickbag.ground.events import silent
 from trickbag.recipe import Recipe
-from trickbag.request import request
+from trickbag.runs.request import request
 from trickbag.tricks import bag
 
 ROUNDS = 40

@@ -21,8 +21,8 @@ from typing import Any
 from benchmarks.long_tail import manifest
 from benchmarks.machine import origin
 from trickbag.data.images import divide, read
+from trickbag.ground.store import write
 from trickbag.recipe import recipe_names
-from trickbag.store import write
 
 TRICKBAG = Path(sysconfig.get_path("scripts")) / "trickbag"
 PLAIN = Path(__file__).with_name("plain_loop.py")

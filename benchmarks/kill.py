@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from benchmarks.machine import origin
 from trickbag.data import digits
-from trickbag.streams import generator, uniform
+from trickbag.ground.streams import generator, uniform
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from processes import Training

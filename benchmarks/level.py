@@ -26,11 +26,11 @@ from benchmarks.machine import origin
 from trickbag.data import digits
 from trickbag.data.images import Images, read
 from trickbag.engine.precision import fabric_for
-from trickbag.events import EpochDone, Event
+from trickbag.ground.events import EpochDone, Event
+from trickbag.ground.store import write
 from trickbag.recipe import Recipe
-from trickbag.request import Request, check, request
-from trickbag.run import Run
-from trickbag.store import write
+from trickbag.runs.request import Request, check, request
+from trickbag.runs.run import Run
 
 COUNTS = (5_000, 15_000, 50_000)
 ROWS, CLASSES = 1_300_000, 1_000

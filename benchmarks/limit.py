@@ -21,10 +21,10 @@ from trickbag.engine.loader import Slice
 from trickbag.engine.pixels import pixels
 from trickbag.engine.precision import fabric_for
 from trickbag.engine.speed import fastest
-from trickbag.events import Doing, Event, silent
+from trickbag.ground.events import Doing, Event, silent
 from trickbag.recipe import Recipe
-from trickbag.request import Request, request
-from trickbag.run import Run
+from trickbag.runs.request import Request, request
+from trickbag.runs.run import Run
 from trickbag.trick import Batch
 
 SKIPPED = 8

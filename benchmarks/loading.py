@@ -33,9 +33,9 @@ from trickbag.engine.loader import Slice
 from trickbag.engine.loop import Loop
 from trickbag.engine.pixels import Cache, pixels, shrink
 from trickbag.engine.precision import fabric_for
-from trickbag.events import silent
+from trickbag.ground.events import silent
 from trickbag.recipe import Recipe
-from trickbag.request import request
+from trickbag.runs.request import request
 
 SIZE, KEPT, LARGE = 128, 179, 1_024
 PHOTOS = 200

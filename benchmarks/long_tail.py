@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.machine import origin
 from trickbag.data.images import Images, divide, read
-from trickbag.store import write
+from trickbag.ground.store import write
 
 TRICKBAG = Path(sysconfig.get_path("scripts")) / "trickbag"
 SECOND = ("crt", "lws", "tau_norm", "ncm", "knn(k=5)")

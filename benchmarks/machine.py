@@ -7,7 +7,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
-from trickbag.outcome import PACKAGES, environment
+from trickbag.runs.outcome import PACKAGES, environment
 
 
 def origin() -> str:

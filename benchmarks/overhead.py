@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import origin
-from trickbag import store
-from trickbag.events import Event, Note
+from trickbag.ground import store
+from trickbag.ground.events import Event, Note
 from trickbag.studies import analysis, conduct, worker
 from trickbag.studies.record import Study
 

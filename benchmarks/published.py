@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.machine import origin
-from trickbag.store import write
+from trickbag.ground.store import write
 
 TRICKBAG = Path(sysconfig.get_path("scripts")) / "trickbag"
 WARMUP, COSINE, SMOOTHING, MIXUP = "warmup(share=0.15)", "cosine", "label_smoothing", "mixup"

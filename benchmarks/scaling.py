@@ -29,9 +29,9 @@ from trickbag.data.images import read
 from trickbag.engine.assemble import assemble, kept_pixels
 from trickbag.engine.pixels import Files, pixels
 from trickbag.engine.precision import fabric_for
-from trickbag.events import silent
+from trickbag.ground.events import silent
 from trickbag.recipe import Recipe
-from trickbag.request import request
+from trickbag.runs.request import request
 
 NUMBERS = (1_500_000, 11_700_000, 25_600_000)
 """Of parameters: tf_mobilenetv3_small_100, resnet18, resnet50."""

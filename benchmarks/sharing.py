@@ -25,7 +25,7 @@ from benchmarks.machine import origin
 from trickbag.studies.conduct import Finished, Means, study
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-import studies
+import study_lab
 
 TRICKS = (
     "swa", "ema", "ema(half_life=0.2)", "calibrate", "flip_tta", "crop_tta", "knn", "crt", "drw",
@@ -60,8 +60,8 @@ def row(args: argparse.Namespace, design: str, data: Path, recipe: str, out: Pat
         made.append(study(data, out=place, means=means, **asked))
         seconds.append(time.monotonic() - began)
     shared, alone = made
-    weights = [{cell: record["weights"] for cell, record in studies.runs(one).items()} for one in made]
-    equal = studies.predictions(shared) == studies.predictions(alone) and weights[0] == weights[1]
+    weights = [{cell: record["weights"] for cell, record in study_lab.runs(one).items()} for one in made]
+    equal = study_lab.predictions(shared) == study_lab.predictions(alone) and weights[0] == weights[1]
     found, naive = shared.findings.sharing, alone.findings.sharing
     alike = args.threads == 1 or args.workers == 1
     assert equal or not alike, "sharing changes a number"
@@ -82,8 +82,8 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        data = studies.album(place / "album", {name: args.images * count for name, count in COUNTS.items()}, noise=60)
-        recipe = studies.recipe(place, epochs=args.epochs, size=12)
+        data = study_lab.album(place / "album", {name: args.images * count for name, count in COUNTS.items()}, noise=60)
+        recipe = study_lab.recipe(place, epochs=args.epochs, size=12)
         lines += [row(args, design, data, recipe, args.out or place) for design in args.designs]
     load = f"Load average at the end: {os.getloadavg()[0]:.1f}. " if hasattr(os, "getloadavg") else ""
     said = f"{load}torch threads: {torch.get_num_threads()}. Workers of the study that shares: {args.workers}. "

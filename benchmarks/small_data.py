@@ -21,8 +21,8 @@ import torch
 from benchmarks.long_tail import TRICKBAG, manifest
 from benchmarks.machine import origin
 from trickbag.data.images import Images, read
-from trickbag.store import write
-from trickbag.streams import generator
+from trickbag.ground.store import write
+from trickbag.ground.streams import generator
 
 TRAINING, VALIDATION = 20, 10
 STUDY = """recipe = "auto"

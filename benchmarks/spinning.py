@@ -17,7 +17,7 @@ import time
 import torch
 
 from benchmarks.machine import origin
-from trickbag import models
+from trickbag.models import networks
 
 SETTINGS = {
     "the library's own": {},
@@ -33,7 +33,7 @@ def steps(kind: str) -> float:
     """Images per second of steps in this process."""
     name, size, batch = WORK[kind]
     torch.manual_seed(0)
-    model = models.build(name, 10, 3, size).to(memory_format=torch.channels_last)
+    model = networks.build(name, 10, 3, size).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     x, y = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last), torch.arange(batch) % 10
     done, began = -3, time.perf_counter()

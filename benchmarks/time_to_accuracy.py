@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.command import output
 from benchmarks.machine import origin
-from trickbag.store import write
+from trickbag.ground.store import write
 
 FASTAI = Path(__file__).parent / "peers" / "fine_tune_fastai.py"
 LENGTHS = {"trickbag": [90, 180], "fastai": [3], "plain": [300]}

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from trickbag import cli
+from trickbag.terminal import cli
 
 
 class Answer(NamedTuple):

@@ -16,12 +16,12 @@ from trickbag.engine.assemble import assemble, build_model
 from trickbag.engine.loop import Loop, Step
 from trickbag.engine.pixels import Data
 from trickbag.engine.precision import fabric_for
-from trickbag.errors import UsageError
-from trickbag.models import build
-from trickbag.outcome import finish
+from trickbag.ground.errors import UsageError
+from trickbag.ground.state import pack
+from trickbag.ground.streams import generator
+from trickbag.models.networks import build
 from trickbag.recipe import Recipe
-from trickbag.state import pack
-from trickbag.streams import generator
+from trickbag.runs.outcome import finish
 from trickbag.trick import Trick, having, ordered
 from trickbag.tricks import bag, parse
 

@@ -1,7 +1,7 @@
 """Real processes of the command line, to be killed, interrupted and started again.
 
 Importing torch takes seconds, so the processes are forked from a server that has imported the libraries already. What a
-process then runs is ``trickbag.cli.main``, with its own environment, signals and files.
+process then runs is ``trickbag.terminal.cli.main``, with its own environment, signals and files.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from lab import fingerprint
 
-from trickbag import store
+from trickbag.ground import store
 from trickbag.tricks import bag
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -46,7 +46,7 @@ def command_line(arguments: list[str], environment: dict[str, str], said: Path, 
             if re.search(at, f"{event} {path.parent.name}/{path.name}") and next(seen) == nth:
                 os.kill(os.getpid(), number)
 
-    from trickbag.cli import main
+    from trickbag.terminal.cli import main
 
     if at:
         sys.addaudithook(strike)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from processes import SERVER, command_line
 
-from trickbag import store
-from trickbag.streams import generator, uniform
+from trickbag.ground import store
+from trickbag.ground.streams import generator, uniform
 from trickbag.studies import conduct
 
 TIMES = ("seconds", "training_seconds", "images_per_second", "latency", "memory_bytes")

@@ -13,12 +13,13 @@ from lab import loop
 from torch import nn
 from typer.testing import CliRunner
 
-from trickbag import models, store
-from trickbag.cli import app
 from trickbag.engine.loop import Step
 from trickbag.engine.outline import outline
-from trickbag.errors import UsageError
+from trickbag.ground import store
+from trickbag.ground.errors import UsageError
+from trickbag.models import networks
 from trickbag.recipe import Recipe, recipe_names, recipe_text
+from trickbag.terminal.cli import app
 from trickbag.trick import having
 from trickbag.tricks import parse
 from trickbag.tricks.xavier import Xavier
@@ -45,7 +46,7 @@ def weights_of(model: str, folder: Path) -> str:
     """A file with random weights, as a user would have one with published weights."""
     torch.manual_seed(0)
     file = folder / f"{model}.safetensors"
-    store.save_tensors(file, models.build(model, 10, size=96).net.state_dict())
+    store.save_tensors(file, networks.build(model, 10, size=96).net.state_dict())
     return str(file)
 
 
@@ -293,7 +294,7 @@ def test_xavier_counts_the_channels_of_a_group() -> None:
 def test_xavier_refuses_pretrained_weights(tmp_path: Path) -> None:
     file = weights_of("cifar_resnet8", tmp_path)
     with pytest.raises(UsageError, match="xavier would destroy pretrained weights"):
-        Xavier().model(models.build("cifar_resnet8", 3, size=32, weights=file))
+        Xavier().model(networks.build("cifar_resnet8", 3, size=32, weights=file))
 
 
 def test_xavier_leaves_other_tricks_starting_weights_alone() -> None:

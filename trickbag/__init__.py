@@ -9,28 +9,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trickbag.classifier import Classifier, Prediction
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
-    from trickbag.errors import TrickbagError, UsageError
-    from trickbag.evaluation import evaluate
-    from trickbag.forecast import Plan, plan
+    from trickbag.ground.errors import TrickbagError, UsageError
     from trickbag.recipe import Recipe
-    from trickbag.request import check
-    from trickbag.run import Result, train
+    from trickbag.runs.classifier import Classifier, Prediction
+    from trickbag.runs.evaluation import evaluate
+    from trickbag.runs.forecast import Plan, plan
+    from trickbag.runs.request import check
+    from trickbag.runs.run import Result, train
     from trickbag.studies.conduct import study
     from trickbag.studies.options import Options
 
 _ROOMS = {
-    "trickbag.classifier": ("Classifier", "Prediction"),
+    "trickbag.runs.classifier": ("Classifier", "Prediction"),
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
-    "trickbag.errors": ("TrickbagError", "UsageError"),
-    "trickbag.evaluation": ("evaluate",),
-    "trickbag.forecast": ("Plan", "plan"),
+    "trickbag.ground.errors": ("TrickbagError", "UsageError"),
+    "trickbag.runs.evaluation": ("evaluate",),
+    "trickbag.runs.forecast": ("Plan", "plan"),
     "trickbag.recipe": ("Recipe",),
-    "trickbag.request": ("check",),
-    "trickbag.run": ("Result", "train"),
+    "trickbag.runs.request": ("check",),
+    "trickbag.runs.run": ("Result", "train"),
     "trickbag.studies.conduct": ("study",),
     "trickbag.studies.options": ("Options",),
 }
@@ -58,7 +58,7 @@ __all__ = [
 
 def load(run: Any) -> "Classifier":
     """The classifier in the folder of a finished run. Raises UsageError or TrickbagError as Classifier.load does."""
-    from trickbag.classifier import Classifier
+    from trickbag.runs.classifier import Classifier
 
     return Classifier.load(run)
 

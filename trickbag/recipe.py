@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from trickbag import tricks
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Trick, ordered
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -157,7 +157,7 @@ class Recipe(BaseModel):
 
 
 def _spec(trick: Trick, fields: dict[str, Any]) -> Any:
-    from trickbag.spec import Spec
+    from trickbag.ground.spec import Spec
 
     return Spec(trick.name(), (), {n: getattr(trick, n) for n in type(trick).model_fields} | fields)
 

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-from trickbag.errors import UsageError
-from trickbag.spec import Spec, spell
+from trickbag.ground.errors import UsageError
+from trickbag.ground.spec import Spec, spell
 
 
 class Batch(NamedTuple):

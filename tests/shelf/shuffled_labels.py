@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import one_hot
 
-from trickbag.streams import generator
+from trickbag.ground.streams import generator
 from trickbag.trick import Stage, Trick
 
 

@@ -28,8 +28,8 @@ from trickbag.data.findings import (
     some,
 )
 from trickbag.data.images import Images
-from trickbag.errors import TrickbagError
-from trickbag.text import show
+from trickbag.ground.errors import TrickbagError
+from trickbag.ground.text import show
 
 __all__ = ["Audit", "Finding", "audit"]
 

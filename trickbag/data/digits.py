@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 
 
 def write(folder: str | Path) -> Path:

@@ -13,7 +13,7 @@ from trickbag.data.duplicates import near
 from trickbag.data.facts import Facts
 from trickbag.data.images import Images, gaps
 from trickbag.data.sources import SLACK
-from trickbag.text import show
+from trickbag.ground.text import show
 
 Severity = Literal["error", "warning", "note"]
 

@@ -18,8 +18,8 @@ from trickbag.data import archives, long_tail, named, shards, sources
 from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, list_folder, suffix, walk
 from trickbag.data.sources import Rows, cache_dir
 from trickbag.data.splits import Ints, Words, fill
-from trickbag.errors import UsageError
-from trickbag.streams import generator
+from trickbag.ground.errors import UsageError
+from trickbag.ground.streams import generator
 
 __all__ = ["Ignored", "Images", "cache_dir", "divide", "gaps", "read", "walk"]
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 
 SPLITS = {
     **dict.fromkeys(("train", "training", "tr"), "train"),

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 
 Kind = Literal["exponential", "step"]
 MANY, FEW = 100, 20

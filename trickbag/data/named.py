@@ -13,9 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-from trickbag import spec
 from trickbag.data.sources import cache_dir, key_of, made_once
-from trickbag.errors import UsageError
+from trickbag.ground import spec
+from trickbag.ground.errors import UsageError
 
 HOMES = ("torchvision:", "timm:")
 SPLIT_WORDS = {"train": ("train", "trainval", "train-standard"), "val": ("val", "valid"), "test": ("test",)}

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from trickbag.data.archives import is_archive
 from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, list_folder
 from trickbag.data.sources import Rows
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 
 FIELDS = ("label", "cls", "class", "class_name")
 NAMES = ("classes.txt", "classnames.txt")

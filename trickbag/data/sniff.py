@@ -6,7 +6,7 @@ Names are never trusted and nothing is handed to a library before it stands on t
 import re
 from typing import BinaryIO, Literal
 
-from trickbag.errors import TrickbagError
+from trickbag.ground.errors import TrickbagError
 
 HEAD = 512
 """How many of a file's first bytes ``sniff`` needs."""

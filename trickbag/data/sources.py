@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from trickbag.data.listing import SPLITS, Ignored, suffix
-from trickbag.errors import TrickbagError, UsageError
+from trickbag.ground.errors import TrickbagError, UsageError
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 BOX = ("left", "top", "right", "bottom")

@@ -9,7 +9,7 @@ from trickbag.data.audit import reasons
 from trickbag.data.facts import look_at_all
 from trickbag.data.images import Images
 from trickbag.data.listing import walk
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 
 
 def read_unlabelled(

@@ -9,13 +9,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from trickbag import store
 from trickbag.data.images import cache_dir
 from trickbag.data.sources import key_of
 from trickbag.engine.judge import predictor
 from trickbag.engine.loader import Loader
+from trickbag.ground import store
+from trickbag.ground.state import digest
 from trickbag.recipe import Recipe
-from trickbag.state import digest
 from trickbag.trick import Batch, having
 
 

@@ -11,7 +11,6 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trickbag import models
 from trickbag.data.images import Images
 from trickbag.engine.answers import kept, logits
 from trickbag.engine.cutting import resident
@@ -19,9 +18,10 @@ from trickbag.engine.judge import Judge, judged_view
 from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.loop import Loop
 from trickbag.engine.pixels import Data, Pixels, Rows
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
+from trickbag.ground.streams import generator, key
+from trickbag.models import networks
 from trickbag.recipe import Recipe
-from trickbag.streams import generator, key
 from trickbag.trick import Answers, Facts, Stage, Trick, View, having, judged_weights, watchers
 from trickbag.tricks import parse
 
@@ -42,14 +42,14 @@ def kept_pixels(recipe: Recipe) -> int:
     return max(shown.resize, round(CACHE_MARGIN * recipe.size))
 
 
-def normal(recipe: Recipe, model: models.Net, channels: int) -> Normal:
+def normal(recipe: Recipe, model: networks.Net, channels: int) -> Normal:
     """Mean and standard deviation of each channel: the recipe's, else those that the weights were trained with."""
     if recipe.mean and len(recipe.mean) not in (1, 3, channels):
         raise UsageError(f"mean has {len(recipe.mean)} values and the images have {channels} channels. Give one per channel.")
-    return models.per_channel(recipe.mean or model.mean, channels), models.per_channel(recipe.std or model.std, channels)
+    return networks.per_channel(recipe.mean or model.mean, channels), networks.per_channel(recipe.std or model.std, channels)
 
 
-def build_model(recipe: Recipe, tricks: Sequence[Trick], classes: int, channels: int, seed: int, weights: str) -> models.Net:
+def build_model(recipe: Recipe, tricks: Sequence[Trick], classes: int, channels: int, seed: int, weights: str) -> networks.Net:
     """The network with the tricks' surgery; every draw is keyed.
 
     The weights of a run go in after the surgery that the run had too. Raises UsageError where it had some that is lacking here.
@@ -57,12 +57,12 @@ def build_model(recipe: Recipe, tricks: Sequence[Trick], classes: int, channels:
     start = "" if weights == "none" else weights
     first = surgery(Path(start), tricks) if start else []
     torch.manual_seed(key(seed, "init"))
-    model = models.build(recipe.model, classes, channels, recipe.size, "" if first else start)
+    model = networks.build(recipe.model, classes, channels, recipe.size, "" if first else start)
     for trick in [*first, *(t for t in having(tricks, "model") if t not in first)]:
         torch.manual_seed(key(seed, trick.name()))
-        model = cast(models.Net, trick.model(model))
+        model = cast(networks.Net, trick.model(model))
         if first and trick is first[-1]:
-            models.restore(model, start)
+            networks.restore(model, start)
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.num_batches_tracked is not None:
             module.num_batches_tracked.zero_()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Outputs
 
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.scores import Scores, score
-from trickbag.models import Net
-from trickbag.norms import batch_norms, estimate_norms, moved
-from trickbag.state import digest
-from trickbag.streams import generator
+from trickbag.ground.norms import batch_norms, estimate_norms, moved
+from trickbag.ground.state import digest
+from trickbag.ground.streams import generator
+from trickbag.models.networks import Net
 from trickbag.trick import Batch, Facts, Outputs, Predict, Trick, View, having
 
 NORM_IMAGES = 2048

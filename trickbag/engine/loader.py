@@ -13,8 +13,8 @@ from torch.nn.functional import one_hot
 
 from trickbag.engine.cutting import Resident, cut, cuts_of, cuts_to, framed
 from trickbag.engine.pixels import Rows, ahead
-from trickbag.errors import UsageError
-from trickbag.streams import generator, key, uniforms
+from trickbag.ground.errors import UsageError
+from trickbag.ground.streams import generator, key, uniforms
 from trickbag.trick import Batch, Draw, Trick, View, having
 
 DEPTH = 3

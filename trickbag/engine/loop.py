@@ -18,8 +18,8 @@ from trickbag.engine.loader import Loader, Plan, Slice
 from trickbag.engine.precision import LossScale
 from trickbag.engine.prefix import Prefix
 from trickbag.engine.scores import Scores
+from trickbag.ground.streams import generator, key
 from trickbag.recipe import Recipe
-from trickbag.streams import generator, key
 from trickbag.trick import Batch, Compute, Forward, Groups, Outputs, Trick, having, judged_weights
 
 ENGINE = 2

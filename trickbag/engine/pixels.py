@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from trickbag import store
 from trickbag.data.decode import Unreadable, decode
 from trickbag.data.images import Images, cache_dir
-from trickbag.errors import TrickbagError
-from trickbag.events import Doing, Note, Tell
+from trickbag.ground import store
+from trickbag.ground.errors import TrickbagError
+from trickbag.ground.events import Doing, Note, Tell
 
 AHEAD = 64
 A = TypeVar("A")

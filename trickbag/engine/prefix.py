@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from trickbag.engine.loader import Loader
-from trickbag.models import Net
+from trickbag.models.networks import Net
 from trickbag.trick import Batch, Outputs, Stage, Trick, having
 
 MOST_BYTES = 1 << 30

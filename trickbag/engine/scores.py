@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from trickbag.data import long_tail
-from trickbag.errors import TrickbagError
+from trickbag.ground.errors import TrickbagError
 
 BINS = 15
 TOP = 5

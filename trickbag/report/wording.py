@@ -7,8 +7,8 @@ import math
 import re
 from collections.abc import Callable
 
+from trickbag.ground.text import show
 from trickbag.report.findings import Arm, Effect, Findings, Interval
-from trickbag.text import show
 
 MINUS, DASH, SPACE = "−", "–", "\u00a0"
 SIGNS = {

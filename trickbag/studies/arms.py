@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import sqrt
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.recipe import Recipe
 from trickbag.trick import Trick
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.studies.execute import Outcome, Task, attempt, share
 from trickbag.studies.jobs import Job
 

@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from trickbag import auto, store
 from trickbag.engine.pixels import Files
-from trickbag.errors import TrickbagError, UsageError
-from trickbag.events import CellDone, Doing, Event, Note, Tell, silent
+from trickbag.ground import store
+from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.ground.events import CellDone, Doing, Event, Note, Tell, silent
+from trickbag.ground.text import duration
 from trickbag.recipe import Recipe
 from trickbag.report.findings import Effect, Findings
 from trickbag.report.page import page
 from trickbag.report.tables import arms_csv, effects_csv, markdown
-from trickbag.request import Request, called, check_named, edited, ingest
+from trickbag.runs import auto
+from trickbag.runs.request import Request, called, check_named, edited, ingest
 from trickbag.studies import analysis, pictures
 from trickbag.studies.arms import Arm
 from trickbag.studies.decisions import facts, spelled, unspelled
@@ -37,7 +39,6 @@ from trickbag.studies.propose import propose
 from trickbag.studies.record import Study, entry, table
 from trickbag.studies.verdicts import SEEDS
 from trickbag.studies.worker import Place, carry
-from trickbag.text import duration
 from trickbag.trick import Trick
 from trickbag.tricks import parse
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from trickbag.data.splits import Ints
-from trickbag.outcome import environment
+from trickbag.ground.text import show
 from trickbag.recipe import Recipe
-from trickbag.request import Request
+from trickbag.runs.outcome import environment
+from trickbag.runs.request import Request
 from trickbag.studies.arms import Arm
 from trickbag.studies.looks import planned
 from trickbag.studies.plan import Plan
-from trickbag.text import show
 
 
 def decided(plan: Plan) -> dict[str, str]:

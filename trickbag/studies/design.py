@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
+from trickbag.ground.spec import Spec, spell
 from trickbag.recipe import Recipe
-from trickbag.spec import Spec, spell
 from trickbag.studies import factorial
 from trickbag.studies.arms import Arm, Bench, Design, Question, Weights, ask, blend, minus
 from trickbag.trick import Trick

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.studies.variance import ROUNDING, Crossed, Flags, Floats, Pool, crossed, grouped, pool
 from trickbag.studies.verdicts import SEEDS, Draft, Estimate, judged
 

@@ -20,8 +20,8 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from trickbag import store
-from trickbag.errors import Interrupted, TrickbagError
+from trickbag.ground import store
+from trickbag.ground.errors import Interrupted, TrickbagError
 from trickbag.studies.jobs import Job
 from trickbag.studies.worker import Place
 

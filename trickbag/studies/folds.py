@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 from trickbag.engine.pixels import Data
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 
 
 def folded(data: Data, repeats: int, folds: int, block: int, seed: int) -> Data:

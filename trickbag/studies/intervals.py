@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.report.findings import Interval
 from trickbag.studies.variance import Floats
 

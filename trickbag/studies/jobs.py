@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from trickbag.engine.loop import ENGINE
 from trickbag.recipe import Recipe
-from trickbag.request import identity
+from trickbag.runs.request import identity
 from trickbag.trick import Trick
 
 

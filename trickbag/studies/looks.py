@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.studies.effects import effects
 from trickbag.studies.verdicts import Estimate
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 
 FOLDS = re.compile(r"(\d+)x(\d+)")
 

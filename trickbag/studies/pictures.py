@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from trickbag import store
+from trickbag.ground import store
 from trickbag.report.findings import CONTROLS, Picture
 from trickbag.studies.record import Judged, Study
 

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from trickbag import auto
 from trickbag.engine.assemble import build_model
 from trickbag.engine.speed import Timing, fastest
-from trickbag.errors import TrickbagError
+from trickbag.ground.errors import TrickbagError
+from trickbag.ground.text import duration
 from trickbag.recipe import Recipe
-from trickbag.request import Request
+from trickbag.runs import auto
+from trickbag.runs.request import Request
 from trickbag.studies.design import Arm, Design
 from trickbag.studies.jobs import Cell, Job, jobs, key
 from trickbag.studies.looks import LOOKS, planned
 from trickbag.studies.options import Options
 from trickbag.studies.power import assumed_sd, detectable, floor
 from trickbag.studies.verdicts import SEEDS
-from trickbag.text import duration
 from trickbag.trick import Trick
 
 ERROR = 0.1

@@ -8,7 +8,7 @@ import math
 
 from scipy import optimize, special
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 
 POWER = 0.8
 MOST = 1000

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from itertools import chain, zip_longest
 
 from trickbag.data.audit import Audit
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
+from trickbag.ground.spec import Spec
 from trickbag.recipe import Recipe
-from trickbag.spec import Spec
 from trickbag.trick import EVALUATION, Trick
 from trickbag.tricks import names, parse
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
+from trickbag.ground.spec import Spec
 from trickbag.recipe import Recipe
 from trickbag.report.findings import CONTROLS, Arm, Effect
-from trickbag.spec import Spec
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Bench
 from trickbag.studies.record import Study

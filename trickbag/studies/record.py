@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trickbag import store
-from trickbag.errors import TrickbagError, UsageError
+from trickbag.ground import store
+from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.ground.spec import spell
 from trickbag.recipe import Recipe
-from trickbag.spec import spell
 from trickbag.studies.arms import Arm, Question
 from trickbag.studies.jobs import Cell
 from trickbag.studies.worker import Place

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
+from trickbag.ground.text import duration
 from trickbag.report.findings import Arm, Confirmation, Effect, Interval
 from trickbag.studies.looks import LOOKS
 from trickbag.studies.power import assumed_sd, detectable, floor
 from trickbag.studies.recommend import Choice
 from trickbag.studies.record import Study
 from trickbag.studies.verdicts import SEEDS
-from trickbag.text import duration
 
 
 def points(value: float) -> str:

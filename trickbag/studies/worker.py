@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trickbag import store
-from trickbag.classifier import export
 from trickbag.engine.assemble import kept_pixels
 from trickbag.engine.judge import judged_view, predictor
 from trickbag.engine.loop import Loop
 from trickbag.engine.precision import fabric_for
 from trickbag.engine.speed import peak_memory, reset_peak_memory
-from trickbag.errors import TrickbagError
-from trickbag.events import Tell, silent
-from trickbag.outcome import Finished, environment, finish, judge_splits, packed
-from trickbag.request import Request
-from trickbag.run import Run
-from trickbag.state import digest
+from trickbag.ground import store
+from trickbag.ground.errors import TrickbagError
+from trickbag.ground.events import Tell, silent
+from trickbag.ground.state import digest
+from trickbag.runs.classifier import export
+from trickbag.runs.outcome import Finished, environment, finish, judge_splits, packed
+from trickbag.runs.request import Request
+from trickbag.runs.run import Run
 from trickbag.studies.folds import folded
 from trickbag.studies.jobs import Cell, Job
 from trickbag.trick import judged_weights, watchers

@@ -5,8 +5,8 @@ import importlib
 import pkgutil
 from functools import cache
 
-from trickbag import spec
-from trickbag.errors import UsageError
+from trickbag.ground import spec
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Trick
 
 
@@ -43,7 +43,7 @@ def find(name: str) -> type[Trick]:
 
     >>> find("mixpu")
     Traceback (most recent call last):
-    trickbag.errors.UsageError: there is no trick mixpu; did you mean mixup? List them: trickbag tricks.
+    trickbag.ground.errors.UsageError: there is no trick mixpu; did you mean mixup? List them: trickbag tricks.
     """
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn.functional import grid_sample, interpolate
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Fit, Outputs, Predict, Stage, Trick
 
 

@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 from torchvision.transforms import v2
 
-from trickbag.streams import uniform
+from trickbag.ground.streams import uniform
 from trickbag.trick import Batch, Outputs, Stage, Transform, Trick
 
 BINS = 10

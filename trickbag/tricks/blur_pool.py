@@ -16,7 +16,7 @@ import torch
 from timm.layers.blur_pool import BlurPool2d
 from torch import nn
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Fit, Stage, Trick
 
 

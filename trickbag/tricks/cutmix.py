@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from trickbag.streams import beta
+from trickbag.ground.streams import beta
 from trickbag.trick import Batch, Stage, Trick
 
 Box = tuple[int, int, int, int]

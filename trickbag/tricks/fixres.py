@@ -19,8 +19,8 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from trickbag.errors import UsageError
-from trickbag.norms import batch_norms, estimate_norms
+from trickbag.ground.errors import UsageError
+from trickbag.ground.norms import batch_norms, estimate_norms
 from trickbag.trick import Batch, Fit, Stage, Trick, View
 
 IMAGES = 1024

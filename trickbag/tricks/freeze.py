@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import Tensor, nn
 
-from trickbag.norms import frozen
+from trickbag.ground.norms import frozen
 from trickbag.trick import Compute, Stage, Trick
 
 

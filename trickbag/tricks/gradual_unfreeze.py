@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import Tensor
 
-from trickbag.norms import frozen
+from trickbag.ground.norms import frozen
 from trickbag.trick import Compute, Fit, Stage, Trick
 
 

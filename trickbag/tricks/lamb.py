@@ -16,7 +16,7 @@ from pydantic import Field
 from timm.optim.lamb import Lamb as TimmLamb
 from torch.optim import Optimizer
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Groups, Stage, Trick
 
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from timm.optim.lars import Lars as TimmLars
 from torch.optim import Optimizer
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Groups, Stage, Trick
 
 

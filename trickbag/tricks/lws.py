@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Fit, Stage, Trick
 
 MOMENTUM = 0.9

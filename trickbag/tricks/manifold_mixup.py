@@ -20,8 +20,8 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from trickbag.errors import UsageError
-from trickbag.streams import beta
+from trickbag.ground.errors import UsageError
+from trickbag.ground.streams import beta
 from trickbag.trick import Batch, Fit, Forward, Outputs, Stage, Trick
 
 INPUT = ""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.functional import linear, normalize, relu
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Batch, Fit, Groups, Outputs, Stage, Trick, regroup
 
 PUSH = 0.01

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Fit, Outputs, Predict, Stage, Trick
 
 NOISE = 1e-10

@@ -16,7 +16,7 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Generator, Tensor
 
-from trickbag.streams import uniform
+from trickbag.ground.streams import uniform
 from trickbag.trick import Stage, Transform, Trick
 
 Range = tuple[float, float]

@@ -16,7 +16,7 @@ import timm
 from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Stage, Trick
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
-from trickbag.streams import uniform
+from trickbag.ground.streams import uniform
 from trickbag.trick import Stage, Transform, Trick
 
 

@@ -18,8 +18,8 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Generator, Tensor, nn
 
-from trickbag.errors import UsageError
-from trickbag.norms import batch_norms, estimate_norms, moved
+from trickbag.ground.errors import UsageError
+from trickbag.ground.norms import batch_norms, estimate_norms, moved
 from trickbag.trick import Fit, Stage, Trick
 
 Weights = dict[str, Tensor]

@@ -16,7 +16,7 @@ from pydantic import Field
 from timm.layers.squeeze_excite import SEModule
 from torch import nn
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Stage, Trick
 
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from timm.layers.drop import DropPath
 from torch import nn
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Stage, Trick
 
 PLACES = ("drop_path", "drop_path1", "drop_path2")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Stage, Trick
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trickbag.errors import UsageError
+from trickbag.ground.errors import UsageError
 from trickbag.trick import Stage, Trick
 
 ASIDE = ("downsample", "shortcut", "se")

@@ -1,0 +1,370 @@
+"""Studies from start to end: what is planted is found, what fails is told, what was decided stays decided."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import study_lab
+from shelves import more_tricks
+from study_lab import album, effect, study
+
+import trickbag as tb
+from trickbag.engine.speed import Timing
+from trickbag.ground import store
+from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.ground.events import CellDone, Note
+from trickbag.studies import conduct
+
+COUNTS = {"a": 70, "b": 70, "c": 70}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRICKBAG_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        album(folder / "album", COUNTS, noise=60)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def shelf():
+    """Two more tricks, for this module alone."""
+    with more_tricks():
+        yield
+
+
+def done(place: Path, out: str, fields=None, **options):
+    return study(place / "album", recipe=study_lab.recipe(place, **(fields or {})), out=place / out, **options)
+
+
+# controls and planted effects
+
+
+@pytest.fixture(scope="module")
+def controls(place):
+    """A placebo and two A/A arms beside a trick that acts when images are judged."""
+    return done(place, "controls", {"epochs": 3}, tricks=["flip_tta"], same=2)
+
+
+def test_a_placebo_changes_no_bit(controls):
+    found, arrays = study_lab.runs(controls), study_lab.predictions(controls)
+    for seed in range(3):
+        assert found["placebo", seed]["weights"] == found["reference", seed]["weights"]
+        assert found["placebo", seed]["training"] != found["reference", seed]["training"]
+        assert arrays["placebo", seed] == arrays["reference", seed]
+    told = effect(controls, "placebo", "control")
+    assert (told.difference, told.points, told.verdict, told.nll_difference) == (0.0, (0.0, 0.0, 0.0), "identical", 0.0)
+
+
+def test_the_reference_with_other_seeds_is_not_found_to_help(controls):
+    found = study_lab.runs(controls)
+    for name in ("same 1", "same 2"):
+        assert found[name, 0]["weights"] != found["reference", 0]["weights"]
+        assert effect(controls, name, "control").verdict == "inconclusive"
+    assert found["same 2", 0]["seed"] == 2000
+
+
+@pytest.fixture(scope="module")
+def confirmed(place):
+    """A study whose reference divides pixels of 0 to 1 as if they were of 0 to 255, which one value mends, confirmed."""
+    return done(place, "confirmed", {"epochs": 4, "std": "[64.0]"}, vary={"std": [[0.25]]}, seeds=4, confirm=True)
+
+
+def test_the_right_normalisation_helps_and_is_recommended(confirmed):
+    told = effect(confirmed, "std=(0.25,)", "varied")
+    assert told.verdict in ("helps", "worthwhile"), told
+    assert confirmed.recommended.std == (0.25,)
+
+
+def test_shuffled_labels_hurt(place, shelf):
+    """Planted: six of ten training images have the label of a random one."""
+    hurt = done(place, "shuffled", {"epochs": 4}, tricks=["shuffled_labels(share=0.6)"], seeds=4)
+    told = effect(hurt, "shuffled_labels(share=0.6)")
+    assert told.verdict == "hurts", told
+    assert hurt.findings.recommended_arm == "reference"
+
+
+def test_two_tricks_that_do_the_same_have_a_negative_interaction(place):
+    """Planted: at a rate that never settles, an average of weights and a falling rate each take away the same noise."""
+    asked = {"tricks": ["ema(half_life=0.1)", "linear"], "design": "two-sided"}
+    made = done(place, "redundant", {"epochs": 4, "lr": 0.5}, seeds=4, **asked)
+    for name in asked["tricks"]:
+        assert effect(made, name).verdict in ("helps", "worthwhile")
+        assert effect(made, name, "dropped").verdict == "inconclusive"
+    told = effect(made, "ema(half_life=0.1)", "interaction")
+    assert told.difference < -0.1
+    assert told.verdict == "hurts", told
+
+
+# failures
+
+
+@pytest.fixture(scope="module")
+def failing(place, shelf):
+    """Arms that break in several ways, beside one that does not."""
+    told = []
+    asked = {"tricks": ["breaks", 'breaks(says="CUDA out of memory", seed=1)', "flip_tta"], "vary": {"lr": [1e30]}}
+    made = done(place, "failing", {"epochs": 2}, design="add-one", seeds=2, tell=told.append, **asked)
+    return SimpleNamespace(made=made, told=told)
+
+
+def test_a_failing_arm_is_told_with_its_cause_and_the_others_go_on(failing):
+    found = {(f.arm, f.seed): (f.kind, f.cause) for f in failing.made.findings.failures}
+    memory = "breaks(says='CUDA out of memory', seed=1)"
+    assert found["breaks", 0] == found["breaks", 1] == ("error", "RuntimeError: no such thing")
+    assert found[memory, 1] == ("memory", "CUDA out of memory")
+    assert (memory, 0) not in found
+    assert {cell for cell in found if cell[0] == "lr=1e+30"} == {("lr=1e+30", 0), ("lr=1e+30", 1)}
+    assert all(kind == "diverged" and "learning rate 1e+30" in why for (a, _), (kind, why) in found.items() if a == "lr=1e+30")
+    arms = {arm.name: arm for arm in failing.made.findings.arms}
+    assert "breaks" not in arms
+    assert None not in arms["flip_tta"].accuracies
+    assert arms[memory].accuracies[1] is None
+    assert (arms[memory].failed, arms["lr=1e+30"].failed, arms["flip_tta"].failed) == (1, 2, 0)
+    assert [e.name for e in failing.made.effects if e.declared] == [memory, "flip_tta", "lr=1e+30"]
+    events = {(e.arm, e.seed): e for e in failing.told if isinstance(e, CellDone)}
+    assert events["breaks", 0].failure == "RuntimeError: no such thing"
+    assert events["flip_tta", 1].failure == ""
+
+
+def test_a_run_that_was_not_made_yet_is_no_failure(controls, tmp_path):
+    """A report on a study that was stopped."""
+    shutil.copytree(controls.folder, tmp_path / "stopped")
+    held = study_lab.held(tmp_path / "stopped")
+    arm = next(arm for arm in held.arms if arm.name == "flip_tta")
+    store.remove(held.place.run(held.cell(arm, 1).key))
+    found = {arm.name: arm for arm in conduct.report(tmp_path / "stopped").findings.arms}
+    assert [accuracy is None for accuracy in found["flip_tta"].accuracies] == [False, True, False]
+    assert (found["flip_tta"].failed, found["flip_tta"].failure_interval) == (0, None)
+
+
+def test_a_run_that_diverged_counts_with_its_last_valid_accuracy_or_that_of_a_guess(failing, place):
+    arms = {arm.name: arm for arm in failing.made.findings.arms}
+    assert arms["lr=1e+30"].accuracies == pytest.approx((1 / 3, 1 / 3))
+    assert arms["lr=1e+30"].nll == pytest.approx(np.log(3))
+    held = study_lab.held(failing.made)
+    log = place / "log.jsonl"
+    lines = [{"kind": "epoch", "weights": {"": {"top1": accuracy}}} for accuracy in (0.5, 0.625)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (place / "diverged.json").write_text('{"message": "the loss is no longer a number"}')
+    from trickbag.studies.worker import Place, write_diverged
+
+    cell = held.cell(held.arms[0], 0)
+    images = SimpleNamespace(classes=("a", "b", "c"))
+    run = SimpleNamespace(log=log, folder=place, wanted=SimpleNamespace(data=SimpleNamespace(images=images)))
+    write_diverged(cell, run, Place(place / "diverged"))
+    kept = json.loads((place / "diverged" / "runs" / cell.key / "result.json").read_text())
+    assert kept["counts_with"] == 0.625
+
+
+def test_failed_runs_are_tried_again_and_finished_ones_are_not(failing, place, shelf):
+    told = study_lab.ledger(failing.made.folder)
+    asked = {"tricks": ["breaks", 'breaks(says="CUDA out of memory", seed=1)', "flip_tta"], "vary": {"lr": [1e30]}}
+    done(place, "failing", {"epochs": 2}, design="add-one", seeds=2, **asked)
+    again = study_lab.ledger(failing.made.folder)[len(told) :]
+    assert {(arms, seed) for event, arms, seed in again if event == "began"} == {
+        (("breaks",), 0),
+        (("breaks",), 1),
+        (("breaks(says='CUDA out of memory', seed=1)",), 1),
+    }
+
+
+def test_a_reference_that_fails_ends_the_study_with_the_cause(place, shelf):
+    with pytest.raises(TrickbagError, match=r"the reference failed with every seed.*no such thing"):
+        done(place, "no-reference", with_=["breaks"], tricks=["flip_tta"], seeds=1)
+
+
+# what is decided, and where arms are judged
+
+
+def test_folds_judge_every_image_once_in_each_repeat_and_the_test_never(place):
+    made = done(place, "folds", {"epochs": 1}, tricks=["flip_tta"], folds="2x2")
+    assert made.findings.seeds == (0, 1, 2, 3)
+    seen = {}
+    for block in range(4):
+        cell = study_lab.held(made).cell(study_lab.held(made).arms[0], block)
+        with np.load(study_lab.held(made).place.run(cell.key) / "predictions.npz") as arrays:
+            assert sorted(arrays.files) == ["val_labels", "val_logits", "val_rows"]
+            seen[block] = set(arrays["val_rows"].tolist())
+    assert not seen[0] & seen[1]
+    assert seen[0] | seen[1] == seen[2] | seen[3]
+    assert seen[0] != seen[2]
+    splits = study_lab.held(made).facts["splits"]
+    assert len(seen[0] | seen[1]) == sum(COUNTS.values()) - splits["test"]
+    told = effect(made, "flip_tta")
+    assert told.this_set is None or told.this_set == told.new_images
+
+
+def test_a_dear_trick_gets_a_reference_that_is_trained_as_long(place):
+    made = done(place, "matched", {"epochs": 3, "size": 16}, tricks=["sam"], seeds=1, matched=True)
+    arms = {arm.name: arm for arm in made.findings.arms}
+    extra = [arm for arm in arms.values() if arm.role == "matched"]
+    assert len(extra) == 1
+    assert extra[0].edits == f"epochs={round(3 * arms['sam'].price.ratio)}"
+    again = done(place, "matched", {"epochs": 3, "size": 16}, tricks=["sam"], seeds=1, matched=True)
+    assert [arm.name for arm in again.findings.arms] == [arm.name for arm in made.findings.arms]
+
+
+def test_the_confirmation_has_fresh_seeds_and_reads_the_test_images_there_alone(confirmed):
+    found = confirmed.findings.confirmation
+    assert len(found.seeds) == 5
+    assert not set(found.seeds) & set(confirmed.findings.seeds)
+    assert found.images == study_lab.held(confirmed).facts["splits"]["test"]
+    held, read = study_lab.held(confirmed), {}
+    for arm in held.arms:
+        for seed in held.seeds:
+            with np.load(held.place.run(held.cell(arm, seed).key) / "predictions.npz") as arrays:
+                assert not [name for name in arrays.files if name.startswith("test")]
+        for seed in found.seeds:
+            path = held.place.run(held.cell(arm, seed, "test").key) / "predictions.npz"
+            if path.exists():
+                with np.load(path) as arrays:
+                    assert not [name for name in arrays.files if name.startswith("val")]
+                    read.setdefault(arm.name, []).append(
+                        float((arrays["test_logits"].argmax(1) == arrays["test_labels"]).mean())
+                    )
+    assert {name: tuple(values) for name, values in read.items()} == {
+        "reference": found.reference,
+        "std=(0.25,)": found.recommended,
+    }
+    assert found.effect.difference == pytest.approx(np.mean(found.recommended) - np.mean(found.reference))
+    assert found.shrinkage == pytest.approx(found.selected - found.effect.difference)
+    assert found.selected == pytest.approx(effect(confirmed, "std=(0.25,)", "varied").difference)
+
+
+def test_judging_on_the_test_images_is_labelled(place):
+    told = []
+    made = done(place, "on-test", {"epochs": 1}, tricks=["flip_tta"], seeds=1, on="test", tell=told.append)
+    assert made.findings.split == "test"
+    assert dict(made.findings.decided)["judged on"] == "test"
+    assert any("chosen on them" in event.text for event in told if isinstance(event, Note))
+    with pytest.raises(UsageError, match="holds another study"):
+        done(place, "on-test", {"epochs": 1}, tricks=["flip_tta"], seeds=1)
+
+
+def test_a_budget_chooses_seeds_or_says_that_it_is_too_short(place, monkeypatch):
+    """Every step takes as long as on a machine that never changes."""
+    timing = Timing(train=0.01, judge=0.004, memory=0, loss=1.0)
+    monkeypatch.setattr("trickbag.studies.plan.fastest", lambda recipe, *_: (recipe, timing))
+
+    def planned(**options):
+        return conduct.plan(
+            place / "album", recipe=study_lab.recipe(place, epochs=2), tricks=["mixup", "random_erasing"], **options
+        )
+
+    one = planned(seeds=1).seconds
+    assert len(planned(budget=100 * one).seeds) == 20
+    assert len(planned(budget=7.5 * one).seeds) == 7
+    assert len(planned(budget=7.5 * one, confirm=True).seeds) < 7
+    assert len(planned(budget=2.9 * one).seeds) == 3  # of a smaller design
+    with pytest.raises(UsageError, match=r"--budget: 3 seeds of the smallest design take about [^.]+ s\. .*epochs"):
+        planned(budget=0.001)
+    with pytest.raises(UsageError, match=r"s, with the confirmation\. Give as much"):
+        planned(budget=2.9 * one, confirm=True)
+
+
+def test_an_arm_that_a_look_decided_gets_no_more_seeds(place):
+    """Calibration moves no answer, so its arm is decided at once; smoothing is not, with a level of half a percent."""
+    told, options = [], {"tricks": ["calibrate", "label_smoothing"], "design": "add-one", "seeds": 4, "delta": 0.0}
+    made = done(place, "looks", looks=True, tell=told.append, **options)
+    assert "calibrate is decided after 3 seeds and gets no more" in [e.text for e in told if isinstance(e, Note)]
+    seeds = {
+        name: [s for arm, s in study_lab.runs(made) if arm == name] for name in ("reference", "calibrate", "label_smoothing")
+    }
+    assert seeds == {"reference": [0, 1, 2, 3], "calibrate": [0, 1, 2], "label_smoothing": [0, 1, 2, 3]}
+    arms = {arm.name: arm for arm in made.findings.arms}
+    assert (len(arms["calibrate"].accuracies), arms["calibrate"].failed) == (3, 0)
+    assert effect(made, "calibrate").verdict == "identical"
+    assert "level 0.5 %, the look after 3 of 4 seeds" in effect(made, "calibrate").note
+    assert "level 4.5 %, the look after 4 of 4 seeds" in effect(made, "label_smoothing").note
+    assert dict(made.findings.decided)["looks"] == "0.5 % after 3 seeds, 4.5 % after 4 seeds"
+
+    before = study_lab.manifests(made.folder)
+    again = done(place, "looks", looks=True, **options)
+    assert study_lab.manifests(again.folder) == before
+    assert again.findings == made.findings
+
+    whole = done(place, "looks", **options)
+    assert len(effect(whole, "calibrate").points) == 4
+    assert any(text.startswith("looks: none; at first 0.5 %") for text in whole.findings.departures)
+
+
+def test_a_study_in_which_all_is_decided_ends(place):
+    made = done(place, "futile", {"epochs": 1}, tricks=["label_smoothing"], seeds=4, delta=100.0, looks=True)
+    assert {seed for _, seed in study_lab.runs(made)} == {0, 1, 2}
+    with pytest.raises(UsageError, match=r"looks are made after seeds; with folds all runs are needed"):
+        done(place, "futile", tricks=["label_smoothing"], folds="2x2", looks=True)
+
+
+def test_tricks_auto_says_why(place):
+    told = []
+    made = conduct.plan(place / "album", recipe=study_lab.recipe(place), tricks="auto", seeds=1, tell=told.append)
+    notes = [event.text for event in told if isinstance(event, Note)]
+    assert made.tricks
+    for trick in made.tricks:
+        (said,) = (note for note in notes if note.startswith(f"{trick}: "))
+        assert said.endswith(".")
+        assert len(said) > len(trick) + 20
+
+
+def test_an_unknown_option_of_a_file_is_told_with_the_file(place):
+    (place / "study.toml").write_text('tricks = ["mixup"]\nseed_count = 3\n')
+    with pytest.raises(UsageError, match=r"study study\.toml: seed_count: a study has no such field\. It has: recipe"):
+        study(place / "album", place / "study.toml")
+
+
+# the report and the API
+
+
+def test_the_report_is_a_pure_function_of_the_folder(controls):
+    folder = controls.folder
+    names = ("report.html", "report.md", "effects.csv", "arms.csv", "recommended.toml")
+    before = {name: (folder / name).read_bytes() for name in names}
+    conduct.report(folder)
+    assert {name: (folder / name).read_bytes() for name in names} == before
+    for name in names:
+        (folder / name).unlink()
+    conduct.report(folder)
+    assert {name: (folder / name).read_bytes() for name in names} == before
+
+
+def test_the_api_gives_effects_the_recommended_recipe_and_the_report(controls, place):
+    assert tb.study is study
+    assert controls.effects == controls.findings.effects
+    assert isinstance(controls.recommended, tb.Recipe)
+    assert controls.recommended.toml() == controls.findings.recommended
+    written = controls.report(place / "elsewhere" / "r.html")
+    assert written.read_bytes() == (controls.folder / "report.html").read_bytes()
+    again = tb.study(
+        place / "album", tb.Options(recipe=study_lab.recipe(place, epochs=3), tricks=["flip_tta"], same=2), out=controls.folder
+    )
+    assert [e.points for e in again.effects] == [e.points for e in controls.effects]
+
+
+def test_stored_scores_are_those_of_the_stored_predictions(controls):
+    held, arms = study_lab.held(controls), {arm.name: arm for arm in controls.findings.arms}
+    for arm in held.arms:
+        with np.load(held.place.run(held.cell(arm, 0).key) / "predictions.npz") as arrays:
+            hits = arrays["val_logits"].argmax(1) == arrays["val_labels"]
+        assert arms[arm.name].accuracies[0] == pytest.approx(hits.mean(), abs=1e-12)
+    told = effect(controls, "flip_tta")
+    assert told.points == pytest.approx(
+        [a - b for a, b in zip(arms["flip_tta"].accuracies, arms["reference"].accuracies, strict=True)]
+    )
+
+
+# what is computed of a run's predictions
+
+
+def test_a_damaged_study_is_told_in_a_sentence(place):
+    (place / "damaged").mkdir()
+    with pytest.raises(UsageError, match=r"holds no study.*Give the folder"):
+        conduct.report(place / "damaged")
+    store.write(place / "damaged" / "study.json", "{")
+    with pytest.raises(TrickbagError, match=r"study\.json is damaged.*Run the study again"):
+        conduct.report(place / "damaged")

@@ -1,0 +1,384 @@
+"""The command line as a user meets it: what it prints, what it returns, and what it says of mistakes."""
+
+import csv
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from album import TINY, fill, recipe_file
+from answers import Answer, Here
+from safetensors.torch import save_file
+
+from trickbag import tricks
+from trickbag.recipe import recipe_names
+from trickbag.terminal import cli
+from trickbag.tricks import bag
+
+KINDS = {"=cmd": 0, "ab": 1, "c": 2}
+WICKED = "\x1b[31mred\n\u202egnp.png"
+COMMANDS = ("check", "demo", "evaluate", "explain", "loop", "predict", "report", "study", "train", "tricks")
+HOUSE = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cli")
+    fill(folder / "photos", KINDS, 16)
+    (folder / "photos" / "c" / "00.png").rename(folder / "photos" / "c" / WICKED)
+    recipe_file(folder / "tiny.toml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRICKBAG_CACHE", str(folder / "cache"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.chdir(folder)
+        yield folder
+
+
+def process(*words: str) -> Answer:
+    """The installed command in a process of its own, its output in pipes."""
+    command = [str(Path(sys.executable).with_name("trickbag")), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=dict(os.environ), check=False)
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> Answer:
+    return process("train", "photos", "--recipe", "tiny.toml", "--out", "run")
+
+
+def assert_plain(text: str) -> None:
+    """Nothing that a terminal would take for a command, whatever files are called."""
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text), text
+
+
+def assert_sentence(answer: Answer, code: int) -> None:
+    """One sentence on standard error and nothing else of the mistake anywhere."""
+    assert answer.code == code, answer
+    assert re.fullmatch(r"trickbag: [^\n]+[.!?]\n", answer.err), answer.err
+    assert "Traceback" not in answer.err + answer.out
+    assert_plain(answer.out + answer.err)
+
+
+# the commands
+
+
+def test_train_ends_with_the_answer_and_says_it_again(trained: Answer, ask: Here) -> None:
+    assert trained.code == 0, trained.err
+    assert trained.err == ""
+    assert_plain(trained.out)
+    record = json.loads(Path("run/result.json").read_text())
+    epochs, answer = trained.out.split("trained cifar_resnet8 for 3 classes at 16 pixels: ")
+    assert len(re.findall(r"epoch +\d of 2 .*validation top-1 [\d.]+ %", epochs)) == 2
+    (told,) = re.findall(r"test top-1 ([\d.]+) %  \([\d.]+ - [\d.]+, (\d+) images\)   validation ([\d.]+) %", answer)
+    test, val = record["test"], record["val"]
+    assert told == (f"{100 * test['top1']:.1f}", str(test["n"]), f"{100 * val['top1']:.1f}")
+    assert "the run lies in run:" in answer
+    again = ask("train", "photos", "--recipe", "tiny.toml", "--out", "run")
+    assert again.code == 0
+    assert "epoch   1" not in again.out
+    assert again.out.strip().endswith(answer.strip())
+
+
+def test_check_prints_counts_and_findings(ask: Here) -> None:
+    told = ask("check", "photos")
+    assert told.code == 0
+    assert_plain(told.out + told.err)
+    assert re.search(r"48 images in 3 classes; 0 files left out; .*1\.0 : 1; median 36 x 30 pixels", told.out)
+    assert all(name in told.out for name in KINDS)
+    found = ask("check", "photos", "--json")
+    assert found.code == 0
+    audit = json.loads(found.out)
+    assert audit["images"] == 48
+    assert audit["classes"] == {name: {"unassigned": 16} for name in KINDS}
+
+
+def test_check_tells_of_a_bad_file_and_stops_there_if_asked(place: Path, ask: Here) -> None:
+    fill(place / "worse", {"a": 0, "b": 1}, 5)
+    (place / "worse" / "a" / ("bad" + WICKED)).write_bytes(b"no image")
+    told = ask("check", "worse")
+    assert told.code == 0
+    assert "1 files left out" in told.out
+    assert r"bad\x1b[31mred\x0a\u202egnp.png" in told.out
+    assert_plain(told.out + told.err)
+    assert_sentence(ask("check", "worse", "--on-bad", "error"), 1)
+
+
+def test_a_plan_trains_nothing_and_prices_everything(ask: Here) -> None:
+    told = ask("train", "photos", "--recipe", "tiny.toml", "--with", "mixup(alpha=0.4)", "--out", "planned", "--plan")
+    assert told.code == 0
+    assert not Path("planned").exists()
+    assert 'model = "cifar_resnet8"' in told.out
+    assert '"mixup(alpha=0.4)"' in told.out
+    assert re.search(r"images: train (\d+), val (\d+), test (\d+)\n", told.out)
+    assert re.search(r"steps: [\d,]+ in 2 epochs\n", told.out)
+    assert re.search(r"time: about [\d hmins]+\n", told.out)
+    assert re.search(r"disk: [\d.]+ GB", told.out)
+    assert re.search(r"memory: [\d.]+ GB", told.out)
+
+
+def test_evaluate_scores_other_data_with_views_at_test_time(trained: Answer, ask: Here) -> None:
+    plain = json.loads(ask("evaluate", "run", "photos", "--json").out)
+    flipped = json.loads(ask("evaluate", "run", "photos", "--json", "--with", "flip_tta").out)
+    assert plain["n"] == flipped["n"] == 48
+    assert plain["nll"] != flipped["nll"]
+    told = ask("evaluate", "run", "photos")
+    assert f"top-1 {100 * plain['top1']:.1f} %" in told.out
+    assert all(f" {name} " in told.out for name in KINDS)
+    refused = ask("evaluate", "run", "photos", "--with", "ema")
+    assert_sentence(refused, 2)
+    assert "train with --with ema" in refused.err
+
+
+def test_predict_in_three_forms_in_a_process_of_its_own(trained: Answer, ask: Here) -> None:
+    lines = process("predict", "run", "photos/=cmd/03.png", "photos/c", "--json", "--top", "2")
+    assert lines.code == 0, lines.err
+    assert_plain(lines.out + lines.err)
+    records = [json.loads(line) for line in lines.out.splitlines()]
+    assert len(records) == 17
+    assert [record["path"] for record in records][::16] == ["photos/=cmd/03.png", "photos/c/15.png"]
+    assert all(len(record["predictions"]) == 2 for record in records)
+
+    table = ask("predict", "run", "photos/=cmd/03.png", "photos/c", "--csv", "--top", "3")
+    rows = list(csv.reader(io.StringIO(table.out)))
+    assert rows[0] == ["path", "rank", "class", "probability"]
+    assert len(rows) == 1 + 17 * 3
+    assert {row[2] for row in rows[1:]} == {"'=cmd", "ab", "c"}, "a spreadsheet would run a cell that begins with ="
+    assert [row[1] for row in rows[1:4]] == ["1", "2", "3"]
+    assert sum(float(row[3]) for row in rows[1:4]) == pytest.approx(1, abs=1e-5)
+
+    text = ask("predict", "run", "photos/=cmd/03.png")
+    best = records[0]["predictions"][0]
+    assert text.out == f"photos/=cmd/03.png   {best['class']} {100 * best['probability']:.1f} %\n"
+
+
+def test_an_image_that_cannot_be_read_is_never_predicted(place: Path, trained: Answer, ask: Here) -> None:
+    (place / "torn.png").write_bytes((place / "photos/ab/00.png").read_bytes()[:200])
+    refused = ask("predict", "run", "torn.png", "--csv")
+    assert_sentence(refused, 1)
+    assert "torn.png cannot be predicted: truncated" in refused.err
+    assert_sentence(ask("predict", "run", "missing.png"), 1)
+
+
+def test_the_bag_and_a_card(ask: Here) -> None:
+    every = ask("tricks").out
+    assert all(re.search(rf"^ {name} ", every, re.MULTILINE) for name in bag())
+    card = ask("tricks", "mixup").out
+    assert card.startswith("mixup(alpha=0.2)\n")
+    assert all(f"\n{word}:" in card for word in ("Formula", "Paper", "Helps", "Hurts", "Costs", "Plugs"))
+    assert re.search(r"alpha: default 0\.2; .*0", card)
+
+
+def test_loop_draws_the_loop(ask: Here) -> None:
+    told = ask("loop", "cifar", "--with", "mixup(alpha=0.4)", "--without", "flip", "--set", "epochs=3")
+    assert told.code == 0
+    assert "for epoch in 1..3" in told.out
+    assert re.search(r"batch +mixup\(alpha=0\.4\), then label_smoothing", told.out)
+    assert "learning rate 0.2                       cosine x warmup" in told.out
+    assert len(re.findall(r"^group \d: \d+ tensors, [\d,]+ parameters", told.out, re.MULTILINE)) == 2
+
+
+def test_demo_checks_studies_trains_and_scores_the_digits(place: Path, monkeypatch: pytest.MonkeyPatch, ask: Here) -> None:
+    """The command whole, with a study and a training that are shortened."""
+    shorter = {"recipe": str(place / "tiny.toml"), "tricks": ["ema"], "seeds": 1, "set": {"epochs": 1}}
+    monkeypatch.setattr("trickbag.terminal.cli.DEMO", shorter)
+    monkeypatch.setattr("trickbag.terminal.cli.DEMO_EPOCHS", 1)
+    told = ask("demo", "--out", "demonstrated")
+    assert told.code == 0, told.err
+    assert "ema, seed 0:" in told.out
+    assert (Path("demonstrated") / "study" / "report.html").is_file()
+    assert "1,797 images in 10 classes" in told.out
+    assert re.search(r"test top-1 [\d.]+ %  \([\d.]+ - [\d.]+, 3\d\d images\)", told.out)
+    assert "try next: trickbag predict" in told.out
+
+
+# mistakes
+
+BAD_REQUESTS = [
+    (["--recipe", "cifra"], "did you mean cifar"),
+    (["--recipe", "nothing.toml"], "there is no recipe 'nothing.toml'"),
+    (["--with", "mixpu"], "did you mean mixup"),
+    (["--with", "mixup(alpah=0.4)"], "no field alpah"),
+    (["--with", "mixup("], "is no trick"),
+    (["--with", "mixup(0.4)"], "write values with their names"),
+    (["--with", "mixup(alpha=-1)"], "alpha.*greater than or equal to 0"),
+    (["--with", "mixup(alpha='much')"], "alpha.*number"),
+    (["--with", "mixup(alpha=1e999)"], "alpha.*finite"),
+    (["--with", "mixup(alpha=nan)"], "nan"),
+    (["--with", "mixup", "--with", "cutmix"], r"Choose one, or write one_of\(mixup, cutmix\)"),
+    (["--with", "mixup", "--with", "mixup(alpha=0.4)"], "a recipe holds a trick once"),
+    (["--without", "ema"], "the recipe has no such trick"),
+    (["--set", "epoch=3"], "did you mean epochs"),
+    (["--set", "epochs"], "write FIELD=VALUE"),
+    (["--set", "epochs=three"], "epochs.*integer"),
+    (["--set", "epochs=-1"], "epochs.*greater than or equal to 0"),
+    (["--set", "lr=nan"], "lr.*finite"),
+    (["--set", "lr=0.1", "--set", "lr=0.2"], "given twice"),
+    (["--set", "ema.half_life=0.1"], "has no trick ema"),
+    (["--set", "warmup.share=2"], "share.*less than"),
+    (["--set", "mean=[0.1, 0.2, 0.3]"], "mean has 3 values and std 1"),
+    (["--budget", "soon"], "write a time as 90s, 10m or 2h"),
+    (["--budget", "0m"], "write a time as 90s, 10m or 2h"),
+    (["--model", "resnet5o"], "(?i)no model 'resnet5o'.*resnet50"),
+    (["--weights", "missing.safetensors"], "no file missing.safetensors"),
+    (["--weights", "tiny.toml"], "no .safetensors file"),
+    (["--weights", "other.safetensors"], "does not fit cifar_resnet8"),
+    (["--with", "distill(teacher='nowhere')"], "'nowhere' is no folder of a finished run, and there is no recipe"),
+    (["--with", "pseudo_label(unlabelled='nowhere')"], "'nowhere' is no folder"),
+    (["--set", "size=9", "--model", "vit_tiny_patch16_224"], "vit_tiny_patch16_224"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), BAD_REQUESTS, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_a_mistake_is_one_sentence_and_exit_2(place: Path, ask: Here, words: list[str], said: str) -> None:
+    save_file({"fc.weight": torch.zeros(3, 64)}, place / "other.safetensors")
+    recipe = [] if "--recipe" in words else ["--recipe", "tiny.toml"]
+    answer = ask("train", "photos", *recipe, *words, "--out", "refused")
+    assert_sentence(answer, 2)
+    assert re.search(said, answer.err), answer.err
+    assert not [path for path in Path("refused").glob("*") if path.name == "result.json"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("epochs = 2", "epochs = -2", "recipe bad.toml, line 4: epochs=-2: .*greater than or equal to 0"),
+        ("epochs = 2", "epohcs = 2", "recipe bad.toml, line 4: .*did you mean epochs"),
+        ('"warmup"', '"warmpu"', "recipe bad.toml, line 11: .*did you mean warmup"),
+        ('"warmup"', '"warmup(share=7)"', "recipe bad.toml, line 11: .*share"),
+        ("size = 16", "size = = 16", r"recipe bad.toml: .*line 2"),
+    ],
+)
+def test_a_mistake_in_a_recipe_file_names_file_and_line(place: Path, ask: Here, old: str, new: str, said: str) -> None:
+    recipe_file(place / "bad.toml", TINY.replace(old, new))
+    answer = ask("train", "photos", "--recipe", "bad.toml")
+    assert_sentence(answer, 2)
+    assert re.search(said, answer.err), answer.err
+
+
+def test_places_that_hold_something_else_are_left_alone(place: Path, trained: Answer, ask: Here) -> None:
+    (place / "full").mkdir()
+    (place / "full" / "letter.txt").write_text("dear")
+    told = ask("train", "photos", "--recipe", "tiny.toml", "--out", "full")
+    assert_sentence(told, 2)
+    assert "not empty" in told.err
+    assert [path.name for path in (place / "full").iterdir() if not path.name.startswith(".")] == ["letter.txt"]
+    before = (place / "run" / "MANIFEST.json").read_bytes()
+    told = ask("train", "photos", "--recipe", "tiny.toml", "--seed", "1", "--out", "run")
+    assert_sentence(told, 2)
+    assert "holds another run" in told.err
+    assert (place / "run" / "MANIFEST.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", [("predict",), ("evaluate",)])
+def test_what_is_no_run_is_refused(place: Path, trained: Answer, ask: Here, verb: tuple[str]) -> None:
+    assert_sentence(ask(*verb, "photos", "photos"), 2)
+    assert_sentence(ask(*verb, "nowhere", "photos"), 2)
+    damaged = place / f"damaged-{verb[0]}"
+    damaged.mkdir()
+    for path in (place / "run").iterdir():
+        (damaged / path.name).write_bytes(path.read_bytes())
+    with (damaged / "model.safetensors").open("ab") as file:
+        file.write(b"x")
+    told = ask(*verb, str(damaged), "photos")
+    assert_sentence(told, 1)
+    assert "model.safetensors" in told.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "nowhere"],
+        ["tricks", "mixpu"],
+        ["loop", "cifra"],
+        ["loop", "cifar", "--with", "mixup(alpha=-1)"],
+        ["predict", "run", "photos", "--json", "--csv"],
+        ["evaluate", "run", "photos", "--with", "flip_tta", "--with", "flip_tta"],
+        ["evaluate", "run", "worse"],
+        ["train", "photos", "--recipe", "tiny.toml", "--with", "distill(teacher='nobody')", "--out", "untaught"],
+    ],
+    ids=" ".join,
+)
+def test_other_mistakes_are_sentences_too(trained: Answer, place: Path, ask: Here, words: list[str]) -> None:
+    fill(place / "worse", {"a": 0, "b": 1}, 5)
+    assert_sentence(ask(*words), 2)
+
+
+@pytest.mark.parametrize("words", ["train", "train photos --seed -1", "check photos --on-bad pray", "fly"])
+def test_a_malformed_command_is_exit_2_without_a_traceback(ask: Here, words: str) -> None:
+    answer = ask(*words.split())
+    assert answer.code == 2
+    assert "Traceback" not in answer.err + answer.out
+    assert "trickbag" in answer.err
+
+
+def test_a_mistake_in_a_process_of_its_own() -> None:
+    answer = process("train", "photos", "--recipe", "cifra")
+    assert_sentence(answer, 2)
+    assert answer.out == ""
+
+
+# what the documents promise
+
+ROOT: Any = typer.main.get_command(cli.app)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_tells_of_every_argument(ask: Here, name: str) -> None:
+    told = ask(name, "--help")
+    assert told.code == 0
+    text = " ".join(told.out.split())
+    for parameter in ROOT.commands[name].params:
+        assert parameter.help or "--help" in parameter.opts
+        for option in (*parameter.opts, *parameter.secondary_opts):
+            assert option in text or parameter.metavar in text
+        assert "".join((parameter.help or "").split()) in "".join(text.split()), "lines may break within a word"
+    assert ROOT.commands[name].help.split("\n")[0] in text
+
+
+def test_every_command_is_known() -> None:
+    assert sorted(ROOT.commands) == sorted(COMMANDS)
+
+
+def documents() -> dict[str, str]:
+    return {path.name: path.read_text("utf-8") for path in (*HOUSE.glob("*.md"), *HOUSE.glob("docs/*.md"))}
+
+
+def commands(text: str) -> list[list[str]]:
+    """The lines of a document's code blocks that call trickbag, without what follows two spaces or a #."""
+    blocks = "".join(re.findall(r"^```[a-z]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    return [shlex.split(line, comments=True)[1:] for line in blocks.splitlines() if re.match(r"(?:\$ )?trickbag ", line)]
+
+
+@pytest.mark.parametrize("name", sorted(documents()))
+def test_commands_in_documents_parse(name: str) -> None:
+    for verb, *words in commands(documents()[name]):
+        given = ROOT.commands[verb].make_context(verb, words).params
+        cli.seconds(given.get("budget") or "")
+        cli.assignments(given.get("set_") or [])
+        for spec in given.get("with_") or []:
+            tricks.parse(spec)
+        if (recipe := given.get("recipe")) and not recipe.endswith(".toml"):
+            assert recipe in recipe_names()
+
+
+def test_the_readme_shows_every_command_and_recipe() -> None:
+    readme = documents()["README.md"]
+    assert {words[0] for words in commands(readme)} == set(COMMANDS)
+    table = re.findall(r"^\| `([^`]+)` \|", readme.split("## Recipes")[1].split("\n## ")[0], re.MULTILINE)
+    assert sorted(table) == recipe_names()
+
+
+@pytest.mark.parametrize("name", sorted(documents()))
+def test_tricks_in_documents_exist(name: str) -> None:
+    """A spelling with values in code marks is a trick of the bag, with those fields."""
+    for text in re.findall(r"`([a-z_0-9]+\([^`]*=[^`]*\))`", documents()[name]):
+        assert str(tricks.parse(text))

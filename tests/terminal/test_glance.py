@@ -1,0 +1,47 @@
+"""What is listed without importing it, against what importing it gives; and what a list or a help text may import."""
+
+import subprocess
+import sys
+
+import pytest
+
+from trickbag.studies.options import Options
+from trickbag.terminal import glance
+from trickbag.trick import card
+from trickbag.tricks import bag
+
+
+def test_the_list_says_what_the_tricks_themselves_say() -> None:
+    listed = glance.shelf()
+    assert list(listed) == list(bag())
+    for name, trick in bag().items():
+        assert listed[name] == (card(trick)["Title"], trick.plugs())
+
+
+def test_the_fields_of_a_study_are_described_as_pydantic_reads_them() -> None:
+    described = glance.fields("studies/options.py", "Options")
+    assert list(described) == list(Options.model_fields)
+    for name, field in Options.model_fields.items():
+        assert described[name].description == " ".join((field.description or "").split())
+        assert described[name].default == field.default
+
+
+HEAVY = ("torch", "numpy", "rich", "timm", "PIL")
+
+
+@pytest.mark.parametrize(
+    ("words", "without"),
+    [(["--help"], HEAVY), (["study", "--help"], HEAVY), (["tricks"], ("torch", "timm", "PIL"))],
+    ids=" ".join,
+)
+def test_what_only_lists_imports_nothing_heavy(words: list[str], without: tuple[str, ...]) -> None:
+    code = (
+        "import sys, trickbag.terminal.cli\n"
+        f"sys.argv[1:] = {words!r}\n"
+        "try:\n    trickbag.terminal.cli.main()\nexcept SystemExit:\n    pass\n"
+        f"sys.exit(', '.join(sys.modules.keys() & set({without!r})) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
+    assert not done.stderr
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) > 10

@@ -1,0 +1,1 @@
+"""What everything stands on: files, spellings, keyed draws, state, signals, sentences."""

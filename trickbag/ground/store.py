@@ -1,0 +1,339 @@
+"""The only writer of files: atomic, durable, hash-verified; never a pickle.
+
+A file or folder appears under its name whole or not at all: it is written under a temporary name beside its place,
+synced to the disk, renamed, and the folder that holds it is synced too. A folder's ``MANIFEST.json`` is written last
+and holds the SHA-256 and the size of every file; a folder is valid when its manifest verifies. Whoever writes to a
+path holds its :func:`lock`; the kernel frees it however the process ends.
+"""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.ground.state import pack, unpack
+
+MANIFEST = "MANIFEST.json"
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Strict JSON for other tools to read: floats that are not finite become ``null``, tuples lists.
+
+    >>> to_json({"loss": float("nan"), "top1": 0.5})
+    '{"loss": null, "top1": 0.5}'
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def write(path: Path, data: bytes | str) -> None:
+    """One file, atomically and durably; text as UTF-8. Missing folders are made. A reader sees the old or the new file.
+
+    Raises TrickbagError where the disk refuses, as all functions here do.
+    """
+    with _replacing(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def append(path: Path, record: dict[str, Any]) -> None:
+    """One more line of a JSON lines file; a line that a killed writer left unfinished is removed first."""
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(to_json(record).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON lines file, none where there is no file; an unfinished last line is left out."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    try:
+        return [json.loads(line) for line in whole.splitlines()]
+    except ValueError as error:
+        raise TrickbagError(f"{path} is damaged: a line is no JSON ({error}). Remove the file or restore it.") from None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A new folder: fill the one that is handed over, and it appears at ``path``, sealed, when the block ends well.
+
+    Raises UsageError where ``path`` is anything but missing or an empty folder.
+    """
+    with _told(path):
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise UsageError(f"{path} exists already and is not empty. Choose another folder, or remove this one.")
+        _sweep(path.parent, re.escape(path.name))
+        temporary = _beside(path)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            seal(temporary)
+            if path.exists():
+                path.rmdir()
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        _sync(path.parent)
+
+
+def seal(folder: Path) -> None:
+    """Sync what lies in a folder, subfolders and all but hidden files, then write its manifest."""
+    with _told(folder):
+        files: dict[str, dict[str, Any]] = {}
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder)
+            if name == Path(MANIFEST) or any(part.startswith(".") for part in name.parts):
+                continue
+            _sync(path)
+            if path.is_file():
+                files[name.as_posix()] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
+        _sync(folder)
+        write(folder / MANIFEST, json.dumps({"files": files}, indent=2) + "\n")
+
+
+def verify(folder: Path) -> str:
+    """Why a folder is not what its manifest says; an empty string where it is. Files that came later do not count."""
+    try:
+        files = json.loads((folder / MANIFEST).read_bytes())["files"]
+        for name, known in files.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != known["bytes"]:
+                return f"{name} has {path.stat().st_size} bytes instead of {known['bytes']}"
+            if _sha256(path) != known["sha256"]:
+                return f"{name} was changed"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is damaged"
+    return ""
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """One safetensors file, atomically and durably; the tensors may share memory and lie anywhere."""
+    _save_copies(path, _copies(tensors))
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()}
+
+
+def _save_copies(path: Path, tensors: dict[str, Tensor]) -> None:
+    with _replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary)
+        except SafetensorError as error:
+            raise TrickbagError(f"cannot write {path}: {error}. Free some space, or choose another folder.") from None
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU. Raises TrickbagError for anything else, such as a renamed pickle."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise TrickbagError(f"{path} is missing.") from None
+    except (OSError, SafetensorError) as error:
+        raise TrickbagError(f"{path} is no safetensors file, the only format that is read ({error}).") from None
+
+
+def save_state(folder: Path, state: Any) -> None:
+    """Write a state, as :func:`trickbag.ground.state.pack` takes it, into a folder that is being written."""
+    tensors, value = pack(state)
+    _save_packed(folder, _copies(tensors), value)
+
+
+def _save_packed(folder: Path, tensors: dict[str, Tensor], value: Any) -> None:
+    _save_copies(folder / "state.safetensors", tensors)
+    write(folder / "state.json", json.dumps(value, allow_nan=False))
+
+
+def load_state(folder: Path) -> Any:
+    """The state that lies in a folder, its tensors on the CPU.
+
+    Raises TrickbagError where the folder does not verify or holds no state.
+    """
+    if reason := verify(folder):
+        raise TrickbagError(f"{folder} is damaged: {reason}. Remove it, or restore it from a copy.")
+    try:
+        return unpack(load_tensors(folder / "state.safetensors"), json.loads((folder / "state.json").read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrickbagError(f"{folder} holds no state that this version can read ({error}).") from None
+
+
+class Checkpoints:
+    """The resumable states of one run, the newest two, in a folder of folders ``step-00000123``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.saving: Future[None] | None = None
+
+    def save(self, step: int, state: Any) -> None:
+        """Keep the state after so many steps and the newest before it; all others are removed."""
+        self.begin(step, state)
+        self.end()
+
+    def begin(self, step: int, state: Any) -> None:
+        """Save a copy of the state in a thread, while its owner goes on; the one under way is waited for."""
+        self.end()
+        tensors, value = pack(state)
+        pool = ThreadPoolExecutor(1)
+        self.saving = pool.submit(self._write, step, _copies(tensors), value)
+        pool.shutdown(wait=False)
+
+    def end(self) -> None:
+        """Wait for the state that is being saved. Raises what it ran into."""
+        saving, self.saving = self.saving, None
+        if saving:
+            saving.result()
+
+    def _write(self, step: int, tensors: dict[str, Tensor], value: Any) -> None:
+        path = self.folder / f"step-{step:08d}"
+        _sweep(self.folder, ".+")
+        remove(path)
+        with writing(path) as temporary:
+            _save_packed(temporary, tensors, value)
+        before = [other for other in self._paths() if other.name < path.name]
+        for other in self._paths():
+            if other not in (path, *before[:1]):
+                remove(other)
+
+    def latest(self, tell: Callable[[str], None]) -> tuple[int, Any] | None:
+        """The newest valid step and its state; None where there is none. Damaged ones are told of and removed."""
+        for path in self._paths():
+            if not (reason := verify(path)):
+                return int(path.name.removeprefix("step-")), load_state(path)
+            remedy = "goes on from the one before it" if any(p < path for p in self._paths()) else "starts from the beginning"
+            tell(f"The checkpoint {path} is damaged ({reason}) and was removed; training {remedy}.")
+            remove(path)
+        return None
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("step-" + 8 * "[0-9]"), reverse=True)
+
+
+@contextmanager
+def lock(path: Path, wait: bool = False) -> Iterator[None]:
+    """Be the only process that writes to ``path``; what killed writers left half-written there is removed.
+
+    Raises UsageError at once where another process holds the lock and ``wait`` is false.
+    """
+    file = path.with_name(f".{path.name}.lock")
+    held = FileLock(file)
+    with _told(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            raise UsageError(f"{path} is being written by another process{_holder(file)}. Wait for it or stop it.") from None
+    try:
+        with suppress(OSError):  # Windows lets nobody touch a locked file
+            file.write_text(str(os.getpid()))
+        _sweep(path.parent, re.escape(path.name))
+        _sweep(path, ".+", folders=False)
+        yield
+    finally:
+        held.release()
+
+
+def _holder(file: Path) -> str:
+    with suppress(OSError):
+        return f" (pid {pid})" if (pid := file.read_text()) else ""
+    return ""
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say in one sentence what the disk refused."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "Free some space, or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "Choose"
+        where = error.filename if isinstance(error, FileExistsError) else path
+        raise TrickbagError(f"cannot write {where}: {error.strerror or error}. {remedy} another folder.") from None
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(path)
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync(path.parent)
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case dict():
+            return {k: _finite(v) for k, v in value.items()}
+        case list() | tuple():
+            return list(map(_finite, value))
+        case float() if not math.isfinite(value):
+            return None
+    return value
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def remove(path: Path) -> None:
+    """Remove a folder; killed in between, it is not left half-removed under its name."""
+    if path.exists():
+        with _told(path):
+            shutil.rmtree(path.rename(_beside(path)))
+
+
+def _sweep(folder: Path, name: str, folders: bool = True) -> None:
+    """Remove what killed writers of paths whose names match left in a folder."""
+    for left in folder.iterdir() if folder.is_dir() else ():
+        if re.fullmatch(rf"\.{name}\.\d+\.part", left.name):
+            if not left.is_dir():
+                left.unlink(missing_ok=True)
+            elif folders:
+                shutil.rmtree(left)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Push a file or a folder's list of names to the disk; systems that cannot open a folder sync its names by themselves."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Networks: those of timm, and the small residual networks of He et al. 2016."""

@@ -1,0 +1,196 @@
+"""Decisions at the start of a run: what the recipe leaves open, and how a budget becomes a number of epochs.
+
+They are taken once, with a reason for each, and stored with the run; a resumed run reads them there.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from trickbag.models import networks
+from trickbag.engine.pixels import Files
+from trickbag.engine.speed import Timing, compiled, fastest
+from trickbag.ground.errors import UsageError
+from trickbag.ground.events import Note, Tell
+from trickbag.recipe import Recipe
+from trickbag.runs.request import Request
+from trickbag.trick import having
+
+SAFETY = 0.88
+"""Share of the budget that is planned for: a machine has other things to do at times."""
+SMALL_IMAGES = 64
+"""Shorter side in pixels up to which networks for small images are taken."""
+FEW_IMAGES = 8
+"""Training images per class below which only the classifier is trained."""
+LEAST_EPOCHS = 6
+"""Of fine-tuning: larger images are chosen only where the budget holds as many."""
+FEW_EPOCHS = 2
+"""Of fine-tuning: with a budget for fewer, fitting the classifier alone to larger images is the better use of it."""
+SOME_IMAGES = 60
+"""Training images per class below which fine-tuning augments strongly and takes longer."""
+SCRATCH_STEPS = 1_000
+"""From scratch."""
+SIZES = (224, 192, 160)
+"""Of images in fine-tuning."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A recipe with nothing left open, why it is so, and what it will take."""
+
+    recipe: Recipe
+    reasons: tuple[str, ...]
+    timing: Timing
+    seconds: float
+    """Expected for training and scoring."""
+
+
+def decide(wanted: Request, tell: Tell) -> Decision:
+    """Turn what was asked for into a recipe with nothing left open."""
+    recipe, reasons = choose(wanted) if wanted.auto else (wanted.recipe, [])
+    if recipe.precision == "fp16" and not torch.cuda.is_available():
+        tell(Note("fp16 is made for GPUs and takes many times longer than the rest on a CPU: --set precision=bf16"))
+    tell(Note(f"timing a few steps of {recipe.model} at {recipe.size} pixels"))
+    recipe, timing, reason = fastest(recipe, wanted.data, wanted.seed)
+    reasons.append(reason)
+    if wanted.auto and wanted.budget and "size" not in wanted.chosen and recipe.weights != "none":
+        recipe, timing, reason = sized(recipe, wanted, timing)
+        reasons.append(reason)
+    if wanted.budget and "epochs" not in wanted.chosen and recipe.epochs:
+        recipe, reason = shortened(recipe, wanted, timing)
+        reasons.append(reason)
+    if recipe.compile == "auto":
+        recipe, timing, reason = compiled(recipe, timing, wanted.data, wanted.seed)
+        reasons += [reason] if reason else []
+    return Decision(recipe, tuple(reasons), timing, expected(recipe, wanted, timing))
+
+
+def choose(wanted: Request) -> tuple[Recipe, list[str]]:
+    """The recipe that fits the data, and why; fields that the user set stay."""
+    images = wanted.data.images
+    train = images.split("train")
+    per_class = len(train) / len(images.classes)
+    side = typical_side(wanted)
+    if side <= SMALL_IMAGES and wanted.recipe.weights == "none":
+        return _from_scratch(wanted, side, len(train))
+    recipe, reasons = _with_weights(wanted)
+    if recipe.weights == "none":
+        return _from_scratch(wanted, side, len(train), reasons)
+    if per_class < FEW_IMAGES and "epochs" not in wanted.chosen:
+        return recipe.edit(epochs=0), [
+            *reasons,
+            f"{per_class:.0f} training images per class are few: only the classifier is trained",
+        ]
+    said = f"{per_class:.0f} training images per class: the classifier is fitted first, then the whole network is tuned"
+    if per_class < SOME_IMAGES and "trivialaugment" not in wanted.chosen:
+        recipe = _put(wanted, recipe.edit(["trivialaugment"]), epochs=2 * recipe.epochs)
+        longer = "" if "epochs" in wanted.chosen else "for twice as long and "
+        said += f", {longer}with strong augmentation, since they are not many"
+    return recipe, [*reasons, said]
+
+
+def typical_side(wanted: Request) -> int:
+    """The median shorter side of a sample of the images, in pixels."""
+    images = wanted.data.images
+    files = Files(images, wanted.data.channels, 1_000)
+    return int(np.median([min(files[int(row)].shape[-2:]) for row in np.linspace(0, len(images) - 1, min(25, len(images)))]))
+
+
+def _put(wanted: Request, recipe: Recipe, **fields: Any) -> Recipe:
+    return recipe.edit(**{name: value for name, value in fields.items() if name not in wanted.chosen})
+
+
+def _keeping(wanted: Request, base: Recipe) -> Recipe:
+    """Another recipe with the fields and tricks that the user named."""
+    named = {name.partition(".")[0] for name in wanted.chosen}
+    own = {trick.name(): str(trick) for trick in wanted.recipe.tricks if trick.name() in named}
+    gone = [trick.name() for trick in base.tricks if trick.name() in named - own.keys()]
+    return base.edit(own.values(), gone, **{name: getattr(wanted.recipe, name) for name in named & Recipe.model_fields.keys()})
+
+
+def _with_weights(wanted: Request) -> tuple[Recipe, list[str]]:
+    recipe = wanted.recipe
+    if "model" not in wanted.chosen:
+        recipe = recipe.edit(model="resnet50" if torch.cuda.is_available() else "mobilenetv3_large_100")
+    if "weights" in wanted.chosen:
+        return recipe, []
+    try:
+        networks.build(recipe.model, len(wanted.data.images.classes), wanted.data.channels, recipe.size, "hub")
+    except UsageError as error:
+        return recipe, [f"no published weights: {error} The network starts from scratch"]
+    return recipe.edit(weights="hub"), [f"{recipe.model} with its published weights: a good start for photos on this machine"]
+
+
+def _from_scratch(wanted: Request, side: int, images: int, reasons: list[str] | None = None) -> tuple[Recipe, list[str]]:
+    small = side <= SMALL_IMAGES
+    size = max(16, side) if small else min(160, side)
+    model = "cifar_resnet20" if small else wanted.recipe.model if "model" in wanted.chosen else "resnet18"
+    steps = -(-images // 64)
+    epochs = min(200, max(10, round(SCRATCH_STEPS / steps)))
+    recipe = _keeping(wanted, Recipe.load("cifar"))
+    recipe = _put(wanted, recipe, model=model, size=size, epochs=epochs, crop_share=1.0 if small else 0.875, batch_size=64)
+    said = [
+        *(reasons or []),
+        f"images of {side} pixels: {recipe.model} from scratch at {recipe.size} pixels, {recipe.epochs} epochs",
+    ]
+    if small and wanted.data.channels == 1 and not wanted.chosen & {"flip", "flip.p", "tricks"}:
+        recipe = recipe.edit(without=["flip"])
+        said.append("small grey images may be letters or digits, which have no mirror image: no flips")
+    return recipe, said
+
+
+def expected(recipe: Recipe, wanted: Request, timing: Timing) -> float:
+    """Seconds that training and scoring take."""
+    splits = wanted.data.images.splits
+    train, val, test = (int((splits == name).sum()) for name in ("train", "val", "test"))
+    prepare = any("prepare" in trick.plugs() or "finish" in trick.plugs() for trick in recipe.tricks)
+    once = (prepare * (train + val) + val + test) * timing.judge + prepare * 10
+    once += len(splits) * timing.decode / (os.cpu_count() or 1)
+    return once + recipe.epochs * epoch_seconds(timing, shown(recipe, wanted) or train, val, recipe)
+
+
+def shown(recipe: Recipe, wanted: Request) -> int:
+    """Training images that an epoch shows where a trick decides it; else 0."""
+    images = wanted.data.images
+    labels = torch.from_numpy(images.labels[images.splits == "train"])
+    return sum(len(trick.order(labels, 0, torch.Generator())) for trick in having([t.fresh() for t in recipe.tricks], "order"))
+
+
+def epoch_seconds(timing: Timing, train: int, val: int, recipe: Recipe) -> float:
+    """Seconds of one epoch with its validation."""
+    averaged = any("eval_model" in trick.plugs() for trick in recipe.tricks)
+    return train * timing.train + val * timing.judge * (1 + averaged) + averaged * min(train, 2048) * timing.judge
+
+
+def left(wanted: Request) -> float:
+    """Seconds of the budget that may still be planned for."""
+    return SAFETY * wanted.budget - (time.monotonic() - wanted.began)
+
+
+def sized(recipe: Recipe, wanted: Request, timing: Timing) -> tuple[Recipe, Timing, str]:
+    """The largest images with which the budget holds enough epochs; where it holds too few, those for the classifier alone.
+
+    What other sizes take is reckoned from the timing of the recipe's, and timed only for the one that is chosen.
+    """
+    head = any("prepare" in trick.plugs() for trick in recipe.tricks)
+    for epochs, sizes in ((LEAST_EPOCHS, SIZES), (FEW_EPOCHS, SIZES[-1:]), *([(0, SIZES)] if head else [])):
+        for size in sizes:
+            tried = recipe.edit(size=size)
+            if expected(tried.edit(epochs=epochs), wanted, timing.scaled((size / recipe.size) ** 2)) <= left(wanted):
+                timing = timing if size == recipe.size else fastest(tried, wanted.data, wanted.seed)[1]
+                what = f"{epochs} epochs" if epochs else "the fitting of the classifier alone"
+                return tried, timing, f"{size} pixels: the largest images with which the budget holds {what}"
+    return recipe, timing, f"{recipe.size} pixels: the budget is too short for more than the least"
+
+
+def shortened(recipe: Recipe, wanted: Request, timing: Timing) -> tuple[Recipe, str]:
+    """As many of the recipe's epochs as the budget holds."""
+    fixed = expected(recipe.edit(epochs=0), wanted, timing)
+    each = expected(recipe.edit(epochs=1), wanted, timing) - fixed
+    epochs = int((left(wanted) - fixed) / each)
+    epochs = min(recipe.epochs, max(epochs, 0 if any("prepare" in t.plugs() for t in recipe.tricks) else 1))
+    return recipe.edit(epochs=epochs), f"{epochs} epochs of about {each:.0f} s fit the budget of {wanted.budget:.0f} s"

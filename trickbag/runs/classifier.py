@@ -1,0 +1,237 @@
+"""A trained classifier: all that prediction needs, in ``model.safetensors`` and ``model.json``."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trickbag import tricks
+from trickbag.models import networks
+from trickbag.ground import store
+from trickbag.data.decode import decode
+from trickbag.data.listing import walk
+from trickbag.data.sniff import Unreadable
+from trickbag.engine.assemble import Normal, build_model
+from trickbag.engine.cutting import cut
+from trickbag.engine.gradcam import grad_cam
+from trickbag.engine.judge import judged_view, predictor
+from trickbag.engine.loop import load_trick_state
+from trickbag.engine.pixels import ahead, shrink
+from trickbag.engine.precision import fabric_for
+from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.recipe import Recipe
+from trickbag.trick import Facts, Outputs, Trick, View, having, ordered
+
+BATCH = 32
+
+
+class Prediction(NamedTuple):
+    """The classes of one image, the most probable first."""
+
+    path: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+class Explanation(NamedTuple):
+    """Where the network sees the class that it says."""
+
+    path: str
+    name: str
+    probability: float
+    """By the network alone, without test-time tricks."""
+    image: Tensor
+    """uint8 [C, h, w], as the network sees it."""
+    map: Tensor
+    """[h, w] in 0..1, see :func:`trickbag.engine.gradcam.grad_cam`."""
+
+
+class Classifier:
+    """A network with its class map, preprocessing and evaluation tricks.
+
+    ``card`` is the content of ``model.json``: model, channels, classes, size, crop_share, kept (pixels at which decoded
+    images are kept), mean, std, precision, channels_last, tricks and their state.
+    """
+
+    def __init__(self, model: networks.Net, chosen: Sequence[Trick], card: dict[str, Any]) -> None:
+        self.model, self.tricks, self.card = model, ordered(chosen), card
+        self.classes: tuple[str, ...] = tuple(card["classes"])
+        self.fabric = fabric_for(card["precision"])
+        model.to(self.fabric.device).to(memory_format=torch.channels_last if card["channels_last"] else torch.contiguous_format)
+        self.plain = View(round(card["size"] / card["crop_share"]), card["size"])
+        self.view = judged_view(self.plain, self.tricks)
+        self.predict_batch = predictor(model, self.tricks, self.fabric.autocast)
+
+    @classmethod
+    def load(cls, run: str | Path, with_: Iterable[str] = ()) -> "Classifier":
+        """The classifier of a run's folder, with more tricks for evaluation put in.
+
+        Raises UsageError where the folder holds no finished run or a trick needs training, TrickbagError where it is damaged.
+        """
+        folder = Path(run)
+        if not (folder / "model.json").is_file():
+            raise UsageError(f"{folder} holds no trained classifier: there is no model.json. Give the folder that train wrote.")
+        if reason := store.verify(folder):
+            raise TrickbagError(f"{folder} is damaged: {reason}. Train it again or restore it.")
+        card = json.loads((folder / "model.json").read_text("utf-8"))
+        chosen = {trick.name(): trick for trick in map(tricks.parse, card["tricks"])}
+        model = build_model(_recipe(card), ordered(list(chosen.values())), len(card["classes"]), card["channels"], 0, "none")
+        tensors = store.load_tensors(folder / "model.safetensors")
+        model.load_state_dict({f"net.{k}": v for k, v in tensors.items() if not k.startswith("tricks/")})
+        extra = ordered([tricks.parse(text) for text in with_])
+        for trick in extra:
+            if set(trick.plugs()) - {"setup", "view", "predict"}:
+                raise UsageError(f"{trick} needs training images: train with --with {trick.name()} instead.")
+        chosen |= {trick.name(): trick for trick in extra}
+        for trick in having(list(chosen.values()), "setup"):
+            trick.setup(model, _Facts(card))
+        state = _state(card["state"], tensors)
+        for name, trick in chosen.items():
+            load_trick_state(trick, state.get(name, {}))
+        return cls(model.requires_grad_(False), list(chosen.values()), card)
+
+    def outputs(self, images: Iterable[Tensor]) -> Iterator[Outputs]:
+        """Outputs of uint8 images [C, h, w], a batch at a time."""
+        batch: list[Tensor] = []
+        for image in images:
+            batch.append(cut(shrink(image, self.card["kept"]), self.view))
+            if len(batch) == BATCH:
+                yield self._outputs(batch)
+                batch = []
+        if batch:
+            yield self._outputs(batch)
+
+    def _outputs(self, images: list[Tensor]) -> Outputs:
+        return self.predict_batch(self._batch(images))
+
+    def _batch(self, images: list[Tensor]) -> Tensor:
+        mean, std = (torch.tensor(self.card[k], device=self.fabric.device).mul(255)[:, None, None] for k in ("mean", "std"))
+        memory = torch.channels_last if self.card["channels_last"] else torch.contiguous_format
+        x = torch.stack(images).to(self.fabric.device).to(torch.float32, memory_format=memory)
+        return (x - mean) / std
+
+    def predict(self, images: Iterable[str | Path], top: int = 5) -> Iterator[Prediction]:
+        """The ``top`` most probable classes of each image file, and of each image in a folder, in order.
+
+        Raises TrickbagError at a file that cannot be read: a prediction is never made on something else.
+        """
+        paths = _files(images)
+        decoded = ahead(lambda p: self._decode(p), paths, 2, BATCH)
+        named = iter(paths)
+        for outputs in self.outputs(decoded):
+            best = outputs.logits.softmax(1).cpu().topk(min(top, len(self.classes)), dim=1)
+            for values, ranks in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                yield Prediction(str(next(named)), tuple(self.classes[k] for k in ranks), tuple(values))
+
+    def explain(self, images: Iterable[str | Path], name: str = "") -> Iterator[Explanation]:
+        """Where the network sees the predicted class, or the one of a ``name``, in each image file and each image in a folder.
+
+        Raises TrickbagError at a file that cannot be read, UsageError for an unknown class and a network without maps.
+        """
+        if name and name not in self.classes:
+            raise UsageError(f"the run does not know the class {name!r}. It knows: {', '.join(self.classes[:10])}.")
+        for path in _files(images):
+            image = cut(shrink(self._decode(path), self.card["kept"]), self.plain)
+            wanted = torch.tensor([self.classes.index(name)], device=self.fabric.device) if name else None
+            maps, outputs = grad_cam(self.model, self._batch([image]), wanted)
+            p = outputs.logits[0].detach().softmax(0)
+            k = self.classes.index(name) if name else int(p.argmax())
+            yield Explanation(str(path), self.classes[k], float(p[k]), image, maps[0].cpu())
+
+    def _decode(self, path: Path) -> Tensor:
+        try:
+            return decode(path, self.card["channels"], shorter=self.card["kept"]).pixels
+        except (Unreadable, OSError) as error:
+            raise TrickbagError(f"{path} cannot be predicted: {error}.") from None
+
+
+def _files(images: Iterable[str | Path]) -> list[Path]:
+    return [file for path in map(Path, images) for file in (walk(path) if path.is_dir() else [path])]
+
+
+class Renormalised(nn.Module):
+    """A frozen network of another run for batches that were normalised for this one; its classes in this run's order."""
+
+    def __init__(self, model: nn.Module, theirs: Normal, ours: Normal, order: Sequence[int]) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        (our_mean, our_std), (their_mean, their_std) = (
+            [torch.tensor(v)[:, None, None] for v in pair] for pair in (ours, theirs)
+        )
+        self.factor = nn.Parameter(our_std / their_std, requires_grad=False)
+        self.offset = nn.Parameter((our_mean - their_mean) / their_std, requires_grad=False)
+        self.order = list(order)
+
+    def forward(self, x: Tensor) -> Outputs:
+        """A batch [B, C, H, W] of this run -> the other network's outputs."""
+        outputs: Outputs = self.model(x * self.factor + self.offset)
+        return outputs._replace(logits=outputs.logits[:, self.order])
+
+
+def teacher(run: Path, classes: Sequence[str], ours: Normal) -> nn.Module:
+    """The network of a run, for another run's batches. Raises UsageError where its classes are others."""
+    other = Classifier.load(run)
+    if set(other.classes) != set(classes):
+        raise UsageError(f"the teacher {run} knows other classes than this data set. Train a teacher on the same classes.")
+    if other.card["channels"] != len(ours[0]):
+        raise UsageError(f"the teacher {run} sees {other.card['channels']} channels and these images have {len(ours[0])}.")
+    normal = tuple(other.card["mean"]), tuple(other.card["std"])
+    return Renormalised(other.model, normal, ours, [other.classes.index(c) for c in classes]).to(other.fabric.device)
+
+
+def export(
+    model: networks.Net, chosen: Sequence[Trick], recipe: Recipe, classes: Sequence[str], normal: Normal, kept: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the card of a trained network, as :meth:`Classifier.load` reads them."""
+    used = [trick for trick in chosen if set(trick.plugs()) & {"region", "model", "view", "predict"}]
+    tensors = {name.removeprefix("net."): value for name, value in model.state_dict().items()}
+    state: dict[str, dict[str, Any]] = {}
+    for trick in used:
+        for name, value in trick.state().items():
+            if isinstance(value, Tensor):
+                tensors[f"tricks/{trick.name()}/{name}"] = value
+            else:
+                state.setdefault(trick.name(), {})[name] = value
+    card = {
+        "model": recipe.model,
+        "channels": len(normal[0]),
+        "classes": list(classes),
+        "size": recipe.size,
+        "crop_share": recipe.crop_share,
+        "kept": kept,
+        "mean": normal[0],
+        "std": normal[1],
+        "precision": recipe.precision,
+        "channels_last": recipe.channels_last,
+        "tricks": [str(trick) for trick in used],
+        "state": state,
+    }
+    return tensors, card
+
+
+def _recipe(card: dict[str, Any]) -> Recipe:
+    return Recipe(model=card["model"], size=card["size"])
+
+
+def _state(values: dict[str, dict[str, Any]], tensors: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
+    state = {name: dict(fields) for name, fields in values.items()}
+    for key, tensor in tensors.items():
+        if key.startswith("tricks/"):
+            _, name, field = key.split("/")
+            state.setdefault(name, {})[field] = tensor
+    return state
+
+
+class _Facts:
+    """What a trick may know of a trained run: the facts and other runs, no images."""
+
+    def __init__(self, card: dict[str, Any]) -> None:
+        classes = tuple(card["classes"])
+        self.facts = Facts(classes, torch.zeros(len(classes)), 0, 0, card["size"], card["channels"], 0)
+        self.network = lambda run: teacher(Path(run), classes, (tuple(card["mean"]), tuple(card["std"])))
+
+    def __getattr__(self, name: str) -> Any:
+        raise UsageError(f"a trick asks for {name} of the training images, which a trained run no longer has.")

@@ -1,0 +1,104 @@
+"""A trained run judged on other data, of classes that it knows and, for an open set, of others."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trickbag.runs.classifier import BATCH, Classifier
+from trickbag.data.audit import audit
+from trickbag.data.findings import some
+from trickbag.data.images import Images, read
+from trickbag.engine.assemble import regions
+from trickbag.engine.open_set import UNKNOWN, score_open
+from trickbag.engine.pixels import Files, Rows, ahead
+from trickbag.engine.scores import Scores, score
+from trickbag.ground.errors import UsageError
+from trickbag.ground.events import Doing, Note, Tell, silent
+
+
+def evaluate(
+    run: str | Path,
+    data: str | Path,
+    with_: Iterable[str] = (),
+    tell: Tell = silent,
+    open_set: bool = False,
+    energy: bool = False,
+) -> Scores:
+    """Metrics of a trained run on all images of a data set, with more test-time tricks if wanted.
+
+    With ``open_set`` images of classes that the run does not know are there to be rejected, by the largest probability or by
+    the ``energy``, and the scores are an :class:`OpenScores`; the run's own validation images choose the threshold.
+    Raises UsageError where the data set has a class that the run does not know; with ``open_set``, where it has no image of
+    such a class or none of another, where the run keeps no validation predictions, and where ``with_`` would change them.
+    """
+    if energy and not open_set:
+        raise UsageError("--energy is a way to reject images of unknown classes. Give --open-set too.")
+    extra = tuple(with_)
+    found = Classifier.load(run, extra)
+    validation = _validation(Path(run), extra, energy) if open_set else None
+    images = _readable(data, found.card["channels"], tell)
+    labels = _labels(data, images, found.classes, open_set, tell)
+    files = Files(images, found.card["channels"], found.card["kept"])
+    seen = Rows(images, files, np.arange(len(images)), regions(images, found.tricks, judged=True))
+    parts: list[Tensor] = []
+    for outputs in found.outputs(ahead(seen.__getitem__, range(len(images)), 2, BATCH)):
+        parts.append(outputs.logits.cpu())
+        tell(Doing("evaluating", sum(map(len, parts)), len(images)))
+    logits = torch.cat(parts)
+    if validation is None:
+        return score(logits, labels)
+    return score_open(logits, labels, validation, "energy" if energy else "probability")
+
+
+def _validation(run: Path, extra: Sequence[str], energy: bool) -> Tensor:
+    """The logits [V, K] of a run's validation images, by which images are rejected."""
+    if extra:
+        raise UsageError(
+            f"--open-set rejects by what the run predicted on its validation images, without {extra[0]}. Train with "
+            f"--with {extra[0]}, or evaluate without it."
+        )
+    file = run / "predictions.npz"
+    if not file.is_file():
+        raise UsageError(f"{run} holds no predictions.npz, whose validation images choose the threshold. Train the run anew.")
+    with np.load(file, allow_pickle=False) as arrays:
+        logits = torch.from_numpy(arrays["val_logits"])
+    if energy and logits.logsumexp(1).abs().max() < 1e-3:
+        raise UsageError(
+            f"{run} predicts logarithms of probabilities, as tricks that average views do, and then all images have the same "
+            "energy. Leave --energy out."
+        )
+    return logits
+
+
+def _readable(data: str | Path, channels: int, tell: Tell) -> Images:
+    checked = audit(read(data), channels, progress=lambda done, total: tell(Doing("checking images", done, total)))
+    for finding in checked.findings:
+        if finding.kind in ("left out", "box"):
+            tell(Note(finding.message))
+    if not len(checked.images):
+        raise UsageError(f"{data} holds no image that can be read. trickbag check says why.")
+    return checked.images
+
+
+def _labels(data: str | Path, images: Images, classes: Sequence[str], open_set: bool, tell: Tell) -> Tensor:
+    """The labels [N] of images by the classes of a run; -1 for those of other classes."""
+    place = {name: label for label, name in enumerate(classes)}
+    others = [name for name in images.classes if name not in place]
+    labels = torch.tensor([place.get(name, UNKNOWN) for name in images.classes])[torch.from_numpy(images.labels)]
+    known = f"It knows: {some(classes, 10)}."
+    if not open_set and others:
+        raise UsageError(
+            f"{data} has the class {others[0]!r}, which the run does not know. {known} --open-set counts its images as unknown."
+        )
+    if open_set and (labels != UNKNOWN).all():
+        raise UsageError(
+            f"{data} has no image of a class that the run does not know. {known} Add some, or leave --open-set out."
+        )
+    if open_set and (labels == UNKNOWN).all():
+        raise UsageError(f"{data} has no image of a class that the run knows. {known} Add some.")
+    if open_set:
+        tell(Note(f"unknown to the run: {some(others)}"))
+    return labels

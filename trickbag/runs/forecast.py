@@ -1,0 +1,93 @@
+"""What a training would do and cost, from a few timed steps; nothing is trained."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+
+from trickbag.runs import auto
+from trickbag.engine.assemble import build_model, kept_pixels, plain_view
+from trickbag.engine.judge import judged_view
+from trickbag.engine.loader import Plan as Steps
+from trickbag.engine.pixels import Files, expected_bytes, size_limit
+from trickbag.ground.events import Tell, silent
+from trickbag.recipe import Recipe
+from trickbag.runs.request import request
+from trickbag.ground.text import duration
+from trickbag.trick import Facts, Fit, having
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The decided recipe and what it will take."""
+
+    recipe: Recipe
+    reasons: tuple[str, ...]
+    splits: dict[str, int]
+    """Images of train, val and test."""
+    steps: int
+    seconds: float
+    """For training and scoring, from the timed steps."""
+    cache_bytes: int
+    """Of the decoded images on disk; 0 where they are streamed."""
+    run_bytes: int
+    """Of the run's folder with its two checkpoints, about."""
+    memory_bytes: int
+    """At the peak of the timed steps."""
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        splits = ", ".join(f"{name} {count:,}" for name, count in self.splits.items())
+        view = judged_view(plain_view(self.recipe), self.recipe.tricks)
+        mean, std = (", ".join(f"{255 * v:.7g}" for v in values) for values in (self.recipe.mean, self.recipe.std))
+        return [
+            f"images: {splits}",
+            f"pixels: {self.recipe.size} in training; judged images: shorter side {view.resize}, centre {view.crop}",
+            f"normalised by: {f'mean {mean}; std {std} (of 255)' if mean else 'what the weights were trained with'}",
+            "learning rate: "
+            + (", ".join(f"{lr:g} at epoch {epoch}" for epoch, lr in rates(self.recipe, self.steps).items()) or "none"),
+            f"steps: {self.steps:,} in {self.recipe.epochs} epochs",
+            f"time: about {duration(self.seconds)}",
+            f"disk: {self.run_bytes / 1e9:.2f} GB for the run, {self.cache_bytes / 1e9:.2f} GB for decoded images (shared)",
+            f"memory: {self.memory_bytes / 1e9:.2f} GB at the peak of the timed steps",
+        ]
+
+
+def rates(recipe: Recipe, steps: int) -> dict[int, float]:
+    """Epoch, counted from 0 -> the learning rate at its start: of the first, the last, and those where it drops by half.
+
+    >>> {epoch: round(lr, 9) for epoch, lr in rates(Recipe.load("food101"), 75_000).items()}
+    {0: 0.0001, 15: 1e-05, 30: 1e-06, 39: 1e-06}
+    """
+    tricks = [trick.fresh() for trick in having(recipe.tricks, "lr")]
+    facts = Facts((), torch.zeros(0), steps, recipe.batch_size, recipe.size, 3, 0)
+    for trick in having(tricks, "setup"):
+        trick.setup(None, cast(Fit, SimpleNamespace(facts=facts)))
+    lr = [recipe.lr * math.prod(trick.lr(epoch / recipe.epochs) for trick in tricks) for epoch in range(recipe.epochs)]
+    return {epoch: value for epoch, value in enumerate(lr) if epoch in (0, len(lr) - 1) or 2 * value <= lr[epoch - 1]}
+
+
+def plan(data: str | Path, recipe: str | Path | Recipe = "auto", *, tell: Tell = silent, **asked: Any) -> Plan:
+    """What :func:`trickbag.train` with the same arguments would do and cost. Raises UsageError as it does."""
+    wanted = request(data, recipe, tell=tell, **asked)
+    decision = auto.decide(wanted, tell)
+    made, images = decision.recipe, wanted.data.images
+    need = expected_bytes(Files(images, wanted.data.channels, kept_pixels(made)))
+    model = build_model(made, made.tricks, len(images.classes), wanted.data.channels, wanted.seed, "none")
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    counts = Counter(images.splits.tolist())
+    labels = torch.from_numpy(images.split("train").labels)
+    return Plan(
+        made,
+        decision.reasons,
+        {name: counts[name] for name in ("train", "val", "test")},
+        Steps(labels, made.tricks, wanted.seed, made.epochs, made.batch_size, made.size).steps(),
+        decision.seconds,
+        need if need <= size_limit() else 0,
+        weights * 9,
+        decision.timing.memory,
+    )

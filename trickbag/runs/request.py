@@ -1,0 +1,184 @@
+"""What is asked of a run: data that was read and checked, a recipe with the user's edits, a seed, a budget."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from trickbag.data.audit import Audit, audit
+from trickbag.data.images import divide, read
+from trickbag.data.named import is_named
+from trickbag.data.shards import is_pattern, title
+from trickbag.data.unlabelled import read_unlabelled
+from trickbag.engine.pixels import Data
+from trickbag.ground.errors import UsageError
+from trickbag.ground.events import Doing, Note, Tell, silent
+from trickbag.recipe import Recipe
+from trickbag.ground.spec import parse
+from trickbag.trick import Trick
+
+Bad = Literal["skip", "error"]
+"""Leave out what is bad, and list it, or stop at it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides a result."""
+
+    data: Data
+    audit: Audit
+    recipe: Recipe
+    """With the user's edits; what it leaves open is decided at the start of the run."""
+    auto: bool
+    """Whether model, size, length and tricks are for trickbag to choose."""
+    chosen: frozenset[str]
+    """Fields and tricks that the user named and auto leaves alone."""
+    budget: float
+    """Seconds for the whole run; 0 for no limit."""
+    seed: int
+    name: str
+    """Of the data set, for folders."""
+    began: float
+    """When the work began, by the monotonic clock: a budget counts from here."""
+
+    @property
+    def key(self) -> str:
+        """A hash of the request, the content of the data and of the weights it starts from."""
+        asked = [identity(self.recipe), self.auto, sorted(self.chosen), self.budget, self.seed, self.data.fingerprint]
+        return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies when the user names no place."""
+        return Path("runs") / f"{self.name}-{self.key[:8]}"
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, with the content of what it names: weights, networks of its teachers, unlabelled images."""
+    fields = recipe.spelled() | {"weights": content(recipe.weights)}
+    teachers = [name for trick in recipe.tricks for name in trick.others()]
+    found = {name: content(name) for name in teachers if (Path(name) / "model.json").is_file()}
+    folders = [str(getattr(trick, trick.folder)) for trick in recipe.tricks if trick.folder]
+    found |= {folder: read_unlabelled(folder).fingerprint for folder in folders}
+    return fields | ({"teachers": found} if found else {})
+
+
+def content(weights: str) -> str:
+    """A hash of the weights in a file or a run's folder; other words for the start of training as they are."""
+    path = Path(weights)
+    path = path / "model.safetensors" if path.is_dir() else path
+    return _digest(path, path.stat().st_mtime_ns) if path.is_file() else weights
+
+
+@lru_cache
+def _digest(path: Path, _: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def called(data: str | Path) -> str:
+    """What folders of results call a data set.
+
+    >>> called("photos/birds.tar.gz"), called("birds/{train,val}-{0..9}.tar")
+    ('birds', 'birds')
+    """
+    text = str(data)
+    if not Path(text).exists() and not is_named(text) and is_pattern(text):
+        return title(text)
+    return Path(text).name.split(".")[0] or "data"
+
+
+def check(data: str | Path, *, on_bad: Bad = "skip", tell: Tell = silent) -> Audit:
+    """What is wrong with a data set: an :class:`Audit` of its images, with findings and suggestions.
+
+    Raises UsageError where there is no data set, TrickbagError at the list of unreadable files if ``on_bad`` is "error".
+    """
+    return audit(read(data), on_bad=on_bad, progress=lambda done, total: tell(Doing("checking images", done, total)))
+
+
+def ingest(source: str | Path, recipe: Recipe, seed: int, on_bad: Bad, on_leak: Bad, tell: Tell) -> tuple[Data, Audit]:
+    """Read, check and divide a data set. Raises UsageError where its errors forbid training."""
+    found = check(source, on_bad=on_bad, tell=tell)
+    if on_leak == "skip":
+        found = found.without_leaks()
+    if found.errors:
+        first = found.errors[0]
+        more = f" ({len(found.errors)} errors in all; list them: trickbag check {source})" if len(found.errors) > 1 else ""
+        raise UsageError(f"{first.message} {first.suggestion}{more}")
+    for finding in found.findings:
+        if finding.severity == "warning":
+            tell(Note(f"{finding.message} {finding.suggestion}".strip()))
+    divided = divide(found.images, seed, recipe.val_share, recipe.test_share)
+    for split in ("train", "val", "test"):
+        if not (divided.splits == split).any():
+            raise UsageError(f"{source}: no image is left for {split}. Add images, or raise --set {split}_share.")
+    return Data(divided, found.images.fingerprint, found.sizes["channels"]), found
+
+
+def unlabelled(folder: str, data: Data, tell: Tell) -> Data:
+    """The images of a folder without labels; copies of labelled images are left out. Raises UsageError where none is left."""
+
+    def progress(done: int, total: int) -> None:
+        tell(Doing("checking unlabelled images", done, total))
+
+    found, known = read_unlabelled(folder, data.channels, progress), set(data.images.hashes)
+    images = found.take([row for row, content in enumerate(found.hashes) if content not in known])
+    if not len(images):
+        raise UsageError(f"all images in {folder!r} are copies of labelled ones. Give a folder with others.")
+    if len(images) < len(found):
+        tell(Note(f"{len(found) - len(images)} of {len(found)} unlabelled images are copies of labelled ones and left out"))
+    return Data(images, images.fingerprint, data.channels)
+
+
+def request(
+    data: str | Path,
+    recipe: str | Path | Recipe = "auto",
+    *,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    budget: float = 0,
+    with_: Iterable[str] = (),
+    without: Iterable[str] = (),
+    set_: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    on_bad: Bad = "skip",
+    on_leak: Bad = "skip",
+    tell: Tell = silent,
+) -> Request:
+    """What :func:`trickbag.train` is asked for, with the data read and checked. Raises UsageError."""
+    began = time.monotonic()
+    asked, chosen = edited(recipe, model, weights, with_, without, set_)
+    check_named(asked.tricks)
+    table, found = ingest(data, asked, seed, on_bad, on_leak, tell)
+    return Request(table, found, asked, recipe == "auto", chosen, budget, seed, called(data), began)
+
+
+def check_named(tricks: Iterable[Trick]) -> None:
+    """Raise UsageError where tricks name runs, recipes or folders that are not there."""
+    for trick in tricks:
+        for name in trick.others():
+            if name != "self" and not (Path(name) / "model.json").is_file():
+                try:
+                    Recipe.load(name)
+                except UsageError as error:
+                    raise UsageError(f"{trick}: {name!r} is no folder of a finished run, and {error}") from None
+        if trick.folder and not Path(folder := str(getattr(trick, trick.folder))).expanduser().is_dir():
+            raise UsageError(f"{trick}: {folder!r} is no folder. Give a folder with images.")
+
+
+def edited(
+    recipe: str | Path | Recipe,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    with_: Iterable[str] = (),
+    without: Iterable[str] = (),
+    set_: Mapping[str, Any] | None = None,
+) -> tuple[Recipe, frozenset[str]]:
+    """A recipe with the user's edits, and the names of the fields and tricks that they name."""
+    base = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    fields = {k: str(v) for k, v in (("model", model), ("weights", weights)) if v is not None} | dict(set_ or {})
+    with_, without = list(with_), list(without)
+    return base.edit(with_, without, **fields), frozenset([*fields, *without, *(parse(text).name for text in with_)])

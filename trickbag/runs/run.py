@@ -1,0 +1,330 @@
+"""A run: (recipe, data, seed) -> result, the one place where engine, data and store meet; resumable at any moment."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from trickbag.runs import auto
+from trickbag.runs import classifier
+from trickbag.ground import store
+from trickbag.engine.assemble import Normal, assemble, kept_pixels
+from trickbag.engine.loop import Diverged, Judged, Loop, Step
+from trickbag.engine.pixels import Joined, Pixels, pixels
+from trickbag.engine.precision import fabric_for
+from trickbag.ground.errors import Interrupted, TrickbagError, UsageError
+from trickbag.ground.events import Doing, EpochDone, Note, Tell, silent
+from trickbag.runs.outcome import Spent, write_result
+from trickbag.recipe import Recipe
+from trickbag.runs.request import Request, edited, request, unlabelled
+from trickbag.ground.signals import stopping
+from trickbag.trick import judged_weights
+
+CHECKPOINT_SECONDS = float(os.environ.get("TRICKBAG_CHECKPOINT_SECONDS", "20"))
+LOG_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its folder and the content of ``result.json``."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Result":
+        """The result in a run's folder. Raises TrickbagError where it is damaged or unfinished."""
+        folder = Path(folder)
+        if reason := store.verify(folder):
+            raise TrickbagError(f"{folder} is no finished run: {reason}.")
+        return cls(folder, json.loads((folder / "result.json").read_text("utf-8")))
+
+    @property
+    def classifier(self) -> classifier.Classifier:
+        """The trained classifier."""
+        return classifier.Classifier.load(self.folder)
+
+
+def train(
+    data: str | Path, recipe: str | Path | Recipe = "auto", *, out: str | Path | None = None, tell: Tell = silent, **asked: Any
+) -> Result:
+    """Train a classifier on a data set and score it once on its test split.
+
+    The same call again returns the finished run, or continues where it was stopped. ``asked``: model, weights, budget
+    (seconds), with_, without, set_, seed, on_bad, as on the command line. Raises UsageError for what cannot be done as
+    asked, TrickbagError where the run fails.
+    """
+    wanted = request(data, recipe, tell=tell, **asked)
+    return carry_out(wanted, Path(out) if out else wanted.folder, tell)
+
+
+def carry_out(wanted: Request, folder: Path, tell: Tell = silent, wait: bool = False) -> Result:
+    """Find or make the run that was asked for, in its folder. Under torchrun, every rank calls this.
+
+    Raises UsageError where another process writes to the folder, unless ``wait`` is true.
+    """
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    nodes = int(os.environ.get("WORLD_SIZE", "1")) // ranks
+    fabric = fabric_for("fp32", ranks, nodes)
+    fabric.launch()
+    leader = fabric.global_rank == 0
+    with store.lock(folder, wait) if leader else nullcontext():
+        if fabric.broadcast(leader and finished(wanted, folder)):
+            if leader:  # the process may have been killed between the manifest and this
+                store.remove(folder / ".work")
+            return Result.load(folder)
+        recipe = cast(Recipe, fabric.broadcast(concrete(wanted, folder, tell) if leader else None))
+        return Run(wanted, recipe, folder, fabric_for(recipe.precision, ranks, nodes), tell if leader else silent).go()
+
+
+def finished(wanted: Request, folder: Path) -> bool:
+    """Whether the folder holds the finished run. Raises where it holds something else, or the run diverged."""
+    begun = folder / ".work" / "request.json"
+    done = folder / "result.json"
+    complete = done.exists() and not store.verify(folder)
+    if complete or begun.exists():
+        if json.loads((done if complete else begun).read_text("utf-8"))["request"] != wanted.key:
+            raise UsageError(f"{folder} holds another run (other data, recipe or seed). Choose another --out, or remove it.")
+    elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UsageError(f"{folder} is not empty and holds no run that can be continued. Choose another --out, or remove it.")
+    if (folder / "diverged.json").exists():
+        raise TrickbagError(json.loads((folder / "diverged.json").read_text("utf-8"))["message"])
+    return complete
+
+
+def concrete(wanted: Request, folder: Path, tell: Tell) -> Recipe:
+    """The recipe with everything decided: once, at the start; a resumed run finds it stored."""
+    if (folder / "recipe.toml").exists():
+        return Recipe.load(folder / "recipe.toml")
+    decision = auto.decide(wanted, tell)
+    for reason in decision.reasons:
+        tell(Note(reason))
+    store.write(folder / ".work" / "request.json", json.dumps({"request": wanted.key}))  # first: it says whose folder this is
+    store.write(folder / "check.json", store.to_json(wanted.audit.as_json(), indent=2))
+    store.write(folder / "recipe.toml", decision.recipe.toml(decision.reasons))
+    return decision.recipe
+
+
+class Run:
+    """The run under way.
+
+    A study has the watchers of other recipes follow the same training (``follow``), begins where another run with the same
+    beginning stood (``prefix``, a folder with its state), leaves its own state for others at some shares (``forks``), and has
+    the teachers that are recipes trained with one seed for all runs (``teacher_seed``).
+    """
+
+    def __init__(
+        self,
+        wanted: Request,
+        recipe: Recipe,
+        folder: Path,
+        fabric: Fabric,
+        tell: Tell,
+        follow: Sequence[Recipe] = (),
+        prefix: Path | None = None,
+        forks: Mapping[float, Path] = MappingProxyType({}),
+        teacher_seed: int | None = None,
+    ) -> None:
+        self.wanted, self.recipe, self.folder, self.fabric, self.tell = wanted, recipe, folder, fabric, tell
+        self.others, self.prefix, self.forks = follow, prefix, forks
+        self.teacher_seed = wanted.seed if teacher_seed is None else teacher_seed
+        self.leader = fabric.global_rank == 0
+        self.checkpoints = store.Checkpoints(folder / ".work")
+        self.log = folder / "log.jsonl"
+        self.spent = self.taught = Spent()
+        self.waited = 0.0
+        self.first = 0
+
+    def go(self) -> Result:
+        """Train from the newest checkpoint, or from the start, to the result."""
+        loop = self.train()
+        began = time.monotonic()
+        if self.leader:
+            write_result(self.folder, self.wanted, self.recipe, loop, self.spent, began)
+            store.remove(self.folder / ".work")
+        self.fabric.barrier()
+        return Result.load(self.folder)
+
+    def train(self) -> Loop:
+        """Train to the end. Raises TrickbagError where the loss is no longer a number."""
+        self.fabric.launch()
+        began = time.monotonic()
+        loop = self.assemble()
+        self.resume(loop)
+        self.spend(seconds=time.monotonic() - began - self.waited)
+        try:
+            with stopping() as stop:
+                self.follow(loop, stop)
+        except Diverged as diverged:
+            raise TrickbagError(self.diverged(diverged, loop)) from None
+        finally:
+            self.checkpoints.end()
+        return loop
+
+    def assemble(self) -> Loop:
+        """The loop before its first step."""
+        data, shorter = self.wanted.data, kept_pixels(self.recipe)
+        table: Pixels = pixels(data, shorter, self.tell)
+        for trick in self.recipe.tricks:
+            if trick.folder:
+                more = unlabelled(str(getattr(trick, trick.folder)), data, self.tell)
+                table = Joined(table, pixels(more, shorter, self.tell))
+                data = data._replace(images=data.images.joined(more.images))
+        loop = assemble(self.recipe, data, table, self.wanted.seed, self.fabric, self.network, self.others)
+        self.taught = self.taught._replace(seconds=self.taught.seconds + loop.judge.spared)
+        return loop
+
+    def spend(self, seconds: float = 0.0, step_seconds: float = 0.0, images: int = 0) -> None:
+        """Add to what the run took."""
+        old = self.spent
+        self.spent = Spent(old.seconds + seconds, old.step_seconds + step_seconds, old.images + images)
+
+    def resume(self, loop: Loop) -> None:
+        """Go on from the newest valid checkpoint, and take the log back to it."""
+        found = self.checkpoints.latest(lambda text: self.tell(Note(text))) if self.leader else None
+        found = self.fabric.broadcast(found)
+        if not found and self.prefix and not store.verify(self.prefix):
+            state = store.load_state(self.prefix)
+            found = state["loop"]["step"], state | {"first": state["loop"]["step"]}
+            store.write(self.log, (self.prefix / "log.jsonl").read_bytes())
+        if found:
+            step, state = found
+            self.restore(loop, state)
+            self.tell(Note(f"continuing at step {step:,} of {loop.judge.facts.steps:,}"))
+        else:
+            self.spent = self.taught
+        if self.leader:
+            reached = {"step": loop.step, "epoch": loop.epoch} if found else {"step": -1, "epoch": -1}
+            kept = [line for line in store.lines(self.log) if line[line["kind"]] <= reached[line["kind"]]]
+            store.write(self.log, "".join(store.to_json(line) + "\n" for line in kept))
+
+    def restore(self, loop: Loop, state: dict[str, Any]) -> None:
+        """Put the loop and what was spent to where a state was made."""
+        loop.load(state["loop"])
+        loop.watched = state["watched"]
+        self.spent, self.first = Spent(*state["spent"]), state["first"]
+
+    def follow(self, loop: Loop, stop: Callable[[], int]) -> None:
+        """Train to the end; log, tell, and save the state now and then."""
+        saved = clock = time.monotonic()
+        for judged in loop.prepare() if not loop.best else ():
+            self.spend(seconds=time.monotonic() - clock)
+            clock = time.monotonic()
+            self.judged(judged, loop)
+        for event in loop.train():
+            now = time.monotonic()
+            took, clock = now - clock, now
+            self.spend(seconds=took)
+            if isinstance(event, Judged):
+                self.judged(event, loop)
+            else:
+                self.spend(step_seconds=took, images=event.images)
+                self.stepped(event, loop)
+                self.fork(event, loop)
+            stopped = self.agreed(stop())
+            if self.leader and (stopped or now - saved > CHECKPOINT_SECONDS):
+                self.save(loop)
+                saved = time.monotonic()
+            if stopped:
+                where = f"step {loop.step:,} of {loop.judge.facts.steps:,}"
+                raise Interrupted(f"stopped at {where}. The same command continues there.", stopped)
+        if self.leader:
+            self.save(loop)
+
+    def agreed(self, stopped: int) -> int:
+        """The signal that any rank was sent, 0 for none: all stop after the same step."""
+        if self.fabric.world_size == 1:
+            return stopped
+        return int(cast(Tensor, self.fabric.all_reduce(torch.tensor(stopped, device=self.fabric.device), reduce_op="max")))
+
+    def save(self, loop: Loop) -> None:
+        """A checkpoint of all that the next step depends on, written while training goes on."""
+        loop.check_finite()
+        self.checkpoints.begin(loop.step, self.state(loop))
+
+    def state(self, loop: Loop) -> dict[str, Any]:
+        """All that the next step depends on, what was spent, and the step at which this run's own training began."""
+        return {"loop": loop.state(), "spent": tuple(self.spent), "watched": loop.watched, "first": self.first}
+
+    def fork(self, event: Step, loop: Loop) -> None:
+        """Leave the state for runs that go another way from here."""
+        for share, path in self.forks.items():
+            if event.t >= share and not path.exists():
+                with store.writing(path) as folder:
+                    store.save_state(folder, self.state(loop))
+                    store.write(folder / "log.jsonl", "".join(store.to_json(line) + "\n" for line in store.lines(self.log)))
+
+    def stepped(self, event: Step, loop: Loop) -> None:
+        """Tell of a step, and log every fiftieth."""
+        self.tell(Doing(f"epoch {loop.epoch + 1} of {self.recipe.epochs}", event.step, loop.judge.facts.steps))
+        if self.leader and event.step % LOG_EVERY == 0:
+            rate = self.spent.images / self.spent.step_seconds
+            line = {"kind": "step", "step": event.step, "t": event.t, "loss": float(event.loss), "lr": event.lr}
+            store.append(self.log, line | {"images_per_second": round(rate, 1)})
+
+    def judged(self, event: Judged, loop: Loop) -> None:
+        """Log and tell an epoch's scores."""
+        line: dict[str, Any] = {
+            "kind": "epoch",
+            "epoch": event.epoch,
+            "step": event.step,
+            "t": loop.share,
+            "loss": loop.mean_loss,
+        }
+        own = judged_weights(self.recipe.tricks)
+        line |= {"lr": loop.lr, "seconds": round(self.spent.seconds, 1)}
+        line |= {"val": event.scores[own].headline(), "kept": own in event.kept}
+        if event.scores[""] is not event.scores[own]:
+            line["raw"] = event.scores[""].headline()
+        if self.others:
+            line["weights"] = {name: scores.headline() for name, scores in event.scores.items()}
+        if self.leader:
+            store.append(self.log, line)
+        self.tell(EpochDone(event.epoch, self.recipe.epochs, line))
+
+    def diverged(self, event: Diverged, loop: Loop) -> str:
+        """Record that the run diverged, with the step, the learning rate and the files, and say so."""
+        files = [loop.loader.pixels.images.paths[row] for row in event.rows]
+        message = (
+            f"the loss is no longer a number at step {event.step:,} (learning rate {event.lr:.3g}). The last good checkpoint "
+            f"is in {self.folder / '.work'}; the batch: {self.folder / 'diverged.json'}. Lower the rate (--set lr=…), or add "
+            "--with warmup or --with clip_gradient."
+        )
+        if self.leader:
+            record = {"message": message, "step": event.step, "lr": event.lr, "files": files}
+            store.write(self.folder / "diverged.json", store.to_json(record, indent=2))
+        return message
+
+    def network(self, run: str, normal: Normal) -> nn.Module:
+        """The trained network of another run: a folder, or a recipe that is found in the store or trained now."""
+        folder = Path(run)
+        if not (folder / "model.json").exists():
+            if run == "self":
+                recipe, chosen = replaced(self.recipe), frozenset[str]()
+            else:
+                recipe, chosen = edited(run)
+            seed = self.wanted.seed if run == "self" else self.teacher_seed
+            wanted = replace(self.wanted, recipe=recipe, auto=run == "auto", chosen=chosen, budget=0, seed=seed)
+            folder = self.folder.parent / f"{self.wanted.name}-teacher-{wanted.key[:8]}"
+            began = time.monotonic()
+            if not (folder / store.MANIFEST).exists():
+                self.tell(Note(f"training the teacher {run} first, in {folder}"))
+            carry_out(wanted, folder, self.tell, wait=True)
+            self.waited += time.monotonic() - began
+        seconds = json.loads((folder / "result.json").read_text("utf-8"))["seconds"]
+        self.taught = self.taught._replace(seconds=self.taught.seconds + seconds)
+        return classifier.teacher(folder, self.wanted.data.images.classes, normal)
+
+
+def replaced(recipe: Recipe) -> Recipe:
+    """The recipe without what asks for other networks."""
+    return recipe.edit(without=[trick.name() for trick in recipe.tricks if trick.networks])

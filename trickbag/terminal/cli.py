@@ -1,0 +1,357 @@
+"""The command line: the only place that prints."""
+
+import os
+import shlex
+import signal
+import sys
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from trickbag.ground.errors import Interrupted, TrickbagError, UsageError
+from trickbag.ground.text import show
+from trickbag.terminal import glance
+from trickbag.terminal.typed import assignments, parted, processes, seconds, varied
+
+if TYPE_CHECKING:
+    from trickbag.terminal.screen import Screen
+
+# Threads that wait by spinning stall other programs, threads that sleep wake up late: benchmarks/results/spinning.md. GNU's
+# OpenMP reads it when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+app = typer.Typer(
+    help="Train image classifiers with the whole bag of tricks, and measure which of them help.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DataArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder of class folders (with train/val/test folders above them, or without), a CSV or Parquet manifest with "
+        "the columns path,label[,split][,group][,left,top,right,bottom], an archive of such a folder, the pattern of "
+        "WebDataset shards as 'shards/{train,val}-{000000..000003}.tar' (in quotes), torchvision:NAME or timm:NAME.",
+    ),
+]
+RecipeOption = Annotated[str, typer.Option(metavar="NAME|FILE", help="A built-in recipe, or a TOML file.")]
+ModelOption = Annotated[str | None, typer.Option(metavar="NAME", help="A timm model, or cifar_resnet8, 20, 32, 56.")]
+WeightsOption = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Where training starts: a .safetensors file, a run's folder, hub or none.")
+]
+WithOption = Annotated[
+    list[str] | None, typer.Option("--with", metavar="SPEC", help="Put a trick in, as 'mixup(alpha=0.4)'. May be repeated.")
+]
+WithoutOption = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Take a trick out. May be repeated.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="FIELD=VALUE", help="Set a field of the recipe, or of a trick as in mixup.alpha=0.4. May be repeated."
+    ),
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="The seed that every draw is keyed by.")]
+BudgetOption = Annotated[str, typer.Option(metavar="TIME", help="Time for the whole run, as 10m, 2h or 90s.")]
+OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder. Default: under runs/.")]
+OnBadOption = Annotated[
+    Literal["skip", "error"], typer.Option(help="Leave unreadable files out and list them, or stop at the list.")
+]
+OnLeakOption = Annotated[
+    Literal["skip", "error"],
+    typer.Option(help="Images that stand in two splits: leave the copy in the training split out and list it, or stop."),
+]
+DEMO: dict[str, Any] = {
+    "set": {"model": "cifar_resnet8", "epochs": 6},
+    "tricks": ["label_smoothing", "mixup", "random_erasing", "ema", "flip_tta", "calibrate"],
+    "design": "two-sided",
+}
+"""The study of the demo: a small network, trained briefly, so that 15 arms with 3 seeds take minutes."""
+DEMO_EPOCHS = 30
+"""Of the training that the demo ends with."""
+Designs = Literal["auto", "add-one", "leave-one-out", "two-sided", "stack", "factorial"]
+
+
+def screen_of(quiet: bool = False) -> "Screen":
+    """The terminal or pipe; what draws on it is imported when something is drawn."""
+    from trickbag.terminal.screen import Screen
+
+    return Screen(quiet)
+
+
+def _study(field: str, metavar: str | None = None, more: str = "", flag: str = "") -> Any:
+    """An option of a study, described by its field in a study's file."""
+    found = glance.fields("studies/options.py", "Options")[field]
+    default = f" Default: {found.default}." if found.default not in (None, "", (), 0.0, False) and not more else ""
+    return typer.Option(*([flag] if flag else []), metavar=metavar, help=f"{found.description}{default}{more}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the data, the study and the run go.")] = Path("runs/demo"),
+) -> None:
+    """Check the embedded digits, study which of six tricks help on them, and train the recommended recipe."""
+    import trickbag as tb
+    from trickbag.data import digits
+
+    with screen_of() as screen:
+        data = digits.write(out / "digits")
+        screen.note(f"wrote 1,797 digits of 8 x 8 pixels as PNG files in ten folders: {data}")
+        screen.check(tb.check(data), brief=True)
+        finished = tb.study(data, out=out / "study", tell=screen.tell, **DEMO)
+        screen.study(finished)
+        result = tb.train(data, finished.recommended, set_={"epochs": DEMO_EPOCHS}, out=out / "run", tell=screen.tell)
+        screen.result(result)
+        screen.lines(f"try next: trickbag predict {result.folder} {data / '3'}   or   trickbag train YOUR_FOLDER --budget 10m")
+
+
+@app.command()
+def check(
+    data: DataArgument,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    on_bad: OnBadOption = "skip",
+) -> None:
+    """Say what is wrong with a data set: counts, imbalance, duplicates, what will be left out and why, and what to do."""
+    import trickbag as tb
+
+    with screen_of(quiet=json) as screen:
+        found = tb.check(data, on_bad=on_bad, tell=screen.tell)
+        screen.json(found.as_json()) if json else screen.check(found)
+
+
+@app.command()
+def train(
+    data: DataArgument,
+    recipe: RecipeOption = "auto",
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    budget: BudgetOption = "",
+    with_: WithOption = None,
+    without: WithoutOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = 0,
+    out: OutOption = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done and what it costs; train nothing.")] = False,
+    on_bad: OnBadOption = "skip",
+    on_leak: OnLeakOption = "skip",
+) -> None:
+    """Train a classifier on a data set and score it once on its test split.
+
+    The same command again continues where it was stopped.
+    """
+    import trickbag as tb
+
+    asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "budget": seconds(budget)}
+    asked |= {"with_": with_ or [], "without": without or [], "set_": assignments(set_ or [])}
+    asked |= {"seed": seed, "on_bad": on_bad, "on_leak": on_leak}
+    with screen_of() as screen:
+        if plan:
+            screen.plan(tb.plan(data, tell=screen.tell, **asked))
+        else:
+            screen.result(tb.train(data, out=out, tell=screen.tell, **asked))
+
+
+@app.command()
+def study(
+    data: DataArgument,
+    file: Annotated[Path | None, typer.Argument(metavar="[STUDY.toml]", help="A file of the options below.")] = None,
+    recipe: Annotated[str | None, _study("recipe", "NAME|FILE")] = None,
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    with_: WithOption = None,
+    without: WithoutOption = None,
+    set_: SetOption = None,
+    tricks: Annotated[str, _study("tricks", "A,B,…|auto")] = "",
+    combine: Annotated[list[str] | None, _study("combine", "A,B,…", " May be repeated.")] = None,
+    vary: Annotated[list[str] | None, _study("vary", "FIELD=V1,V2,…", " May be repeated.")] = None,
+    design: Annotated[Designs | None, _study("design")] = None,
+    on: Annotated[Literal["val", "test"] | None, _study("on")] = None,
+    folds: Annotated[str | None, _study("folds", "5x2")] = None,
+    seeds: Annotated[int | None, _study("seeds")] = None,
+    looks: Annotated[bool | None, _study("looks", flag="--looks")] = None,
+    seed: Annotated[int | None, _study("seed")] = None,
+    delta: Annotated[float | None, _study("delta")] = None,
+    price: Annotated[float | None, _study("price")] = None,
+    same: Annotated[int | None, _study("same")] = None,
+    matched: Annotated[bool | None, _study("matched", flag="--matched")] = None,
+    teacher: Annotated[str | None, _study("teacher", "RUN|RECIPE")] = None,
+    budget: Annotated[str, _study("budget", "TIME")] = "",
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, what it costs and can resolve.")] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Train the recommended recipe with fresh seeds and read the test images.")
+    ] = False,
+    workers: Annotated[
+        str, typer.Option(metavar="N|auto", help="Processes that train at the same time; auto times what is the fastest.")
+    ] = "1",
+    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="A Ray cluster; local starts one here.")] = "",
+    no_sharing: Annotated[bool, typer.Option("--no-sharing", help="Train every run alone; no number changes.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The study's folder. Default: under studies/.")] = None,
+) -> None:
+    """Measure which tricks help on a data set, by how much, how sure, at what price.
+
+    The same command again continues where it was stopped; with more tricks or seeds it trains only what is new.
+    """
+    from trickbag.studies import conduct
+
+    asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "with": with_, "without": without}
+    asked |= {
+        "design": design,
+        "on": on,
+        "folds": folds,
+        "seeds": seeds,
+        "looks": looks,
+        "seed": seed,
+        "delta": delta,
+        "price": price,
+    }
+    asked |= {"same": same, "matched": matched, "teacher": teacher, "sharing": False if no_sharing else None}
+    asked |= {"budget": seconds(budget) or None, "set": assignments(set_ or []) or None, "vary": varied(vary or []) or None}
+    asked |= {
+        "tricks": "auto" if tricks == "auto" else parted(tricks) or None,
+        "combine": list(map(parted, combine or [])) or None,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    with screen_of() as screen:
+        if plan:
+            screen.lines(*conduct.plan(data, file, out=out, confirm=confirm, tell=screen.tell, **given).lines())
+        else:
+            means = conduct.Means(processes(workers), ray, shlex.join(["trickbag", *sys.argv[1:]]))
+            screen.study(conduct.study(data, file, out=out, confirm=confirm, means=means, tell=screen.tell, **given))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder that study wrote.")],
+    open_: Annotated[bool, typer.Option("--open", help="Show the report in the browser.")] = False,
+) -> None:
+    """Compute a study's findings anew from its stored predictions and write its report and tables."""
+    from trickbag.studies import conduct
+
+    with screen_of() as screen:
+        finished = conduct.report(folder)
+        screen.study(finished)
+    if open_:
+        webbrowser.open((finished.folder / "report.html").resolve().as_uri())
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that train wrote.")],
+    data: DataArgument,
+    with_: WithOption = None,
+    open_set: Annotated[
+        bool,
+        typer.Option("--open-set", help="Reject images of classes that the run does not know, and say how well that works."),
+    ] = False,
+    energy: Annotated[
+        bool, typer.Option("--energy", help="With --open-set: reject by the energy, not by the largest probability.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Score a trained run on other data, with test-time tricks if wanted. All splits of the data are taken together."""
+    import trickbag as tb
+
+    with screen_of(quiet=json) as screen:
+        scores = tb.evaluate(run, data, with_ or [], screen.tell, open_set, energy)
+        screen.json(scores.as_json()) if json else screen.scores(scores, tb.load(run).classes)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that train wrote.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER", help="Images, or folders of images.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show for each image.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV: path, rank, class, probability.")] = False,
+) -> None:
+    """Classify images. An image that cannot be read is an error: nothing is predicted in its place."""
+    import trickbag as tb
+
+    if json and csv:
+        raise UsageError("--json and --csv exclude each other. Choose one.")
+    with screen_of(quiet=json or csv) as screen:
+        screen.predictions(tb.load(run).predict(images, top), "json" if json else "csv" if csv else "text")
+
+
+@app.command()
+def tricks(
+    spec: Annotated[str, typer.Argument(metavar="NAME", help="A trick; with values, as cosine(final=0.1), for --plot.")] = "",
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the curve of a schedule, or a photo as an augmentation shows it."),
+    ] = None,
+) -> None:
+    """List the bag, or show one trick's card: formula, paper, cost, what it helps and hurts, fields with bounds."""
+    with screen_of() as screen:
+        if not spec and plot:
+            raise UsageError("--plot draws one trick. Name it: trickbag tricks cosine --plot cosine.png.")
+        if not spec:
+            screen.bag(glance.shelf())
+        else:
+            from trickbag.tricks import find
+
+            screen.card(find(spec.partition("(")[0]))
+        if plot:
+            from trickbag.ground import store
+            from trickbag.report import sketch
+
+            store.write(plot, sketch.picture(spec))
+            screen.lines("", f"drawn: {plot}")
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that train wrote.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER", help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explained"),
+    name: Annotated[str, typer.Option("--class", metavar="NAME", help="Look for this class; default: the predicted one.")] = "",
+) -> None:
+    """Draw where in each image the network sees its class (Grad-CAM); a picture for each image."""
+    import trickbag as tb
+    from trickbag.ground import store
+    from trickbag.report import figures
+
+    with screen_of() as screen:
+        for number, found in enumerate(tb.load(run).explain(images, name)):
+            file = out / f"{number:05d}-{Path(found.path).stem}.png"
+            store.write(file, figures.heat(found.image, found.map, found.name, found.probability))
+            screen.lines(f"{file}: {found.name}, {100 * found.probability:.1f} %")
+
+
+@app.command()
+def loop(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe, or a TOML file.")] = "auto",
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    with_: WithOption = None,
+    without: WithoutOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Print the training loop with who sits at which plug point, and the parameter groups."""
+    from trickbag.engine.outline import outline
+    from trickbag.runs.request import edited
+
+    with screen_of() as screen:
+        screen.lines(*outline(edited(recipe, model, weights, with_ or [], without or [], assignments(set_ or []))[0]))
+
+
+def stop(number: int, _: Any) -> None:
+    """End at once, wherever the work stands."""
+    raise Interrupted("stopped. What was finished is kept; the same command continues.", number)
+
+
+def main() -> None:
+    """Run the command line; the user's mistakes end with a sentence and exit code 2, failures with 1."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        app()
+    except (TrickbagError, Interrupted) as end:
+        sys.stderr.write(f"trickbag: {show(str(end))}\n")
+        sys.exit(end.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,270 @@
+"""What the command line shows: progress and results, drawn by rich on a terminal and as plain lines elsewhere."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
+from trickbag.ground.text import duration, show
+from trickbag.report.tables import ACCURACY_HEAD, EFFECT_HEAD, accuracy_row, cell, effect_row, markdown, rows
+from trickbag.terminal.board import Board
+from trickbag.terminal.glance import Listed
+
+SIGNS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
+PIPE_WIDTH = 160
+NARROW = ("seeds", "ΔNLL", "time ratio")
+"""Columns that a terminal has no room for; the report has them."""
+
+
+class Screen:
+    """A terminal or a pipe. ``quiet`` keeps standard output for data alone."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        follower = os.environ.get("RANK", "0") != "0"  # torchrun starts several of us: the first one speaks
+        plain: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
+        self.out = Console(**plain, quiet=follower, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+        self.console = Console(**plain, stderr=True) if quiet else self.out
+        self.progress = Board(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self.tasks: dict[str, TaskID] = {}
+        self.said: set[tuple[str, int]] = set()
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:  # elsewhere it would print an empty line
+            self.progress.stop()
+
+    def tell(self, event: Event) -> None:
+        """Show what long work tells."""
+        if isinstance(event, Note):
+            self.note(event.text)
+        elif isinstance(event, EpochDone):
+            self.epoch(event)
+        elif isinstance(event, CellDone):
+            self.run(event)
+        elif self.console.is_terminal:
+            self._bar(event)
+        else:
+            self._tenths(event)
+
+    def _bar(self, event: Doing) -> None:
+        kind = "training" if event.task.startswith("epoch") else event.task
+        if kind not in self.tasks:
+            self.tasks[kind] = self.progress.add_task(event.task, total=event.total)
+        self.progress.update(self.tasks[kind], completed=event.done, total=event.total, description=event.task)
+        if event.done >= event.total:
+            self.progress.remove_task(self.tasks.pop(kind))
+
+    def _tenths(self, event: Doing) -> None:
+        tenth = 10 * event.done // max(1, event.total)
+        if event.total > 200 and not event.task.startswith("epoch") and (event.task, tenth) not in self.said and tenth:
+            self.said.add((event.task, tenth))
+            self.note(f"{event.task}: {event.done:,} of {event.total:,}")
+
+    def note(self, text: str) -> None:
+        """A sentence about the work."""
+        self.console.print(Text(show(text), style="dim"))
+
+    def lines(self, *texts: str) -> None:
+        """Lines of the answer."""
+        for text in texts:
+            self.out.print(Text(text))
+
+    def epoch(self, event: EpochDone) -> None:
+        """A line for an epoch."""
+        line = event.line
+        loss = f"loss {line['loss']:.3f}   " if line["loss"] is not None else ""
+        raw = f" (raw weights {percent(line['raw']['top1'])})" if "raw" in line else ""
+        kept = "   kept" if line["kept"] else ""
+        head = f"epoch {event.epoch:>3} of {event.epochs}" if event.epoch else "before training"
+        self.note(f"{head}   {loss}validation top-1 {percent(line['val']['top1'])}{raw}   {line['seconds']:.0f} s{kept}")
+
+    def run(self, event: CellDone) -> None:
+        """A run of a study: in the table on a terminal, as a line elsewhere."""
+        self.progress.add(event)
+        if self.console.is_terminal:
+            self.progress.refresh()
+            return
+        mean, count = self.progress.mean(event.arm)
+        said = f"{percent(event.accuracy)}, mean of {count}: {percent(mean)}" if event.accuracy is not None else "no result"
+        failure = f"   failed: {event.failure}" if event.failure else ""
+        left = f", about {duration(event.seconds_left)} left" if event.seconds_left else ""
+        self.note(f"{event.arm}, seed {event.seed}: {said}   ({event.done} of {event.total} runs{left}){failure}")
+
+    def study(self, finished: Any) -> None:
+        """The answer of a study, the table, and where the report lies."""
+        self.lines(*finished.findings.answer, "")
+        shown = tuple(effect for effect in finished.findings.effects if effect.declared or effect.kind == "control")
+        if self.out.is_terminal:
+            self.table(ACCURACY_HEAD, map(accuracy_row, rows(finished.findings)))
+            self.table(EFFECT_HEAD, map(effect_row, shown))
+        else:
+            self.out.print(markdown(replace(finished.findings, effects=shown)).strip(), markup=False)
+        sharing = finished.findings.sharing
+        self.lines(
+            "",
+            f"trained {sharing.trained_steps:,} steps; the runs alone would have taken {sharing.naive_steps:,}",
+            *(f"failed: {f.arm}, seed {f.seed}: {f.kind}: {f.cause}" for f in finished.findings.failures),
+            f"report: {finished.folder / 'report.html'}",
+            f"try next: trickbag train DATA --recipe {finished.folder / 'recommended.toml'}",
+        )
+
+    def table(self, head: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+        """A table that breaks long cells instead of lines."""
+        table, kept = Table(box=SIMPLE_HEAD, pad_edge=False), [n for n, name in enumerate(head) if name not in NARROW]
+        for name in (head[n] for n in kept):
+            table.add_column(name, min_width=12 if name in ("arm", "effect", "verdict") else None, overflow="fold")
+        for line in lines:
+            table.add_row(*(Text(show(line[n])) for n in kept))
+        self.out.print(table)
+
+    def json(self, value: Any) -> None:
+        """Strict JSON on standard output."""
+        sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+    def result(self, result: Any) -> None:
+        """The answer of a training in five lines: what was done, how good, how sure, where it lies."""
+        record, card = result.record, json.loads((result.folder / "model.json").read_text("utf-8"))
+        test, val = record["test"], record["val"]
+        low, high = test["top1_interval"]
+        kept = (
+            f"epoch {record['kept_epoch']} of {record['epochs']} kept, chosen on validation"
+            if record["epochs"]
+            else "no epoch of training"
+        )
+        rate = f"   {record['images_per_second']:.0f} images/s" if record["images_per_second"] else ""
+        self.lines(
+            f"trained {card['model']} for {len(card['classes'])} classes at {card['size']} pixels: {kept}",
+            f"test top-1 {percent(test['top1'])}  ({100 * low:.1f} - {100 * high:.1f}, {test['n']:,} images)   "
+            f"validation {percent(val['top1'])}   {duration(record['seconds'])}{rate}",
+            f"95 % interval for new images from the same source; macro recall {percent(test['macro_recall'])}, "
+            f"NLL {test['nll']:.3f}, calibration error {percent(test['ece'])}",
+            f"the run lies in {show(str(result.folder))}: curves.png, confusion.png, result.json, model.safetensors",
+        )
+
+    def scores(self, scores: Any, classes: Iterable[str]) -> None:
+        """Metrics on other data, with the classes that do worst; before those, how images of unknown classes are rejected."""
+        from trickbag.engine.open_set import OpenScores
+        from trickbag.engine.scores import interval
+
+        low, high = interval(round(scores.top1 * scores.n), scores.n)
+        judged = f"{scores.n:,} images" + (" of known classes" if isinstance(scores, OpenScores) else "")
+        self.lines(
+            f"top-1 {percent(scores.top1)}  ({100 * low:.1f} - {100 * high:.1f}, {judged})",
+            f"top-5 {percent(scores.top5)}   macro recall {percent(scores.macro_recall)}   macro F1 {percent(scores.macro_f1)}",
+            f"NLL {scores.nll:.3f}   Brier {scores.brier:.3f}   calibration error {percent(scores.ece)}",
+        )
+        if isinstance(scores, OpenScores):
+            by = {"probability": "largest probability", "energy": "energy"}[scores.by]
+            self.lines(
+                f"{scores.n_unknown:,} images of unknown classes: AUROC {scores.auroc:.3f} by the {by}",
+                f"rejected below {scores.threshold:.4g}, which keeps {percent(scores.kept_val)} of the run's validation "
+                f"images: {percent(scores.rejected_unknown)} of the unknown, {percent(scores.rejected_known)} of the known",
+                f"open-set F-measure {percent(scores.f_measure)}, {percent(scores.f_measure_unrejected)} with nothing rejected",
+            )
+        table = Table("class", "images", "recall", "precision", box=None)
+        per = scores.per_class
+        rows = sorted(zip(per.recall, classes, per.count, per.precision, strict=True), key=lambda row: row[0])
+        for recall, name, count, precision in [row for row in rows if row[2]][:20]:
+            table.add_row(Text(show(name)), str(count), percent(recall), percent(precision))
+        self.out.print(table)
+
+    def check(self, found: Any, brief: bool = False) -> None:
+        """What an audit found."""
+        images = found.images
+        sizes = found.sizes
+        self.lines(
+            f"{len(images):,} images in {len(images.classes):,} classes; {len(found.left_out):,} files left out; "
+            f"largest class : smallest = {found.imbalance:.1f} : 1; "
+            f"median {sizes.get('width', 0)} x {sizes.get('height', 0)} pixels"
+        )
+        for finding in found.findings:
+            if brief and finding.severity == "note":
+                continue
+            style = {"error": "bold red", "warning": "yellow", "note": ""}[finding.severity]
+            self.out.print(Text(f"{finding.severity}: {finding.message}", style=style))
+            for path in finding.paths[:10]:
+                self.lines(f"    {path}" + (f": {found.left_out[path]}" if path in found.left_out else ""))
+            if len(finding.paths) > 10:
+                self.lines(f"    and {len(finding.paths) - 10:,} more (all of them: --json)")
+            if finding.suggestion:
+                self.lines(f"    -> {finding.suggestion}")
+        if not brief:
+            table = Table("class", "images", box=None)
+            for name, row in list(found.counts.items())[:50]:
+                table.add_row(Text(show(name)), "  ".join(f"{split} {count}" for split, count in row.items()) or "0")
+            self.out.print(table)
+
+    def plan(self, plan: Any) -> None:
+        """What a training would do and cost."""
+        self.lines(plan.recipe.toml(plan.reasons).rstrip(), *plan.lines())
+
+    def predictions(self, predictions: Iterable[Any], form: str) -> None:
+        """The classes of images as text, JSON lines or CSV."""
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        if form == "csv":
+            writer.writerow(("path", "rank", "class", "probability"))
+        for p in predictions:
+            pairs = list(zip(p.classes, p.probabilities, strict=True))
+            if form == "json":
+                best = [{"class": show(name), "probability": round(value, 6)} for name, value in pairs]
+                sys.stdout.write(json.dumps({"path": show(p.path), "predictions": best}) + "\n")
+            elif form == "csv":
+                for rank, (name, value) in enumerate(pairs, 1):
+                    writer.writerow((cell(show(p.path)), rank, cell(show(name)), f"{value:.6f}"))
+            else:
+                self.lines(show(p.path) + "   " + "   ".join(f"{show(name)} {percent(value)}" for name, value in pairs))
+
+    def bag(self, bag: Mapping[str, Listed]) -> None:
+        """All tricks, a line each."""
+        table = Table("trick", "what it does", "plugs into", box=None)
+        for name, trick in bag.items():
+            table.add_row(name, trick.title, ", ".join(trick.plugs))
+        self.out.print(table)
+
+    def card(self, trick: Any) -> None:
+        """One trick's card."""
+        from trickbag.trick import card
+
+        words = card(trick)
+        self.lines(trick.usage(), words.pop("Title"), "")
+        self.lines(*(f"{word + ':':<9}{text}" for word, text in words.items()))
+        self.lines(f"{'Plugs:':<9}{', '.join(trick.plugs())} (stage {trick.stage.name})", "")
+        for name, field in trick.model_fields.items():
+            default = "required" if field.is_required() else f"default {field.default!r}"
+            within = f"; {bounds(field)}" if bounds(field) else ""
+            self.lines(f"  {name}: {default}{within}", f"      {field.description}")
+
+
+def bounds(field: Any) -> str:
+    """Between which values a trick's field lies; empty for one without."""
+    return " and ".join(f"{sign} {getattr(m, word)}" for m in field.metadata for word, sign in SIGNS if hasattr(m, word))
+
+
+def percent(share: float | None) -> str:
+    """A share as STYLE has it.
+
+    >>> percent(0.826)
+    '82.6 %'
+    """
+    return "-" if share is None else f"{100 * share:.1f} %"

@@ -18,11 +18,11 @@ import torch
 
 from benchmarks.machine import origin
 from trickbag.data import digits
-from trickbag.data.sources import cache_dir
 from trickbag.engine.assemble import assemble, kept_pixels
 from trickbag.engine.loop import Loop
 from trickbag.engine.pixels import Pixels, pixels
 from trickbag.engine.precision import fabric_for
+from trickbag.ground.cache import cache_dir
 from trickbag.ground.events import silent
 from trickbag.ground.store import Checkpoints
 from trickbag.models import networks

@@ -20,7 +20,8 @@ from typing import Any
 
 from benchmarks.long_tail import manifest
 from benchmarks.machine import origin
-from trickbag.data.images import divide, read
+from trickbag.data.images import divide
+from trickbag.data.reading import read
 from trickbag.ground.store import write
 from trickbag.recipe import recipe_names
 

@@ -24,7 +24,8 @@ from benchmarks.limit import Clock, trained
 from benchmarks.long_tail import manifest
 from benchmarks.machine import origin
 from trickbag.data import digits
-from trickbag.data.images import Images, read
+from trickbag.data.images import Images
+from trickbag.data.reading import read
 from trickbag.engine.precision import fabric_for
 from trickbag.ground.events import EpochDone, Event
 from trickbag.ground.store import write
@@ -37,7 +38,8 @@ ROWS, CLASSES = 1_300_000, 1_000
 EPOCHS, SETTLED = 50, 5
 LONG = """
 import resource, sys, time
-from trickbag.data.images import divide, read
+from trickbag.data.images import divide
+from trickbag.data.reading import read
 began = time.perf_counter()
 images = read(sys.argv[1]); reading = time.perf_counter()
 images = divide(images, 0); dividing = time.perf_counter()

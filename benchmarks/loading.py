@@ -26,7 +26,7 @@ from torchvision.transforms.v2 import functional as F
 
 from benchmarks.machine import origin
 from trickbag.data.decode import decode
-from trickbag.data.images import read
+from trickbag.data.reading import read
 from trickbag.engine.assemble import assemble, kept_pixels
 from trickbag.engine.cutting import Resident
 from trickbag.engine.loader import Slice

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.machine import origin
-from trickbag.data.images import Images, divide, read
+from trickbag.data.images import Images, divide
+from trickbag.data.reading import read
 from trickbag.ground.store import write
 
 TRICKBAG = Path(sysconfig.get_path("scripts")) / "trickbag"

@@ -95,7 +95,7 @@ MUTANTS = (
     ),
     Mutant(
         "let the norms of a frozen network go on",
-        "norms.py",
+        "ground/norms.py",
         "        norm.training = False",
         "        norm.training = True",
         "tests/tricks/test_train.py tests/tricks/test_weights.py tests/runs/test_run.py -k freeze or frozen",
@@ -180,7 +180,7 @@ MUTANTS = (
     ),
     Mutant(
         "believe a manifest without its hashes",
-        "store.py",
+        "ground/store.py",
         "            if _sha256(path) != known[\"sha256\"]:",
         "            if False:",
         "tests/ground/test_store.py -k verif or damag or change or flip",

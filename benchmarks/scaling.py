@@ -25,7 +25,7 @@ import torch.multiprocessing as mp
 
 from benchmarks.command import output
 from benchmarks.machine import origin
-from trickbag.data.images import read
+from trickbag.data.reading import read
 from trickbag.engine.assemble import assemble, kept_pixels
 from trickbag.engine.pixels import Files, pixels
 from trickbag.engine.precision import fabric_for

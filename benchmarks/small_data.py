@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.long_tail import TRICKBAG, manifest
 from benchmarks.machine import origin
-from trickbag.data.images import Images, read
+from trickbag.data.images import Images
+from trickbag.data.reading import read
 from trickbag.ground.store import write
 from trickbag.ground.streams import generator
 

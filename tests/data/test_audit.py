@@ -21,7 +21,7 @@ from PIL import Image
 from trickbag.data import decode as decoder
 from trickbag.data.audit import Audit, audit
 from trickbag.data.facts import Facts
-from trickbag.data.images import read
+from trickbag.data.reading import read
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.text import show, unshow
 
@@ -87,7 +87,7 @@ def test_an_unreadable_file_is_listed() -> None:
 import os, sys
 from pathlib import Path
 from trickbag.data.audit import audit
-from trickbag.data.images import read
+from trickbag.data.reading import read
 if os.geteuid() == 0:  # the administrator may read everything
     os.setuid(65534)
 print(audit(read(Path(sys.argv[1]))).left_out)

@@ -16,7 +16,9 @@ from PIL import Image
 from tables import fill, table
 
 from trickbag.data import digits
-from trickbag.data.images import Images, divide, gaps, read, walk
+from trickbag.data.images import Images, divide, gaps
+from trickbag.data.listing import walk
+from trickbag.data.reading import read
 from trickbag.ground.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("cache")

@@ -15,8 +15,10 @@ import trickbag as tb
 from trickbag.data import members
 from trickbag.data.audit import audit
 from trickbag.data.decode import Unreadable, decode, opened
-from trickbag.data.images import Images, cache_dir, read
+from trickbag.data.images import Images
+from trickbag.data.reading import read
 from trickbag.engine.pixels import Data, Files, pixels
+from trickbag.ground.cache import cache_dir
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.events import Note
 

@@ -18,7 +18,9 @@ from tables import table
 import trickbag as tb
 from trickbag.data import archives, shards
 from trickbag.data.audit import audit
-from trickbag.data.images import Images, cache_dir, read
+from trickbag.data.images import Images
+from trickbag.data.reading import read
+from trickbag.ground.cache import cache_dir
 from trickbag.ground.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("cache")

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tables import fill, make
 
-from trickbag.data.images import divide, gaps, read
+from trickbag.data.images import divide, gaps
+from trickbag.data.reading import read
 from trickbag.ground.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("cache")

@@ -12,11 +12,11 @@ from album import fill, recipe_file
 from lab import dataset, recipe
 
 import trickbag as tb
-from trickbag.data.images import cache_dir
 from trickbag.data.unlabelled import read_unlabelled
 from trickbag.engine.loop import Loop
 from trickbag.engine.precision import fabric_for
 from trickbag.engine.speed import time_steps
+from trickbag.ground.cache import cache_dir
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.runs.request import request
 from trickbag.runs.run import Run

@@ -15,14 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from trickbag.runs import auto
-from trickbag.models import networks
-from trickbag.runs import run
-from trickbag.ground import store
 from trickbag.engine.speed import Timing
+from trickbag.ground import store
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, silent
+from trickbag.models import networks
 from trickbag.recipe import Recipe
+from trickbag.runs import auto, run
 from trickbag.runs.request import Request, request
 
 TIMING = Timing(0.002, 0.001, 1_000_000, 1.0)

@@ -14,8 +14,8 @@ import pytest
 import torch
 from processes import Training
 
-from trickbag.ground import store
 from trickbag.engine.loader import Plan
+from trickbag.ground import store
 from trickbag.ground.errors import UsageError
 
 # A network without batch statistics: the mean of the ranks' gradients is that of the whole batch.

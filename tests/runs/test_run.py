@@ -20,14 +20,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 import trickbag as tb
-from trickbag.runs import classifier
-from trickbag.ground import store
 from trickbag.engine.judge import Judge
 from trickbag.engine.loop import Judged, Loop, Step
+from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.events import Doing, EpochDone, Event
-from trickbag.runs.request import request
 from trickbag.ground.streams import generator
+from trickbag.runs import classifier
+from trickbag.runs.request import request
 from trickbag.trick import Batch
 from trickbag.tricks import parse
 

@@ -14,7 +14,8 @@ from lab import dataset, loop, recipe
 from PIL import Image
 
 from trickbag.data.audit import audit
-from trickbag.data.images import Images, read
+from trickbag.data.images import Images
+from trickbag.data.reading import read
 from trickbag.engine.assemble import regions
 from trickbag.engine.cutting import cut
 from trickbag.engine.pixels import Files, Rows, crop

@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 
 from trickbag.data import members
 from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, is_system, suffix
-from trickbag.data.sources import cache_dir, key_of, made_once
+from trickbag.ground.cache import cache_dir, key_of, made_once
 from trickbag.ground.errors import UsageError
 
 MOST_BYTES = 1 << 30

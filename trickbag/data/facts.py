@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from trickbag.data.decode import Unreadable, decode, opened
 from trickbag.data.duplicates import Likeness, likenesses, reduced
-from trickbag.data.sources import cache_dir
+from trickbag.ground.cache import cache_dir
 
 _VERSION = 2
 _TABLE = "CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, facts TEXT) WITHOUT ROWID"

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from trickbag.data.duplicates import near
 from trickbag.data.facts import Facts
 from trickbag.data.images import Images, gaps
-from trickbag.data.sources import SLACK
+from trickbag.data.manifests import SLACK
 from trickbag.ground.text import show
 
 Severity = Literal["error", "warning", "note"]

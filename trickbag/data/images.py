@@ -1,34 +1,44 @@
 """The data set as a table of paths, classes, splits and groups; it holds no pixels and opens no image."""
 
 import hashlib
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, repeat
+from itertools import repeat
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from trickbag.data import archives, long_tail, named, shards, sources
-from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, list_folder, suffix, walk
-from trickbag.data.sources import Rows, cache_dir
+from trickbag.data import long_tail
+from trickbag.data.listing import SPLITS, Ignored
 from trickbag.data.splits import Ints, Words, fill
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import generator
 
-__all__ = ["Ignored", "Images", "cache_dir", "divide", "gaps", "read", "walk"]
-
 Floats = npt.NDArray[np.float64]
+NOWHERE = (math.nan,) * 4
+Box = tuple[float, ...]
+"""Left, top, right, bottom."""
 
-FORMS = (
-    "Give a folder with a folder per class, a CSV or Parquet manifest, a tar or zip, the pattern of WebDataset shards as "
-    "shards/train-{000000..000003}.tar, torchvision:NAME or timm:NAME."
-)
+
+class Rows(NamedTuple):
+    """The columns of a table, all of one length, and what stands beside them; an empty split or group is none given."""
+
+    paths: list[str]
+    labels: list[str]
+    splits: list[str]
+    groups: list[str]
+    empty: Sequence[str] = ()
+    """Classes that are known and may have no image."""
+    ignored: Sequence[Ignored] = ()
+    boxes: Sequence[Box] = ()
+    """Of each row, in pixels of the upright image, NOWHERE where it has none; or nothing at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +72,25 @@ class Images:
     nothing where no image has one."""
     sizes: Ints = field(default_factory=lambda: np.empty((0, 2), np.int64))
     """[N, 2] height and width of the upright image in pixels, or nothing as long as nobody looked."""
+
+    @classmethod
+    def of(cls, root: Path, rows: Rows) -> Self:
+        """The table of these rows, sorted by path, its class map made over all splits."""
+        classes = tuple(sorted({*rows.labels, *rows.empty}))
+        place = {name: label for label, name in enumerate(classes)}
+        order = sorted(range(len(rows.paths)), key=rows.paths.__getitem__)
+        first: dict[str, int] = {}
+        ids = [first.setdefault(rows.groups[i], row) if rows.groups[i] else row for row, i in enumerate(order)]
+        return cls(
+            root=root,
+            paths=tuple(rows.paths[i] for i in order),
+            labels=np.array([place[rows.labels[i]] for i in order], dtype=np.int64),
+            splits=np.array([rows.splits[i] for i in order], dtype="<U5"),
+            groups=np.array(ids, dtype=np.int64),
+            classes=classes,
+            ignored=tuple(rows.ignored),
+            boxes=np.array([rows.boxes[i] for i in order] if rows.boxes else []).reshape(-1, 4),
+        )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -145,85 +174,6 @@ class Images:
         for row in (self.classes, *sorted(rows)):
             digest.update(("\0".join(row) + "\0\0").encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
-
-
-def read(data: str | Path) -> Images:
-    """The data set that a folder, a manifest, an archive, a pattern of shards or a name spells; see FORMS.
-
-    Raises UsageError where there is nothing of that kind, or no image in it.
-    """
-    path = (named.export(str(data)) if named.is_named(str(data)) else Path(data)).expanduser().absolute()
-    if path.is_dir():
-        return _table(path, _class_folders(path))
-    if not path.is_file():
-        if shards.is_pattern(str(data)):
-            return _read_shards(str(data))
-        raise UsageError(f"there is no folder and no file {str(data)!r}. {FORMS}")
-    if suffix(path.name) in (".csv", *sources.PARQUET_SUFFIXES):
-        return _table(path.parent, sources.read_manifest(path))
-    if archives.is_archive(path):
-        folder = archives.unpack(path)
-        found = shards.samples(folder, path.name, shards.class_names(path.parent), {})
-        return _table(folder, found or _class_folders(folder))
-    raise UsageError(f"{str(data)!r} is neither a manifest nor an archive. {FORMS}")
-
-
-def _read_shards(pattern: str) -> Images:
-    home, found = shards.expand(pattern)
-    names, numbers = shards.class_names(home), dict[str, int]()
-    folders = {shard: archives.unpack(home / shard) for shard in found}
-    parts = [
-        shards.placed(shards.samples(folder, shard, names, numbers) or _class_folders(folder), shard)
-        for shard, folder in folders.items()
-    ]
-    return _table(archives.side_by_side(folders), Rows(*(list(chain(*columns)) for columns in zip(*parts, strict=True))))
-
-
-def _class_folders(root: Path) -> Rows:
-    found = list_folder(root)
-    tops = {path.partition("/")[0].lower() for path in found.files if "/" in path}
-    split_above = tops <= SPLITS.keys() and "train" in {SPLITS[top] for top in tops}
-
-    def home(folder: str) -> tuple[str, str]:
-        top, _, below = folder.partition("/")
-        return (SPLITS.get(top.lower(), ""), below) if split_above else ("", folder)
-
-    folders = [path.rpartition("/")[0] for path in found.files]
-    homes = {folder: home(folder) for folder in {*folders, *found.empty}}
-    empty = [homes[folder][1] for folder in found.empty if homes[folder][0] or not split_above]
-    rows, ignored = Rows([], [], [], []), list(found.ignored)
-    for path, folder in zip(found.files, folders, strict=True):
-        split, name = homes[folder]
-        if name:
-            for column, value in zip(rows[:4], (path, name, split, ""), strict=True):
-                column.append(value)
-        elif suffix(path) in IMAGE_SUFFIXES:
-            raise UsageError(f"{path!r} in {str(root)!r} lies in no class folder. Put it into a folder named like its class.")
-        else:
-            ignored.append(Ignored(path, "file outside of the class folders"))
-    return rows._replace(empty=[name for name in empty if name], ignored=ignored)
-
-
-def _table(root: Path, rows: Rows) -> Images:
-    if not rows.paths:
-        left = Counter(reason for _, reason in rows.ignored)
-        aside = f" (left aside: {', '.join(f'{n} x {reason}' for reason, n in left.items())})" if left else ""
-        raise UsageError(f"{str(root)!r} holds no image{aside}. {FORMS}")
-    classes = tuple(sorted({*rows.labels, *rows.empty}))
-    place = {name: label for label, name in enumerate(classes)}
-    order = sorted(range(len(rows.paths)), key=rows.paths.__getitem__)
-    first: dict[str, int] = {}
-    ids = [first.setdefault(rows.groups[i], row) if rows.groups[i] else row for row, i in enumerate(order)]
-    return Images(
-        root=root,
-        paths=tuple(rows.paths[i] for i in order),
-        labels=np.array([place[rows.labels[i]] for i in order], dtype=np.int64),
-        splits=np.array([rows.splits[i] for i in order], dtype="<U5"),
-        groups=np.array(ids, dtype=np.int64),
-        classes=classes,
-        ignored=tuple(rows.ignored),
-        boxes=np.array([rows.boxes[i] for i in order] if rows.boxes else []).reshape(-1, 4),
-    )
 
 
 def divide(images: Images, seed: int, val: float = 0.1, test: float = 0.2) -> Images:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trickbag.data.sniff import Unreadable
-from trickbag.data.sources import cache_dir, key_of
+from trickbag.ground.cache import cache_dir, key_of
 
 LEAST, MOST = 1 << 12, 1 << 26
 """Bytes of a member for which a small file may stand: one below is no larger itself, one above is not read in one piece."""

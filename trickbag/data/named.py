@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from trickbag.data.sources import cache_dir, key_of, made_once
 from trickbag.ground import spec
+from trickbag.ground.cache import cache_dir, key_of, made_once
 from trickbag.ground.errors import UsageError
 
 HOMES = ("torchvision:", "timm:")

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trickbag.data.archives import is_archive
+from trickbag.data.images import Rows
 from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, list_folder
-from trickbag.data.sources import Rows
 from trickbag.ground.errors import UsageError
 
 FIELDS = ("label", "cls", "class", "class_name")

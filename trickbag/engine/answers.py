@@ -9,11 +9,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from trickbag.data.images import cache_dir
-from trickbag.data.sources import key_of
 from trickbag.engine.judge import predictor
 from trickbag.engine.loader import Loader
 from trickbag.ground import store
+from trickbag.ground.cache import cache_dir, key_of
 from trickbag.ground.state import digest
 from trickbag.recipe import Recipe
 from trickbag.trick import Batch, having

@@ -14,8 +14,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from trickbag.data.decode import Unreadable, decode
-from trickbag.data.images import Images, cache_dir
+from trickbag.data.images import Images
 from trickbag.ground import store
+from trickbag.ground.cache import cache_dir
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.events import Doing, Note, Tell
 

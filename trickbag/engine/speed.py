@@ -17,13 +17,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from trickbag.data.images import cache_dir
-from trickbag.data.sources import key_of
 from trickbag.engine.assemble import Normal, assemble, build_model, kept_pixels
 from trickbag.engine.loop import ENGINE, Judged, Loop
 from trickbag.engine.pixels import Data, Files, Pixels
 from trickbag.engine.precision import fabric_for
 from trickbag.ground import store
+from trickbag.ground.cache import cache_dir, key_of
 from trickbag.ground.errors import TrickbagError
 from trickbag.recipe import Recipe
 from trickbag.trick import having

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from trickbag.models import networks
 from trickbag.engine.pixels import Files
 from trickbag.engine.speed import Timing, compiled, fastest
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, Tell
+from trickbag.models import networks
 from trickbag.recipe import Recipe
 from trickbag.runs.request import Request
 from trickbag.trick import having

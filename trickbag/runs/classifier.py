@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from trickbag import tricks
-from trickbag.models import networks
-from trickbag.ground import store
 from trickbag.data.decode import decode
 from trickbag.data.listing import walk
 from trickbag.data.sniff import Unreadable
@@ -21,7 +19,9 @@ from trickbag.engine.judge import judged_view, predictor
 from trickbag.engine.loop import load_trick_state
 from trickbag.engine.pixels import ahead, shrink
 from trickbag.engine.precision import fabric_for
+from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.models import networks
 from trickbag.recipe import Recipe
 from trickbag.trick import Facts, Outputs, Trick, View, having, ordered
 

@@ -7,16 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trickbag.runs.classifier import BATCH, Classifier
 from trickbag.data.audit import audit
 from trickbag.data.findings import some
-from trickbag.data.images import Images, read
+from trickbag.data.images import Images
+from trickbag.data.reading import read
 from trickbag.engine.assemble import regions
 from trickbag.engine.open_set import UNKNOWN, score_open
 from trickbag.engine.pixels import Files, Rows, ahead
 from trickbag.engine.scores import Scores, score
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
+from trickbag.runs.classifier import BATCH, Classifier
 
 
 def evaluate(

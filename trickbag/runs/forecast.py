@@ -9,15 +9,15 @@ from typing import Any, cast
 
 import torch
 
-from trickbag.runs import auto
 from trickbag.engine.assemble import build_model, kept_pixels, plain_view
 from trickbag.engine.judge import judged_view
 from trickbag.engine.loader import Plan as Steps
 from trickbag.engine.pixels import Files, expected_bytes, size_limit
 from trickbag.ground.events import Tell, silent
-from trickbag.recipe import Recipe
-from trickbag.runs.request import request
 from trickbag.ground.text import duration
+from trickbag.recipe import Recipe
+from trickbag.runs import auto
+from trickbag.runs.request import request
 from trickbag.trick import Facts, Fit, having
 
 

@@ -16,17 +16,17 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from trickbag.ground import store
-from trickbag.runs.classifier import export
 from trickbag.data.images import Images
 from trickbag.engine.assemble import kept_pixels
 from trickbag.engine.loop import Loop
 from trickbag.engine.scores import Scores, interval, score
+from trickbag.ground import store
+from trickbag.ground.streams import generator
 from trickbag.models.networks import Net
 from trickbag.recipe import Recipe
 from trickbag.report import figures
+from trickbag.runs.classifier import export
 from trickbag.runs.request import Request
-from trickbag.ground.streams import generator
 from trickbag.trick import Trick, having, judged_weights
 
 PACKAGES = ("trickbag", "torch", "torchvision", "timm", "numpy", "lightning-fabric")

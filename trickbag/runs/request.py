@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trickbag.data.audit import Audit, audit
-from trickbag.data.images import divide, read
+from trickbag.data.images import divide
 from trickbag.data.named import is_named
+from trickbag.data.reading import read
 from trickbag.data.shards import is_pattern, title
 from trickbag.data.unlabelled import read_unlabelled
 from trickbag.engine.pixels import Data
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
-from trickbag.recipe import Recipe
 from trickbag.ground.spec import parse
+from trickbag.recipe import Recipe
 from trickbag.trick import Trick
 
 Bad = Literal["skip", "error"]

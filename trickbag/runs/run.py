@@ -14,19 +14,18 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from trickbag.runs import auto
-from trickbag.runs import classifier
-from trickbag.ground import store
 from trickbag.engine.assemble import Normal, assemble, kept_pixels
 from trickbag.engine.loop import Diverged, Judged, Loop, Step
 from trickbag.engine.pixels import Joined, Pixels, pixels
 from trickbag.engine.precision import fabric_for
+from trickbag.ground import store
 from trickbag.ground.errors import Interrupted, TrickbagError, UsageError
 from trickbag.ground.events import Doing, EpochDone, Note, Tell, silent
-from trickbag.runs.outcome import Spent, write_result
-from trickbag.recipe import Recipe
-from trickbag.runs.request import Request, edited, request, unlabelled
 from trickbag.ground.signals import stopping
+from trickbag.recipe import Recipe
+from trickbag.runs import auto, classifier
+from trickbag.runs.outcome import Spent, write_result
+from trickbag.runs.request import Request, edited, request, unlabelled
 from trickbag.trick import judged_weights
 
 CHECKPOINT_SECONDS = float(os.environ.get("TRICKBAG_CHECKPOINT_SECONDS", "20"))

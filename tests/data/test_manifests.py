@@ -19,8 +19,10 @@ from PIL import Image
 from pyarrow import parquet
 from tables import fill, table
 
-from trickbag.data import archives, sources
-from trickbag.data.images import cache_dir, divide, read
+from trickbag.data import archives, manifests
+from trickbag.data.images import divide
+from trickbag.data.reading import read
+from trickbag.ground.cache import cache_dir
 from trickbag.ground.errors import TrickbagError, UsageError
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -112,7 +114,7 @@ def test_boxes_go_with_their_images(tmp_path, name):
 @pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
 def test_columns_without_a_box_change_nothing(tmp_path, name):
     bare = [{key: row[key] for key in ("path", "label")} for row in BOXED]
-    empty = [row | dict.fromkeys(sources.BOX) for row in bare]
+    empty = [row | dict.fromkeys(manifests.BOX) for row in bare]
     plain, boxless = (read(manifest(tmp_path / f"{i}{name}", rows)) for i, rows in enumerate((bare, empty)))
     assert plain.boxes.shape == boxless.boxes.shape == (0, 4)
     assert plain.fingerprint == boxless.fingerprint

@@ -1,18 +1,15 @@
-"""Manifests: the rows of a table; and the cache, where what can be made again is made once."""
+"""Manifests: the rows of a CSV or Parquet file."""
 
 import csv
-import hashlib
 import math
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from filelock import FileLock
-
-from trickbag.data.listing import SPLITS, Ignored, suffix
-from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.data.images import NOWHERE, Box, Rows
+from trickbag.data.listing import SPLITS, suffix
+from trickbag.ground.errors import UsageError
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 BOX = ("left", "top", "right", "bottom")
@@ -20,62 +17,6 @@ COLUMNS = ("path", "label", "split", "group", *BOX)
 HEADER = "path,label[,split][,group][,left,top,right,bottom]"
 SLACK = 0.5
 """Pixels by which a box may reach past its image: it is cut at whole pixels."""
-NOWHERE = (math.nan,) * 4
-Box = tuple[float, ...]
-"""Left, top, right, bottom."""
-
-
-def cache_dir() -> Path:
-    """Where all that can be made again is kept: $TRICKBAG_CACHE, else $XDG_CACHE_HOME/trickbag, else ~/.cache/trickbag."""
-    if own := os.environ.get("TRICKBAG_CACHE"):
-        return Path(own).expanduser().absolute()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache").absolute() / "trickbag"
-
-
-def made_once(target: Path, build: Callable[[Path], None]) -> Path:
-    """The folder ``target``, filled by ``build(folder)`` if it is not there.
-
-    It appears whole or not at all: a killed builder leaves nothing that counts, and two builders wait for each other.
-    Raises TrickbagError where it cannot be written.
-    """
-    if target.is_dir():
-        return target
-    part = target.with_name(target.name + ".part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            if target.is_dir():
-                return target
-            shutil.rmtree(part, ignore_errors=True)
-            try:
-                part.mkdir()
-                build(part)
-                part.rename(target)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
-        raise TrickbagError(f"{target.parent} cannot be filled: {error}. Set TRICKBAG_CACHE to a folder with room.") from error
-    return target
-
-
-def key_of(*facts: object) -> str:
-    """A folder name for what these facts decide; names of files and classes never become part of a path in the cache."""
-    return hashlib.blake2b("\0".join(map(str, facts)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-class Rows(NamedTuple):
-    """The columns of a table, all of one length, and what stands beside them; an empty split or group is none given."""
-
-    paths: list[str]
-    labels: list[str]
-    splits: list[str]
-    groups: list[str]
-    empty: Sequence[str] = ()
-    """Classes that are known and may have no image."""
-    ignored: Sequence[Ignored] = ()
-    boxes: Sequence[Box] = ()
-    """Of each row, in pixels of the upright image, NOWHERE where it has none; or nothing at all."""
 
 
 def read_manifest(path: Path) -> Rows:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trickbag.engine.cutting import cut
 from trickbag.engine.loader import Loader, Plan
-from trickbag.engine.loop import Judged, mean_loss, micro_batches
+from trickbag.engine.loop import Judged, Step, mean_loss, micro_batches
 from trickbag.ground.state import pack, unpack
 from trickbag.trick import Batch, View
 
@@ -172,3 +172,11 @@ def test_an_overflow_skips_the_step_and_halves_the_scale() -> None:
     next(made.train())
     assert made.scale.scale == 2.0**59
     assert all(torch.equal(before[name], p) for name, p in made.model.named_parameters())
+
+
+def test_the_mean_loss_of_an_epoch_is_one_over_images() -> None:
+    """41 images in steps of 16: the last step shows 9, and counts as 9."""
+    made = loop(recipe(epochs=1))
+    seen = [(float(event.loss), event.images) for event in made.train() if isinstance(event, Step)]
+    assert [images for _, images in seen] == [16, 16, 9]
+    assert made.mean_loss == pytest.approx(sum(loss * images for loss, images in seen) / 41, rel=1e-6)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn import metrics
+from torchmetrics.functional.classification import multiclass_calibration_error
 
-from trickbag.engine.scores import Judge, interval, score
+from trickbag.engine.scores import BINS, Judge, calibration_error, interval, score
 from trickbag.ground.errors import TrickbagError
 
 
@@ -57,6 +58,36 @@ def test_scikit_learn_agrees(n: int, classes: int) -> None:
     assert found.per_class.recall == pytest.approx(recall.tolist())
     assert found.per_class.count == count.tolist()
     assert found.confusion == metrics.confusion_matrix(true, predicted, labels=every).tolist()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_torchmetrics_agrees_where_no_confidence_lies_on_an_end_of_a_bin(classes: int) -> None:
+    logits, labels = draw(500, classes)
+    peer = multiclass_calibration_error(logits.double().softmax(1), labels, classes, BINS)
+    assert score(logits, labels).ece == pytest.approx(float(peer), abs=1e-6)  # which adds up in fp32
+
+
+def test_a_certain_answer_lies_in_the_last_bin() -> None:
+    """Fifty that are as good as certain, five of them wrong, and fifty right at .953: one bin, .95 right of .976 expected."""
+    logits = torch.tensor([[20.0, 0.0], [3.0, 0.0]]).repeat_interleave(50, 0)
+    labels = torch.zeros(100, dtype=torch.int64)
+    labels[:5] = 1
+    probability = 1 / (1 + np.exp(-np.array([20.0, 3.0])))
+    assert score(logits, labels).ece == pytest.approx(abs(0.95 - probability.mean()), abs=1e-9)
+    assert score(logits, labels).ece == pytest.approx(0.0263, abs=5e-5)
+    assert score(logits.double() * 1000, labels).ece == pytest.approx(0.05, abs=1e-9)
+
+
+@pytest.mark.parametrize("m", range(1, 16))
+def test_a_confidence_on_the_end_of_a_bin_lies_in_the_bin_that_it_ends(m: int) -> None:
+    """(a, b]: together with one just below, not with one just above, of which each is wrong the other way."""
+    end = torch.tensor(m / 15, dtype=torch.float64)
+    below, above = end - 1e-6, (end + 1e-6).clamp(max=1)
+    right = torch.tensor([False, True])
+    assert calibration_error(torch.stack([end, below]), right) == pytest.approx(abs(2 * m / 15 - 1e-6 - 1) / 2)
+    if m < 15:
+        apart = calibration_error(torch.stack([end, above]), right)
+        assert apart == pytest.approx((m / 15 + 1 - m / 15 - 1e-6) / 2)
 
 
 def test_macro_recall_is_the_balanced_accuracy() -> None:

@@ -22,7 +22,7 @@ from trickbag.ground.streams import generator, key
 from trickbag.recipe import Recipe
 from trickbag.trick import Batch, Compute, Forward, Groups, Outputs, Trick, having, judged_weights
 
-ENGINE = 2
+ENGINE = 3
 """The version of the arithmetic: results of another one are not taken for those of this one."""
 CHECK_EVERY = 50
 """Steps between two looks at the losses: each look makes the device wait."""
@@ -116,7 +116,7 @@ class Loop:
                     trick.update(self.model, part.after)
                 self.watch(part.after)
                 self.bad = torch.where((self.bad < 0) & ~loss.isfinite(), self.step, self.bad)
-                self.losses += torch.stack([loss, torch.ones_like(loss)])
+                self.losses += torch.stack([loss, torch.ones_like(loss)]) * len(part.rows)
                 self.step, self.position, self.share = self.step + 1, part.position + len(part.rows), part.after
                 if self.step % CHECK_EVERY == 0:
                     self.check_finite()
@@ -207,9 +207,9 @@ class Loop:
 
     @property
     def mean_loss(self) -> float | None:
-        """Of the steps of this epoch; None before the first."""
-        total, steps = self.losses.tolist()
-        return total / steps if steps else None
+        """Of the images of this epoch; None before the first step."""
+        total, images = self.losses.tolist()
+        return total / images if images else None
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on."""

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from scipy.stats import binomtest
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from trickbag.data import long_tail
 from trickbag.ground.errors import TrickbagError
@@ -47,7 +47,7 @@ class Scores:
     brier: float
     """Mean squared distance of the probabilities from the one-hot label, 0..2."""
     ece: float
-    """Expected calibration error of the largest probability, 15 equal bins (Guo et al., ICML 2017, eq. 3)."""
+    """Expected calibration error of the largest probability, 0..1, in 15 equal bins; see :func:`calibration_error`."""
     per_class: PerClass
     confusion: list[list[int]]
     """Images by class (row) and prediction (column)."""
@@ -110,7 +110,7 @@ class Judge:
             macro_f1=_mean(f1[count + guessed > 0]),
             nll=_mean(-logp.gather(1, labels[:, None])),
             brier=_mean((logp.exp() - torch.nn.functional.one_hot(labels, self.classes)).square().sum(1)),
-            ece=float(multiclass_calibration_error(logp.exp(), labels, self.classes, BINS)) if len(labels) else math.nan,
+            ece=calibration_error(logp.exp().gather(1, ranked[:, :1])[:, 0], hits[:, 0]),
             per_class=PerClass(precision.tolist(), recall.tolist(), count.tolist()),
             confusion=confusion.tolist(),
         )
@@ -125,6 +125,23 @@ def score(logits: Tensor, labels: Tensor) -> Scores:
     if logits.ndim != 2 or not logits.shape[1]:
         raise TrickbagError(f"Logits have the shape {list(logits.shape)}, not [N, K] with at least one class.")
     return Judge(logits.shape[1]).update(logits, labels).scores()
+
+
+def calibration_error(confidence: Tensor, right: Tensor) -> float:
+    """Probabilities [N] of what was predicted, and whether it was right [N] -> the expected calibration error; NaN for N = 0.
+
+    The m-th of M = 15 bins is ((m - 1) / M, m / M], so that a probability of 1 lies in the last. Guo et al., "On Calibration of
+    Modern Neural Networks", ICML 2017, arXiv:1706.04599, eq. 3.
+
+    >>> round(calibration_error(torch.tensor([1.0, 1.0, 0.98, 0.98]), torch.tensor([True, False, True, True])), 2)
+    0.24
+    """
+    if not len(right):
+        return math.nan
+    ends = torch.arange(1, BINS, dtype=torch.float64) / BINS
+    gaps = right.double() - confidence.double()
+    sums = torch.zeros(BINS, dtype=torch.float64).index_add(0, torch.bucketize(confidence.double(), ends), gaps)
+    return float(sums.abs().sum()) / len(right)
 
 
 def finite(logits: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def moved(norm: _BatchNorm) -> bool:
 
 @torch.no_grad()
 def estimate_norms(model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[Tensor]) -> None:
-    """Replace the running statistics of some norms of a network by their means over batches [B, C, H, W].
+    """Replace the running statistics of some norms of a network by their means over batches [B, C, H, W], weighed by images.
 
     All else stays in evaluation mode; no batch is asked for where there is no norm. Izmailov et al., "Averaging Weights Leads
     to Wider Optima", UAI 2018, arXiv:1803.05407, section 3.2.
@@ -29,9 +29,12 @@ def estimate_norms(model: nn.Module, norms: Sequence[_BatchNorm], batches: Itera
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a cumulative mean
         norm.train()
+    seen = 0
     for x in batches if norms else ():
+        seen += len(x)
+        for norm in norms:
+            norm.momentum = len(x) / seen
         model(x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -1,0 +1,28 @@
+"""Formulas in float64, for tests of several rooms."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def norm_statistics(model: nn.Module, batches: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Batch norm -> means over images of the means and unbiased variances of its batches, all else in evaluation mode."""
+    total = sum(map(len, batches))
+    norms = {name: module for name, module in model.eval().named_modules() if isinstance(module, _BatchNorm)}
+    sums = {name: torch.zeros(2, norm.num_features, dtype=torch.float64) for name, norm in norms.items()}
+
+    def adds(name: str) -> object:
+        def add(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = args[0].double().transpose(0, 1).flatten(1)
+            sums[name] += torch.stack([x.mean(1), x.var(1)]) * (len(args[0]) / total)
+
+        return add
+
+    for name, norm in norms.items():
+        norm.train().register_forward_pre_hook(adds(name))
+    with torch.no_grad():
+        for x in batches:
+            model(x)
+    return {name: (found[0], found[1]) for name, found in sums.items()}

@@ -279,3 +279,62 @@ def test_what_a_compiled_network_cannot_do_is_not_compiled(trick: str, monkeypat
 def test_on_a_cpu_nothing_is_compiled_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _, said = speed.compiled(recipe(epochs=100_000), EAGER, dataset()[0], 0)
     assert (made.compile, said) == (False, "")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic clock of the timing, which a test turns by hand."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(("each", "count"), [(1.0, 4), (5.0, 3), (7.0, 2), (600.0, 1)])
+def test_when_the_time_for_timing_is_over_what_is_known_decides(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, clock: list[float], each: float, count: int
+) -> None:
+    shutil.rmtree(cache / "speed", ignore_errors=True)
+    asked: list[Recipe] = []
+
+    def slow(made: Recipe, *_: Any, **__: Any) -> Timing:
+        asked.append(made)
+        clock[0] += each
+        return timings()[made.precision, bool(made.channels_last)]
+
+    monkeypatch.setattr(speed, "time_steps", slow)
+    _, timing, reason = fastest(recipe(precision="auto", channels_last="auto"), dataset()[0], 0, until=1012.0)
+    assert len(asked) == count
+    assert (asked[0].precision, asked[0].channels_last) == ("fp32", False)
+    assert timing == min((timings()[a.precision, bool(a.channels_last)] for a in asked), key=lambda found: found.train)
+    assert ("no time to time" in reason) == (count < 4)
+    assert (cache / "speed").is_dir() == (count == 4), "a choice of some is not remembered as that of all"
+
+
+def test_a_timing_ends_after_the_step_in_which_its_time_is_over(monkeypatch: pytest.MonkeyPatch, clock: list[float]) -> None:
+    augmented, steps = Loader.augmented, list[int]()
+
+    def slow(self: Loader, *arguments: Any) -> Any:
+        steps.append(1)
+        clock[0] += 60
+        return augmented(self, *arguments)
+
+    monkeypatch.setattr(Loader, "augmented", slow)
+    data, pixels = dataset()
+    short = time_steps(recipe(epochs=50, batch_size=4), data, pixels, 0, steps=40, until=1030.0)
+    assert len(steps) <= 1 + 3 + speed.STEPS  # those made ahead of the one step
+    assert short.judge == pytest.approx(short.train / 3)
+    assert short.loss == timed(recipe(epochs=50, batch_size=4)).loss
+
+
+def test_images_that_there_is_no_time_to_decode_are_stood_for_by_others(clock: list[float]) -> None:
+    class Slow(dict[int, torch.Tensor]):
+        def __getitem__(self, row: int) -> torch.Tensor:
+            clock[0] += 10
+            return torch.full((3, 4, 4), row, dtype=torch.uint8)
+
+    pixels: Any = speed.Decoded(Slow(), until=1025.0)  # type: ignore[arg-type]
+    seen = [int(pixels[row][0, 0, 0]) for row in range(20)]
+    assert seen[:3] == [0, 1, 2]
+    assert set(seen[3:]) == {0, 1, 2}
+    late: Any = speed.Decoded(Slow(), until=0.0)  # type: ignore[arg-type]
+    assert [int(late[row][0, 0, 0]) for row in (7, 8)] == [7, 7]

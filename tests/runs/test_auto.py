@@ -1,5 +1,6 @@
 """What ``auto`` decides, and how a budget becomes a number of epochs. Laws, whatever its constants are."""
 
+import math
 import re
 import time
 from dataclasses import replace
@@ -19,6 +20,7 @@ from trickbag.engine.speed import Timing
 from trickbag.ground import store
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, silent
+from trickbag.ground.text import duration
 from trickbag.models import networks
 from trickbag.recipe import Recipe
 from trickbag.runs import auto, run
@@ -160,7 +162,8 @@ def test_a_budget_gives_as_many_epochs_as_fit(weights: bool, train: float, judge
     assert made.epochs == least or auto.expected(made, wanted, timing) <= room
     more = auto.expected(recipe.edit(epochs=made.epochs + 1), wanted, timing)
     assert made.epochs == recipe.epochs or more > auto.left(wanted) - 0.05
-    assert f"{made.epochs} epochs" in reason
+    assert f"{made.epochs} epoch" in reason
+    assert "1 epochs" not in reason.replace("11 epochs", "")
     assert "budget" in reason
 
 
@@ -199,6 +202,37 @@ def test_a_budget_that_is_too_small_trains_the_least_and_says_so(folder: Path, t
     assert any("budget" in reason and f"{decision.recipe.epochs} epoch" in reason for reason in decision.reasons)
 
 
+@pytest.mark.parametrize(("fields", "cure"), [({}, "a smaller --model"), ({"epochs": 70}, "fewer --set epochs")])
+@pytest.mark.parametrize("gone", [0.0, 100.0])
+def test_what_exceeds_the_budget_is_named_beforehand(
+    folder: Path, timed: list[Recipe], fields: dict[str, Any], cure: str, gone: float
+) -> None:
+    wanted = request(folder / "colour", set_=fields, budget=0.05, began=time.monotonic() - gone)
+    decision = auto.decide(wanted, silent)
+    (said,) = (reason for reason in decision.reasons if "exceed" in reason)
+    assert f"exceed the budget of 0.05 s by about {duration(decision.seconds - 0.05 + gone)}" in said
+    assert cure in said
+    kept = auto.decide(with_budget(wanted, 1e6), silent)
+    assert not any("exceed" in reason for reason in kept.reasons)
+
+
+@pytest.mark.parametrize(("budget", "most"), [(0.0, 20.0), (40.0, 2.0), (7200.0, 20.0)])
+def test_timing_gets_a_small_share_of_the_budget(
+    folder: Path, timed: list[Recipe], monkeypatch: pytest.MonkeyPatch, budget: float, most: float
+) -> None:
+    """Larger images are then reckoned from what is known, and not timed again."""
+    ends: list[float] = []
+
+    def fastest(recipe: Recipe, _: Any, __: int, until: float) -> tuple[Recipe, Timing, str]:
+        ends.append(until)
+        monkeypatch.setattr(time, "monotonic", lambda: until)
+        return recipe.edit(precision="fp32", channels_last=False), TIMING, "fp32 is the fastest"
+
+    monkeypatch.setattr(auto, "fastest", fastest)
+    auto.decide(with_budget(tuned(folder, set_={"epochs": 10}), budget), silent)
+    assert ends == [pytest.approx(100.0 + most)]
+
+
 def test_without_published_weights_it_starts_from_scratch_and_says_why(
     folder: Path, timed: list[Recipe], tmp_path: Path
 ) -> None:
@@ -230,7 +264,7 @@ def test_the_largest_images_that_hold_enough_epochs_are_chosen_and_timed_once(
     def chosen(budget: float) -> Recipe:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auto, "fastest", fastest)
-            return auto.sized(recipe, with_budget(READ[True], budget), timing)[0]
+            return auto.sized(recipe, with_budget(READ[True], budget), timing, math.inf)[0]
 
     def fits(size: int, epochs: int) -> bool:
         made, took = recipe.edit(size=size, epochs=epochs), timing.scaled((size / 160) ** 2)

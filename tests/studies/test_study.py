@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from trickbag.engine.speed import Timing
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import CellDone, Note
+from trickbag.runs.auto import SAFETY
 from trickbag.studies import conduct
 
 COUNTS = {"a": 70, "b": 70, "c": 70}
@@ -251,20 +253,25 @@ def test_a_budget_chooses_seeds_or_says_that_it_is_too_short(place, monkeypatch)
     """Every step takes as long as on a machine that never changes."""
     timing = Timing(train=0.01, judge=0.004, memory=0, loss=1.0)
     monkeypatch.setattr("trickbag.studies.plan.fastest", lambda recipe, *_: (recipe, timing))
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
 
-    def planned(**options):
-        return conduct.plan(
-            place / "album", recipe=study_lab.recipe(place, epochs=2), tricks=["mixup", "random_erasing"], **options
-        )
+    def planned(budget=0.0, gone=0.0, **options):
+        options |= {"budget": budget / SAFETY, "recipe": study_lab.recipe(place, epochs=2), "began": 100.0 - gone}
+        return conduct.plan(place / "album", **{"tricks": ["mixup", "random_erasing"]} | options)
 
     one = planned(seeds=1).seconds
+    assert len(planned(budget=7.5 * one, gone=2 * one).seeds) == 5  # reading and timing count
+    assert len(planned(budget=20 * one).seeds) == 20
+    three = {"tricks": ["mixup", "random_erasing", "label_smoothing"], "design": "add-one"}
+    each = planned(seeds=1, **three).seconds
+    assert len(planned(budget=7.5 * each, **three).seeds) == 6  # the recommended combination is trained, too
     assert len(planned(budget=100 * one).seeds) == 20
     assert len(planned(budget=7.5 * one).seeds) == 7
     assert len(planned(budget=7.5 * one, confirm=True).seeds) < 7
     assert len(planned(budget=2.9 * one).seeds) == 3  # of a smaller design
-    with pytest.raises(UsageError, match=r"--budget: 3 seeds of the smallest design take about [^.]+ s\. .*epochs"):
+    with pytest.raises(UsageError, match=r"--budget 0.0011.*s is too short: 3 seeds of the .* take about [^.]+ s\. .*epochs"):
         planned(budget=0.001)
-    with pytest.raises(UsageError, match=r"s, with the confirmation\. Give as much"):
+    with pytest.raises(UsageError, match=r"design, with the confirmation, take about .* s\. Give as much"):
         planned(budget=2.9 * one, confirm=True)
 
 

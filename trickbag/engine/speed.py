@@ -32,6 +32,8 @@ LOSS_TOLERANCE = 0.1
 """A faster arithmetic counts when its first loss is within this share of fp32's."""
 HOPELESS = 1.5
 """An arithmetic whose first counted step takes this multiple of the best one's is not timed further."""
+FORWARD = 1 / 3
+"""Share of a training step that judging is taken to cost where there is no time to time it: one pass of three."""
 
 WORTH_COMPILING = {"cuda": 1800.0}
 """Seconds of training from which it is tried whether compiling the network repays itself, by device. On a CPU it took minutes
@@ -62,14 +64,19 @@ class Timing(NamedTuple):
 
 
 class Decoded(dict[int, Tensor]):
-    """Pixels of some rows, decoded when first asked for, in memory."""
+    """Pixels of some rows, in memory, decoded when first asked for; once it is late, an image that is there stands for others.
 
-    def __init__(self, files: Files) -> None:
-        self.files = files
+    ``until``: when no more are decoded but a first one, by the monotonic clock.
+    """
 
+    def __init__(self, files: Files, until: float = math.inf) -> None:
+        self.files, self.until = files, until
         self.seconds = 0.0
 
     def __missing__(self, row: int) -> Tensor:
+        if self and time.monotonic() >= self.until:
+            known = list(self)
+            return self[known[row % len(known)]]
         start = time.perf_counter()
         image = self.setdefault(row, self.files[row])
         self.seconds += time.perf_counter() - start
@@ -80,10 +87,19 @@ class Decoded(dict[int, Tensor]):
         return self.seconds / len(self) if self else 0.0
 
 
-def time_steps(recipe: Recipe, data: Data, pixels: Pixels, seed: int, steps: int = STEPS, slowest: float = math.inf) -> Timing:
+def time_steps(
+    recipe: Recipe,
+    data: Data,
+    pixels: Pixels,
+    seed: int,
+    steps: int = STEPS,
+    slowest: float = math.inf,
+    until: float = math.inf,
+) -> Timing:
     """Train a few steps of a throw-away network, one where the recipe trains none. A first step warms up.
 
-    Ends early where the first counted step takes more than ``slowest`` seconds per image.
+    Ends early where the first counted step takes more than ``slowest`` seconds per image, and after the step during which the
+    monotonic clock passes ``until``: then the warming step counts where there is no other, and judging is reckoned from it.
     """
     fabric = fabric_for(recipe.precision)
 
@@ -102,13 +118,15 @@ def time_steps(recipe: Recipe, data: Data, pixels: Pixels, seed: int, steps: int
         network,
     )
     loop.prefix.pays = False  # a pass over all images is no step
-    seconds, losses = _timed(loop, fabric, steps + 1 if recipe.epochs else 1, slowest)
+    seconds, losses = _timed(loop, fabric, steps + 1 if recipe.epochs else 1, slowest, until)
     counted = sorted(seconds[1:]) or seconds
     train = counted[len(counted) // 2]
-    return Timing(train, _judged(loop, fabric) if train <= slowest else math.inf, peak_memory(), losses[0])
+    late = time.monotonic() >= until
+    judge = math.inf if train > slowest else FORWARD * train if late else _judged(loop, fabric)
+    return Timing(train, judge, peak_memory(), losses[0])
 
 
-def _timed(loop: Loop, fabric: Fabric, steps: int, slowest: float) -> tuple[list[float], list[float]]:
+def _timed(loop: Loop, fabric: Fabric, steps: int, slowest: float, until: float) -> tuple[list[float], list[float]]:
     """Seconds per image and loss of each step."""
     for part in itertools.islice(loop.plan.epoch(0), steps + 3):  # decoding is not timed: it happens once
         for row in part.rows.tolist():
@@ -125,7 +143,7 @@ def _timed(loop: Loop, fabric: Fabric, steps: int, slowest: float) -> tuple[list
             seconds.append((time.perf_counter() - start) / event.images)
             losses.append(float(event.loss))
             start = time.perf_counter()
-            if len(seconds) == steps or (len(seconds) == 2 and seconds[1] > slowest):
+            if len(seconds) == steps or (len(seconds) == 2 and seconds[1] > slowest) or time.monotonic() >= until:
                 return seconds, losses
         loop.epoch = loop.position = 0
     return seconds, losses
@@ -145,25 +163,32 @@ def _judged(loop: Loop, fabric: Fabric) -> float:
     return took / len(rows)
 
 
-def fastest(recipe: Recipe, data: Data, seed: int) -> tuple[Recipe, Timing, str]:
+def fastest(recipe: Recipe, data: Data, seed: int, until: float = math.inf) -> tuple[Recipe, Timing, str]:
     """The recipe with precision, layout and micro-batch decided, its timing, and the reason in a sentence.
 
-    What was the fastest of several is remembered in the cache, for this network, size and batch on this machine.
+    Once the monotonic clock has passed ``until``, what is known decides. What was the fastest of several, all of them timed, is
+    remembered in the cache, for this network, size and batch on this machine.
     """
-    pixels = Decoded(Files(data.images, data.channels, kept_pixels(recipe)))
+    now = time.monotonic()
+    pixels = Decoded(Files(data.images, data.channels, kept_pixels(recipe)), now + (until - now) / 2)
     candidates = [recipe.edit(precision=p, channels_last=c) for p, c in _choices(recipe)]
     place = cache_dir() / "speed" / f"{key_of(*_circumstances(recipe, data))}.json"
     held = (candidates[0], "as the recipe says") if len(candidates) == 1 else _remembered(place, recipe)
     if held:
         known, why = held
-        chosen, timing = _fitting(known, data, pixels, seed)
+        chosen, timing = _fitting(known, data, pixels, seed, until=until)
         reason = f"{_name(chosen)} {why}: {_rate(chosen, timing)} images/s"
     else:
-        chosen, timing, rates = _compared(candidates, data, pixels, seed)
+        tried = _tried(candidates, data, pixels, seed, until)
+        chosen, timing = _best(tried)
+        rates = ", ".join(f"{_name(one)} {_rate(one, took)}" for one, took in tried)
         reason = f"{_name(chosen)} is the fastest here ({'training' if recipe.epochs else 'judged'} images/s: {rates})"
-        choice = {"precision": chosen.precision, "channels_last": chosen.channels_last}
-        with suppress(TrickbagError):  # a cache that cannot be written costs time, no run
-            store.write(place, json.dumps({"choice": choice, "date": date.today().isoformat()}))
+        if skipped := candidates[len(tried) :]:
+            reason += f"; there was no time to time {' or '.join(map(_name, skipped))}"
+        else:
+            choice = {"precision": chosen.precision, "channels_last": chosen.channels_last}
+            with suppress(TrickbagError):  # a cache that cannot be written costs time, no run
+                store.write(place, json.dumps({"choice": choice, "date": date.today().isoformat()}))
     if chosen.micro_batch != recipe.micro_batch:
         reason += f"; {chosen.micro_batch} images at a time, since more do not fit the memory"
     return chosen, timing._replace(decode=pixels.mean_seconds()), reason
@@ -189,23 +214,31 @@ def compiled(recipe: Recipe, timing: Timing, data: Data, seed: int) -> tuple[Rec
     return recipe.edit(compile=True), tried, said
 
 
-def _compared(candidates: list[Recipe], data: Data, pixels: Pixels, seed: int) -> tuple[Recipe, Timing, str]:
-    """The fastest of several whose first loss agrees with that of the last, its timing, and all rates in words."""
+def _tried(candidates: list[Recipe], data: Data, pixels: Pixels, seed: int, until: float) -> list[tuple[Recipe, Timing]]:
+    """The candidates with their timings; no more of them are begun once the clock has passed ``until``."""
     tried: list[tuple[Recipe, Timing]] = []
     for candidate in candidates:
+        if tried and time.monotonic() >= until:
+            break
         best = min((timing.train for _, timing in tried), default=math.inf) if candidate.epochs else math.inf
-        tried.append(_fitting(candidate, data, pixels, seed, HOPELESS * best))
-    loss = tried[-1][1].loss
-    good = [one for one in tried if abs(one[1].loss - loss) <= LOSS_TOLERANCE * abs(loss)] or tried[-1:]
-    chosen, timing = min(good, key=lambda one: one[1].work(one[0]))
-    return chosen, timing, ", ".join(f"{_name(one)} {_rate(one, took)}" for one, took in tried)
+        tried.append(_fitting(candidate, data, pixels, seed, HOPELESS * best, until))
+    return tried
 
 
-def _fitting(recipe: Recipe, data: Data, pixels: Pixels, seed: int, slowest: float = math.inf) -> tuple[Recipe, Timing]:
+def _best(tried: list[tuple[Recipe, Timing]]) -> tuple[Recipe, Timing]:
+    """The fastest of several whose first loss agrees with that of the first, the plainest."""
+    loss = tried[0][1].loss
+    good = [one for one in tried if abs(one[1].loss - loss) <= LOSS_TOLERANCE * abs(loss)] or tried[:1]
+    return min(good, key=lambda one: one[1].work(one[0]))
+
+
+def _fitting(
+    recipe: Recipe, data: Data, pixels: Pixels, seed: int, slowest: float = math.inf, until: float = math.inf
+) -> tuple[Recipe, Timing]:
     """The recipe with the largest micro-batch that fits the memory, halved until it does, and its timing."""
     while True:
         try:
-            return recipe, time_steps(recipe, data, pixels, seed, slowest=slowest)
+            return recipe, time_steps(recipe, data, pixels, seed, slowest=slowest, until=until)
         except torch.OutOfMemoryError:
             fitting = (recipe.micro_batch or recipe.batch_size) // 2
         if not fitting:
@@ -217,10 +250,10 @@ def _fitting(recipe: Recipe, data: Data, pixels: Pixels, seed: int, slowest: flo
 
 
 def _choices(recipe: Recipe) -> list[tuple[str, bool]]:
-    """Precisions and layouts that the recipe leaves open, the plainest last."""
-    quick = ["fp16", "bf16", "fp32"] if torch.cuda.is_available() else ["bf16", "fp32"]
-    precisions = quick if recipe.precision == "auto" else [recipe.precision]
-    layouts = [True, False] if recipe.channels_last == "auto" else [bool(recipe.channels_last)]
+    """Precisions and layouts that the recipe leaves open, the plainest first: it is never the slowest by much."""
+    known = ["fp32", "bf16", "fp16"] if torch.cuda.is_available() else ["fp32", "bf16"]
+    precisions = known if recipe.precision == "auto" else [recipe.precision]
+    layouts = [False, True] if recipe.channels_last == "auto" else [bool(recipe.channels_last)]
     return list(itertools.product(precisions, layouts))
 
 

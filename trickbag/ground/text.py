@@ -53,12 +53,23 @@ def _read(escape: str) -> str:
     return chr(code + 0xDC00 if escape[1] == "x" and code >= 0x80 else code)
 
 
+def plural(count: int, one: str, more: str = "") -> str:
+    """A number and its noun.
+
+    >>> plural(1, "file"), plural(1200, "file"), plural(2, "class", "classes")
+    ('1 file', '1,200 files', '2 classes')
+    """
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds for people.
 
-    >>> duration(552), duration(41.2)
-    ('9 min 12 s', '41 s')
+    >>> duration(552), duration(41.2), duration(0.31)
+    ('9 min 12 s', '41 s', '0.31 s')
     """
+    if seconds < 9.5:
+        return f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

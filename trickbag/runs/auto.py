@@ -15,6 +15,7 @@ from trickbag.engine.pixels import Files
 from trickbag.engine.speed import Timing, compiled, fastest
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, Tell
+from trickbag.ground.text import duration, plural
 from trickbag.models import networks
 from trickbag.recipe import Recipe
 from trickbag.runs.request import Request
@@ -22,6 +23,10 @@ from trickbag.trick import having
 
 SAFETY = 0.88
 """Share of the budget that is planned for: a machine has other things to do at times."""
+TRIAL_SECONDS = 20.0
+"""The most that is spent on timing before a training."""
+TRIAL_SHARE = 0.05
+"""The most of a budget that is spent on timing."""
 SMALL_IMAGES = 64
 """Shorter side in pixels up to which networks for small images are taken."""
 FEW_IMAGES = 8
@@ -55,10 +60,11 @@ def decide(wanted: Request, tell: Tell) -> Decision:
     if recipe.precision == "fp16" and not torch.cuda.is_available():
         tell(Note("fp16 is made for GPUs and takes many times longer than the rest on a CPU: --set precision=bf16"))
     tell(Note(f"timing a few steps of {recipe.model} at {recipe.size} pixels"))
-    recipe, timing, reason = fastest(recipe, wanted.data, wanted.seed)
+    until = time.monotonic() + min(TRIAL_SECONDS, TRIAL_SHARE * wanted.budget or TRIAL_SECONDS)
+    recipe, timing, reason = fastest(recipe, wanted.data, wanted.seed, until)
     reasons.append(reason)
     if wanted.auto and wanted.budget and "size" not in wanted.chosen and recipe.weights != "none":
-        recipe, timing, reason = sized(recipe, wanted, timing)
+        recipe, timing, reason = sized(recipe, wanted, timing, until)
         reasons.append(reason)
     if wanted.budget and "epochs" not in wanted.chosen and recipe.epochs:
         recipe, reason = shortened(recipe, wanted, timing)
@@ -66,7 +72,14 @@ def decide(wanted: Request, tell: Tell) -> Decision:
     if recipe.compile == "auto":
         recipe, timing, reason = compiled(recipe, timing, wanted.data, wanted.seed)
         reasons += [reason] if reason else []
-    return Decision(recipe, tuple(reasons), timing, expected(recipe, wanted, timing))
+    seconds = expected(recipe, wanted, timing)
+    if wanted.budget and (over := seconds - wanted.budget + time.monotonic() - wanted.began) > 0:
+        shorter = "fewer --set epochs, " if "epochs" in wanted.chosen else ""
+        reasons.append(
+            f"this will exceed the budget of {duration(wanted.budget)} by about {duration(over)}. To shorten it, choose "
+            f"{shorter}a smaller --model or smaller images (--set size=…)"
+        )
+    return Decision(recipe, tuple(reasons), timing, seconds)
 
 
 def choose(wanted: Request) -> tuple[Recipe, list[str]]:
@@ -171,20 +184,23 @@ def left(wanted: Request) -> float:
     return SAFETY * wanted.budget - (time.monotonic() - wanted.began)
 
 
-def sized(recipe: Recipe, wanted: Request, timing: Timing) -> tuple[Recipe, Timing, str]:
+def sized(recipe: Recipe, wanted: Request, timing: Timing, until: float) -> tuple[Recipe, Timing, str]:
     """The largest images with which the budget holds enough epochs; where it holds too few, those for the classifier alone.
 
-    What other sizes take is reckoned from the timing of the recipe's, and timed only for the one that is chosen.
+    What other sizes take is reckoned from the timing of the recipe's, and timed only for the one that is chosen, unless the
+    monotonic clock has passed ``until``.
     """
     head = any("prepare" in trick.plugs() for trick in recipe.tricks)
     for epochs, sizes in ((LEAST_EPOCHS, SIZES), (FEW_EPOCHS, SIZES[-1:]), *([(0, SIZES)] if head else [])):
         for size in sizes:
             tried = recipe.edit(size=size)
-            if expected(tried.edit(epochs=epochs), wanted, timing.scaled((size / recipe.size) ** 2)) <= left(wanted):
-                timing = timing if size == recipe.size else fastest(tried, wanted.data, wanted.seed)[1]
-                what = f"{epochs} epochs" if epochs else "the fitting of the classifier alone"
-                return tried, timing, f"{size} pixels: the largest images with which the budget holds {what}"
-    return recipe, timing, f"{recipe.size} pixels: the budget is too short for more than the least"
+            reckoned = timing.scaled((size / recipe.size) ** 2)
+            if expected(tried.edit(epochs=epochs), wanted, reckoned) <= left(wanted):
+                if size != recipe.size and time.monotonic() < until:
+                    reckoned = fastest(tried, wanted.data, wanted.seed, until)[1]
+                what = f"{epochs} epochs fit the budget" if epochs else "fitting the classifier alone fits the budget"
+                return tried, reckoned, f"{size} pixels: the largest images with which {what}"
+    return recipe, timing, f"{recipe.size} pixels: the budget is too short for a choice"
 
 
 def shortened(recipe: Recipe, wanted: Request, timing: Timing) -> tuple[Recipe, str]:
@@ -192,5 +208,11 @@ def shortened(recipe: Recipe, wanted: Request, timing: Timing) -> tuple[Recipe, 
     fixed = expected(recipe.edit(epochs=0), wanted, timing)
     each = expected(recipe.edit(epochs=1), wanted, timing) - fixed
     epochs = int((left(wanted) - fixed) / each)
-    epochs = min(recipe.epochs, max(epochs, 0 if any("prepare" in t.plugs() for t in recipe.tricks) else 1))
-    return recipe.edit(epochs=epochs), f"{epochs} epochs of about {each:.0f} s fit the budget of {wanted.budget:.0f} s"
+    least = 0 if any("prepare" in trick.plugs() for trick in recipe.tricks) else 1
+    made, budget = min(recipe.epochs, max(epochs, least)), f"the budget of {duration(wanted.budget)}"
+    if epochs < max(least, 1):
+        done = "1 epoch is trained all the same" if made else "0 epochs, only the classifier is fitted"
+        said = f"an epoch of about {duration(each)} does not fit {budget}: {done}"
+    else:
+        said = f"{budget} allows {plural(made, 'epoch')} of about {duration(each)}"
+    return recipe.edit(epochs=made), said

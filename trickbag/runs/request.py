@@ -147,10 +147,14 @@ def request(
     seed: int = 0,
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
+    began: float | None = None,
     tell: Tell = silent,
 ) -> Request:
-    """What :func:`trickbag.train` is asked for, with the data read and checked. Raises UsageError."""
-    began = time.monotonic()
+    """What :func:`trickbag.train` is asked for, with the data read and checked. Raises UsageError.
+
+    The budget counts from ``began``, by the monotonic clock; None: from now.
+    """
+    began = time.monotonic() if began is None else began
     asked, chosen = edited(recipe, model, weights, with_, without, set_)
     check_named(asked.tricks)
     table, found = ingest(data, asked, seed, on_bad, on_leak, tell)

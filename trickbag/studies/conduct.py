@@ -1,6 +1,7 @@
 """A study from start to end: plan, carry out, analyse, confirm, report; the same call again goes on where it was stopped."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from trickbag.report.findings import Effect, Findings
 from trickbag.report.page import page
 from trickbag.report.tables import arms_csv, effects_csv, markdown
 from trickbag.runs import auto
+from trickbag.runs.auto import SAFETY, TRIAL_SHARE
 from trickbag.runs.request import Request, called, check_named, edited, ingest
 from trickbag.studies import analysis, pictures
 from trickbag.studies.arms import Arm
@@ -47,6 +49,8 @@ FRESH = 100_000
 """Added to the first seed for the confirmation's."""
 DEAR = 1.05
 """Price, as a multiple of the reference's, above which a compute-matched reference is trained."""
+MATCHED = ("alone", "full")
+"""Roles of the arms that get one."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,16 @@ def study(
     out: str | Path | None = None,
     confirm: bool = False,
     means: Means = Means(),
+    began: float | None = None,
     tell: Tell = silent,
     **asked: Any,
 ) -> Finished:
     """Measure which tricks help on a data set; ``asked`` are fields of :class:`Options`, over those of a TOML file.
 
+    A budget counts from ``began``, by the monotonic clock; None: from now.
     Raises UsageError for what cannot be done as asked, TrickbagError where not one run of the reference succeeded.
     """
-    conductor = Conductor(data, options, out, means, tell, asked)
+    conductor = Conductor(data, options, out, means, began, tell, asked)
     with store.lock(conductor.place.folder):
         return conductor.go(confirm)
 
@@ -109,11 +115,12 @@ def plan(
     *,
     out: str | Path | None = None,
     confirm: bool = False,
+    began: float | None = None,
     tell: Tell = silent,
     **asked: Any,
 ) -> Plan:
     """What :func:`study` would do and cost; nothing is trained but a few steps to be timed."""
-    return Conductor(data, options, out, Means(), tell, asked).planned(confirm)
+    return Conductor(data, options, out, Means(), began, tell, asked).planned(confirm)
 
 
 def report(folder: str | Path) -> Finished:
@@ -141,9 +148,11 @@ class Conductor:
         options: Options | str | Path | None,
         out: str | Path | None,
         means: Means,
+        began: float | None,
         tell: Tell,
         asked: Mapping[str, Any],
     ) -> None:
+        began = time.monotonic() if began is None else began
         if options is None or isinstance(options, Options):
             fields = (options.model_dump(by_alias=True) if options else {}) | dict(asked)
             self.options = Options.build(fields)
@@ -154,7 +163,7 @@ class Conductor:
         recipe, chosen = edited(o.recipe, o.model, o.weights, o.with_, o.without, o.set_)
         self.data, self.audit = ingest(data, recipe, o.seed, "skip", "skip", tell)
         name = called(data)
-        self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, time.monotonic())
+        self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, began)
         self.failed: list[dict[str, Any]] = []
         self.place = Place(Path(out) if out else Path("studies") / f"{name}-{self.wanted.key[:8]}")
 
@@ -189,23 +198,32 @@ class Conductor:
         check_named(chain(self.wanted.recipe.tricks, named, *together))
         reference = self.reference()
         tricks = self.proposed(reference) if o.tricks == "auto" else named
-        pilot = Pilot(replace(self.wanted, recipe=reference))
+        pilot = Pilot(replace(self.wanted, recipe=reference), TRIAL_SHARE * o.budget or math.inf)
         repeats, folds = o.blocks
         for kind in [o.design, "add-one"] if o.design == "auto" and o.budget else [o.design]:
             made = design(reference, tricks, kind=kind, vary=o.vary, combine=together, same=o.same)
             if not o.budget:
                 return self.laid(reference, made, tricks, repeats * folds or o.seeds, pilot)
-            each = self.laid(reference, made, tricks, 1, pilot).seconds
+            each = self.laid(reference, made, tricks, 1, pilot).seconds + self.later(made, len(tricks), pilot)
             dearest = max(pilot.seconds(arm.recipe) for arm in made.arms)
             last = CONFIRM_SEEDS * (pilot.seconds(reference) + dearest) if confirm else 0.0
-            seeds = min(seeds_within(max(o.budget - last, 0.0), each), repeats * folds or MOST_SEEDS)
+            gone = time.monotonic() - self.wanted.began
+            seeds = min(seeds_within(max(SAFETY * o.budget - gone - last, 0.0), each), repeats * folds or MOST_SEEDS)
             if seeds >= SEEDS:
                 return self.laid(reference, made, tricks, seeds, pilot)
+        least = math.ceil((SEEDS * each + last + gone) / SAFETY)
         raise UsageError(
-            f"--budget: {SEEDS} seeds of the smallest design take about {duration(SEEDS * each + last)}"
-            f"{', with the confirmation' if confirm else ''}. Give as "
+            f"--budget {o.budget:g}s is too short: {SEEDS} seeds of the smallest design"
+            f"{', with the confirmation,' if confirm else ''} take about {duration(least)}. Give as "
             "much, try fewer tricks, or train fewer epochs (--set epochs=…)."
         )
+
+    def later(self, made: Design, tricks: int, pilot: Pilot) -> float:
+        """About how many seconds a seed takes in the arms to which a study of so many tricks may lead."""
+        seconds = [pilot.seconds(arm.recipe) for arm in made.arms]
+        recommended = 0.0 if len(made.arms) >= 2**tricks else max(seconds)
+        matched = [s for arm, s in zip(made.arms, seconds, strict=True) if arm.role in MATCHED and s > DEAR * seconds[0]]
+        return recommended + (sum(matched) if self.options.matched else 0.0)
 
     def proposed(self, reference: Recipe) -> list[Trick]:
         """The tricks that the data set suggests, told with the reasons."""
@@ -336,7 +354,7 @@ class Conductor:
         if not self.options.matched:
             return
         found = analysis.findings(Study.load(self.place.folder))
-        dear = [a.price.ratio for a in found.arms if a.role in ("alone", "full") and a.price and a.price.ratio > DEAR]
+        dear = [a.price.ratio for a in found.arms if a.role in MATCHED and a.price and a.price.ratio > DEAR]
         arms = {arm.recipe.key: arm for arm in (matched(plan.reference, ratio) for ratio in dear)}
         arms.pop(plan.reference.key, None)
         if held := [a for a in self.held["arms"] if a["role"] == "matched"]:  # times differ at each call: the first count

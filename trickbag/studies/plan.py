@@ -1,5 +1,7 @@
 """What a study will do and cost, and what it can resolve, before it runs."""
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -121,17 +123,24 @@ def cells(arms: Sequence[Arm], seeds: Sequence[int], fingerprint: str, split: st
 
 
 class Pilot:
-    """Times a few steps of each training that may cost another time than those before."""
+    """Times a few steps of each training that may cost another time than those before, for so many seconds in all.
 
-    def __init__(self, wanted: Request) -> None:
+    A training for which no time is left is taken to cost as much as the dearest of the others.
+    """
+
+    def __init__(self, wanted: Request, seconds: float = math.inf) -> None:
         self.wanted, self.known = wanted, dict[str, Timing]()
+        self.until = time.monotonic() + seconds
 
     def timing(self, recipe: Recipe) -> Timing:
         """Seconds per image, from timed steps of a recipe with the same costly tricks."""
         costly = recipe.edit(tricks=tuple(trick for trick in recipe.tricks if COSTLY & set(trick.plugs())))
         if costly.key not in self.known:
+            if self.known and time.monotonic() >= self.until:
+                return max(self.known.values(), key=lambda timing: timing.work(recipe))
+            until = min(self.until, time.monotonic() + auto.TRIAL_SECONDS)
             try:
-                self.known[costly.key] = fastest(costly, self.wanted.data, self.wanted.seed)[1]
+                self.known[costly.key] = fastest(costly, self.wanted.data, self.wanted.seed, until)[1]
             except (TrickbagError, RuntimeError):  # an arm that cannot be trained fails when its turn comes, not all arms now
                 return next(iter(self.known.values()), Timing(0.0, 0.0, 0, 0.0))
         return self.known[costly.key]

@@ -12,7 +12,7 @@ import typer
 
 from trickbag.ground.errors import Interrupted, TrickbagError, UsageError
 from trickbag.ground.text import show
-from trickbag.terminal import glance
+from trickbag.terminal import BEGAN, glance
 from trickbag.terminal.typed import assignments, parted, processes, seconds, varied
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def train(
 
     asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "budget": seconds(budget)}
     asked |= {"with_": with_ or [], "without": without or [], "set_": assignments(set_ or [])}
-    asked |= {"seed": seed, "on_bad": on_bad, "on_leak": on_leak}
+    asked |= {"seed": seed, "on_bad": on_bad, "on_leak": on_leak, "began": BEGAN}
     with screen_of() as screen:
         if plan:
             screen.plan(tb.plan(data, tell=screen.tell, **asked))
@@ -216,10 +216,11 @@ def study(
     given = {name: value for name, value in asked.items() if value is not None}
     with screen_of() as screen:
         if plan:
-            screen.lines(*conduct.plan(data, file, out=out, confirm=confirm, tell=screen.tell, **given).lines())
+            screen.lines(*conduct.plan(data, file, out=out, confirm=confirm, began=BEGAN, tell=screen.tell, **given).lines())
         else:
             means = conduct.Means(processes(workers), ray, shlex.join(["trickbag", *sys.argv[1:]]))
-            screen.study(conduct.study(data, file, out=out, confirm=confirm, means=means, tell=screen.tell, **given))
+            told: dict[str, Any] = {"means": means, "began": BEGAN, "tell": screen.tell}
+            screen.study(conduct.study(data, file, out=out, confirm=confirm, **told, **given))
 
 
 @app.command()

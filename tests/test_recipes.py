@@ -209,7 +209,7 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean food101"):
         Recipe.load("food102")
     (tmp_path / "latin.toml").write_bytes(b"# \xe9\n")
-    with pytest.raises(UsageError, match=r"latin.toml cannot be read"):
+    with pytest.raises(UsageError, match=r"latin.toml' cannot be read"):
         Recipe.load(tmp_path / "latin.toml")
 
 

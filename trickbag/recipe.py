@@ -3,17 +3,20 @@
 import difflib
 import hashlib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from trickbag import tricks
+from trickbag.ground import files
 from trickbag.ground.errors import UsageError
+from trickbag.ground.text import brief
 from trickbag.trick import Trick, ordered
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -169,23 +172,23 @@ def recipe_names() -> list[str]:
     True
     """
     return sorted(
-        item.name.removesuffix(".toml") for item in files("trickbag.recipes").iterdir() if item.name.endswith(".toml")
+        item.name.removesuffix(".toml") for item in resources.files("trickbag.recipes").iterdir() if item.name.endswith(".toml")
     )
 
 
 def recipe_text(source: str | Path) -> tuple[str, str]:
     """The TOML of a built-in recipe or a file, and its name for messages."""
     if str(source) in recipe_names():
-        return (files("trickbag.recipes") / f"{source}.toml").read_text("utf-8"), str(source)
+        return (resources.files("trickbag.recipes") / f"{source}.toml").read_text("utf-8"), str(source)
     path = Path(source)
-    if not path.is_file():
+    if not os.path.lexists(path):
         near = difflib.get_close_matches(str(source), recipe_names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"Built-in: {', '.join(recipe_names())}; or give a TOML file."
-        raise UsageError(f"there is no recipe {str(source)!r}; {hint}")
+        raise UsageError(f"there is no recipe {brief(str(source))}; {hint}")
     try:
-        return path.read_text("utf-8"), path.name
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"recipe {path.name} cannot be read: {error}.") from None
+        return files.text(path), path.name
+    except OSError as error:
+        raise UsageError(f"recipe {brief(str(path))} cannot be read: {files.reason(error)}. Give a TOML file.") from None
 
 
 def _with_line(message: str, text: str, where: str) -> str:

@@ -121,7 +121,7 @@ def test_the_recommended_recipe_can_be_trained(place, made, ask):
         (["album"], "nothing to study"),
         (["album", "--tricks", "mixpu"], "no trick mixpu; did you mean mixup"),
         (["album", "bad.toml"], r"study bad\.toml: seed_count: a study has no such field"),
-        (["album", "none.toml"], r"study none\.toml cannot be read"),
+        (["album", "none.toml"], r"study 'none\.toml' cannot be read"),
         (["album", "study.toml", "--folds", "five"], "folds: string should match"),
         (["album", "study.toml", "--vary", "batch_size"], "write FIELD=VALUE,VALUE"),
         (["album", "study.toml", "--budget", "0.01s"], "--budget 0.01s is too short: 3 seeds of the smallest design take"),

@@ -6,7 +6,6 @@ Safe to call from many threads at once.
 """
 
 import os
-import stat
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -41,6 +40,7 @@ from trickbag.data.sniff import (
     sniff,
     webp_size,
 )
+from trickbag.ground import files
 
 __all__ = ["Decoded", "Unreadable", "decode", "opened"]
 
@@ -121,12 +121,9 @@ def opened(path: Path) -> BinaryIO:
     A FIFO, socket, device or folder is never opened, so nothing can hang here.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise Unreadable("not a regular file")
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
-        return followed(file)
-    except (OSError, ValueError) as error:
-        raise Unreadable(f"unreadable: {getattr(error, 'strerror', None) or error}") from error
+        return followed(files.regular(path))
+    except OSError as error:
+        raise Unreadable(f"unreadable: {files.reason(error)}") from error
 
 
 def _picture(file: BinaryIO, kind: str, channels: int | None, limit_pixels: int, shorter: int, notes: list[str]) -> Decoded:

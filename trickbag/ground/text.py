@@ -33,6 +33,15 @@ def unshow(text: str) -> str:
     return _ESCAPE.sub(lambda found: _read(found.group()), text)
 
 
+def brief(value: str, most: int = 80) -> str:
+    """What was typed, quoted, for an error: the middle of a long text is left out.
+
+    >>> brief("resnet50"), brief("n" * 5000, 8)
+    ("'resnet50'", "'nnnn…nnnn'")
+    """
+    return repr(value if len(value) <= most else f"{value[: most // 2]}…{value[-(most // 2) :]}")
+
+
 def _spell(character: str) -> str:
     code = ord(character)
     if character == "\\":

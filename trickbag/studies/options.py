@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from trickbag.ground import files
 from trickbag.ground.errors import UsageError
+from trickbag.ground.text import brief
 
 FOLDS = re.compile(r"(\d+)x(\d+)")
 
@@ -94,9 +96,9 @@ class Options(BaseModel):
         """The options of a TOML file, with changes. Raises UsageError where it cannot be read or holds what no study has."""
         path = Path(file)
         try:
-            fields = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"study {path} cannot be read: {error}.") from None
+            fields = tomllib.loads(files.text(path))
+        except OSError as error:
+            raise UsageError(f"study {brief(str(path))} cannot be read: {files.reason(error)}. Give a TOML file.") from None
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"study {path.name}: {error}.") from None
         return cls.build(fields | changes, f"study {path.name}: ")

@@ -213,11 +213,26 @@ def damaged(memory: Path, damage: str) -> None:
     if damage.startswith("file"):
         memory.write_bytes({"file empty": b"", "file of text": b"[]" * 5000, "file cut": memory.read_bytes()[:5000]}[damage])
         return
+    if damage.startswith("a "):
+        memory.unlink()
+        {"a folder": memory.mkdir, "a FIFO": lambda: os.mkfifo(memory), "a link": lambda: memory.symlink_to("/dev/zero")}[
+            damage
+        ]()
+        return
     with closing(sqlite3.connect(memory)) as store, store:
-        store.execute("UPDATE facts SET facts = ?", ["[" * 100_000 if damage == "deep" else damage])
+        if damage in ("hash", "height"):
+            place = {"hash": "$[0]", "height": "$[4]"}[damage]
+            store.execute("UPDATE facts SET facts = json_set(facts, ?, json_extract(facts, '$[1]'))", [place])
+        elif damage == "columns":
+            store.execute("ALTER TABLE facts RENAME COLUMN facts TO others")
+        else:
+            store.execute("UPDATE facts SET facts = ?", ["[" * 100_000 if damage == "deep" else damage])
 
 
-@pytest.mark.parametrize("damage", ["file empty", "file of text", "file cut", "", "[]", '{"cat/0.jpg": 3}', "deep"])
+DAMAGE = ["file empty", "file of text", "file cut", "", "[]", '{"cat/0.jpg": 3}', "deep", "hash", "height", "columns"]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "a folder", "a FIFO", "a link"])
 def test_a_damaged_memory_is_made_again(damage: str, tmp_path: Path) -> None:
     corpus.good(tmp_path, 4)
     first = audit(read(tmp_path))
@@ -228,6 +243,22 @@ def test_a_damaged_memory_is_made_again(damage: str, tmp_path: Path) -> None:
         assert store.execute("SELECT count(*) FROM facts WHERE length(facts) < 1000 AND facts LIKE '[%, %]'").fetchall() == [
             (4,)
         ]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_content_that_changes_under_the_same_size_and_time_is_seen(replaced: bool, tmp_path: Path) -> None:
+    corpus.good(tmp_path, 4)
+    first = audit(read(tmp_path)).images
+    path = first.path(0)
+    content, times = bytearray(path.read_bytes()), path.stat()
+    content[-40] ^= 1
+    place = path.with_name("other") if replaced else path
+    place.write_bytes(content)
+    os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
+    place.replace(path)
+    second = audit(read(tmp_path)).images
+    assert first.fingerprint != second.fingerprint
+    assert [a == b for a, b in zip(first.hashes, second.hashes, strict=True)] == [False, True, True, True]
 
 
 def test_a_check_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

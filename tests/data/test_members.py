@@ -1,6 +1,8 @@
 """Images in plain tars are read where they lie: the same bytes, no copy, and a sentence where the tar is another by now."""
 
 import io
+import os
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ from trickbag.data.decode import Unreadable, decode, opened
 from trickbag.data.images import Images
 from trickbag.data.reading import read
 from trickbag.engine.pixels import Data, Files, pixels
-from trickbag.ground.cache import cache_dir
+from trickbag.ground.cache import cache_dir, stamp
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.events import Note
 
@@ -148,6 +150,57 @@ def test_a_tar_that_changed_or_went_away_is_said(content: dict[str, bytes], tmp_
     assert set(audit(again).images.hashes).isdisjoint(audit(found).images.hashes)
 
 
+def test_a_tar_of_other_content_under_the_same_size_and_time_is_unpacked_anew(
+    content: dict[str, bytes], tmp_path: Path
+) -> None:
+    archive = tar(tmp_path / "all.tar", content)
+    found, times = read(archive), archive.stat()
+    other = {name: data[:-20] + b"\0" * 8 + data[-12:] if name.endswith(".png") else data for name, data in content.items()}
+    archive.write_bytes(tar(tmp_path / "other.tar", other).read_bytes())
+    os.utime(archive, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert archive.stat().st_size == times.st_size
+    with pytest.raises(Unreadable, match="has changed since it was listed"):
+        opened(found.path(0))
+    assert bytes_of(read(archive)) == {name: data for name, data in other.items() if name.endswith(".png")}
+
+
+@pytest.mark.parametrize("kind", ["tar", "gz", "zip", "shards"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone", "added", "folder", "all gone"])
+def test_an_unpacked_archive_that_was_altered_is_unpacked_again(
+    kind: str, damage: str, content: dict[str, bytes], tmp_path: Path
+) -> None:
+    """And says so, once."""
+    archive = tar(tmp_path / f"all.{kind}", content, "w:gz" if kind == "gz" else "w")
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            for name, data in content.items():
+                file.writestr(name, data)
+    source = f"{tmp_path}/all.shard[s]" if kind == "shards" else archive
+    notes: list[object] = []
+    first = read(source, notes.append)
+    path = first.path(0)
+    match damage:
+        case "changed":
+            path.write_bytes(path.read_bytes()[::-1])
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-1])
+        case "added":
+            path.with_name("more.png").write_bytes(content["0.png"])
+        case "all gone":
+            shutil.rmtree(path.parent.resolve())
+        case _:
+            path.unlink()
+            if damage == "folder":
+                path.mkdir()
+    assert notes == []
+    again = read(source, notes.append)
+    assert again.paths == first.paths
+    assert bytes_of(again) == {name: data for name, data in content.items() if name.endswith(".png")}
+    assert [isinstance(note, Note) and "damaged" in note.text for note in notes] == [True] * (damage != "all gone")
+    read(source, notes.append)
+    assert len(notes) == (damage != "all gone")
+
+
 def test_a_shard_that_changed_is_looked_at_anew(content: dict[str, bytes], tmp_path: Path) -> None:
     """Of images of the same size too, whose files that stand for them are of the same size."""
     for number in range(2):
@@ -189,7 +242,7 @@ def test_what_a_data_set_brings_stands_for_no_other_file(content: dict[str, byte
     archive = tar(tmp_path / "all.tar", content | {"x.png": file.read_bytes(), "x.cls": b"1", "y.png": b"", "y.cls": b"1"})
     found = read(archive)
     unpacked = found.path(found.paths.index("x.png"))
-    link = members.place_of(*members.stamp(secret)) / "link.png"
+    link = members.place_of(str(secret.resolve()), stamp(secret.stat())) / "link.png"
     link.symlink_to(file)
     for one in (file, unpacked, link):
         assert read_bytes(one) == file.read_bytes()

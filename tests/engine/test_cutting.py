@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional
 from trickbag.engine import assemble as assembling
 from trickbag.engine.cutting import Resident, cut, cuts_of, cuts_to, framed, resident
 from trickbag.engine.loop import Loop
-from trickbag.engine.pixels import Cache, Data, Pixels
+from trickbag.engine.pixels import Cache, Data, Pixels, build
 from trickbag.ground.streams import generator
 from trickbag.trick import View
 
@@ -23,9 +23,8 @@ SIZES = [(40, 30), (17, 64), (64, 9), (33, 33), (50, 41), (1, 40), (3, 2)]
 def kept(images: list[Tensor], folder: Path) -> Cache:
     """A cache of these images."""
     folder.mkdir()
-    (folder / "pixels.bin").write_bytes(b"".join(image.contiguous().numpy().tobytes() for image in images))
-    np.save(folder / "shapes.npy", np.array([image.shape for image in images]))
-    return Cache(folder)
+    build(images, folder)
+    return Cache(folder, images)
 
 
 @pytest.fixture(params=[1, 3, 5])

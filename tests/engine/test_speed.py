@@ -1,6 +1,7 @@
 """Timing: real steps of a throw-away network; the arithmetic that it picks is fast, right, and changes no other run."""
 
 import math
+import os
 import re
 import shutil
 import time
@@ -153,9 +154,18 @@ def test_a_memory_that_is_damaged_or_cannot_be_written_is_none(machine: Any, cac
     asked = machine(timings())
     first = picked(precision="auto", channels_last="auto")
     (place,) = (cache / "speed").iterdir()
-    for damage in ("{", "[]", "{}", '{"choice": {"precision": "fp7", "channels_last": true}, "date": ""}'):
+    good = place.read_text()
+    altered = good.replace("true", "false") if "true" in good else good.replace("false", "true")
+    for damage in ("{", "[]", "{}", '{"choice": {"precision": "fp7", "channels_last": true}, "date": ""}', altered, "FIFO", ""):
         asked.clear()
-        place.write_text(damage)
+        place.unlink()
+        if damage == "FIFO":
+            os.mkfifo(place)
+        elif damage:
+            place.write_text(damage)
+        else:
+            place.mkdir()
+            (place / "file").touch()
         assert picked(precision="auto", channels_last="auto") == first
         assert len(asked) == 4
     asked.clear()

@@ -12,8 +12,9 @@ from typing import IO, NamedTuple
 
 from trickbag.data import members
 from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, is_system, suffix
-from trickbag.ground.cache import cache_dir, key_of, made_once
+from trickbag.ground.cache import cache_dir, key_of, made_once, stamp
 from trickbag.ground.errors import UsageError
+from trickbag.ground.events import Tell, silent
 
 MOST_BYTES = 1 << 30
 """Of one member of an archive: a larger one is no image, and could fill the disk."""
@@ -27,7 +28,7 @@ def is_archive(path: Path) -> bool:
         raise UsageError(f"{str(path)!r} cannot be read ({error.strerror}). Make it readable.") from None
 
 
-def unpack(archive: Path) -> Path:
+def unpack(archive: Path, tell: Tell = silent) -> Path:
     """The folder with an archive's images: unpacked once into the cache, past a single folder around them all.
 
     Images of a plain tar are not copied, but read where they lie (``members``).
@@ -35,13 +36,14 @@ def unpack(archive: Path) -> Path:
     Raises UsageError where a member would be written outside, stands twice, is too large or is no plain file, or where the
     archive is damaged.
     """
-    folder = made_once(members.place_of(*members.stamp(archive)), lambda part: _extract(archive, part))
+    place = members.place_of(str(archive.resolve()), stamp(archive.stat()))
+    folder = made_once(place, lambda part: _extract(archive, part), tell)
     while (inner := _wrapped(folder)) is not None:
         folder = inner
     return folder
 
 
-def side_by_side(folders: Mapping[str, Path]) -> Path:
+def side_by_side(folders: Mapping[str, Path], tell: Tell = silent) -> Path:
     """One folder in the cache where each of these lies under its name, as a link."""
 
     def build(part: Path) -> None:
@@ -49,7 +51,7 @@ def side_by_side(folders: Mapping[str, Path]) -> Path:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             (part / name).symlink_to(folder, target_is_directory=True)
 
-    return made_once(cache_dir() / "shards" / key_of(*(fact for pair in folders.items() for fact in pair)), build)
+    return made_once(cache_dir() / "shards" / key_of(*(fact for pair in folders.items() for fact in pair)), build, tell)
 
 
 def _wrapped(folder: Path) -> Path | None:

@@ -1,7 +1,7 @@
 """What one look at each file tells: its hashes, its size, or why it gives no pixels. Looked at once, then remembered.
 
-The memory is an SQLite file in the cache folder, one per data set folder; an entry holds as long as the file's size and time
-of change stay the same, so a second look opens no image, and one that was stopped goes on where it was.
+The memory is an SQLite file in the cache folder, one per data set folder; an entry holds as long as the file's stamp stays the
+same, so a second look opens no image, and one that was stopped goes on where it was. An entry that was altered does not count.
 """
 
 import hashlib
@@ -14,21 +14,22 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trickbag.data.decode import Unreadable, decode, opened
 from trickbag.data.duplicates import Likeness, likenesses, reduced
-from trickbag.ground.cache import cache_dir
+from trickbag.ground.cache import Stamp, cache_dir, key_of, remove, stamp
 
-_VERSION = 2
-_TABLE = "CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, size INTEGER, changed INTEGER, facts TEXT) WITHOUT ROWID"
+_VERSION = 3
+_TABLE = "CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, stamp TEXT, facts TEXT, digest TEXT) WITHOUT ROWID"
 _PATIENCE = 2.0
 """Seconds to wait for another process that writes."""
-Stamp = tuple[int, int]
-"""Bytes of a file, and when it was changed, in nanoseconds."""
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_MISMATCH)
+_TICK = 0.02
+"""Seconds after which a change of a file certainly has another time than the one before."""
 _AT_ONCE, _TOGETHER = 1024, 32
 """Files that are remembered with one write, and files that one call looks at."""
 
@@ -67,12 +68,24 @@ def look(paths: Sequence[Path], channels: int | None = None) -> list[Facts]:
     ]
 
 
+def content_of(file: BinaryIO) -> str:
+    """A hash of all bytes of an open file."""
+    file.seek(0)
+    return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()  # type: ignore[arg-type]
+
+
+def forget(root: Path, channels: int) -> None:
+    """Have the next look at the files below ``root`` open them all."""
+    with suppress(OSError):
+        remove(_memory_of(root, None), _memory_of(root, channels))
+
+
 def _look(path: Path, channels: int | None) -> tuple[Facts, NDArray[np.float64] | None]:
     """The facts but for the likeness, and what that is made of."""
     content = ""
     try:
         with opened(path) as file:
-            content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()  # type: ignore[arg-type]
+            content = content_of(file)
             picture, notes = decode(file, channels if channels and channels > 3 else None)
     except (Unreadable, OSError) as error:
         reason = str(error) if isinstance(error, Unreadable) else f"unreadable: {error.strerror}"
@@ -97,10 +110,11 @@ def look_at_all(
     are small.
     """
     memory = _memory_of(root, channels)
-    stamps = {path: stamp for path in paths if (stamp := _stamp(root / path))}
+    stamps = {path: own for path in paths if (own := _stamp(root / path))}
     found = _recall(memory, stamps)
     new = [path for path in paths if path not in found]
     done = len(paths) - len(new)
+    _settle(stamps[path] for path in new if path in stamps)
     rates = dict.fromkeys([workers] if workers else [os.cpu_count() or 1, 1], math.inf)
     for start in range(0, len(new), _AT_ONCE):
         count, began = max(rates, key=rates.__getitem__), time.perf_counter()
@@ -120,10 +134,16 @@ def look_at_all(
 
 def _stamp(path: Path) -> Stamp | None:
     try:
-        status = path.stat()
+        return stamp(path.stat())
     except (OSError, ValueError):
         return None
-    return status.st_size, status.st_mtime_ns
+
+
+def _settle(stamps: Iterable[Stamp]) -> None:
+    """Wait until a file that is changed from here on has another stamp: times are counted in ticks of the system's clock."""
+    age = time.time() - max((changed for _, _, changed, _ in stamps), default=0) / 1e9
+    if 0 <= age < _TICK:
+        time.sleep(_TICK - age)
 
 
 def _memory_of(root: Path, channels: int | None) -> Path:
@@ -134,41 +154,36 @@ def _memory_of(root: Path, channels: int | None) -> Path:
 def _recall(memory: Path, stamps: dict[str, Stamp]) -> dict[str, Facts]:
     """What is remembered of files that have not changed; nothing where the memory cannot be read."""
     found: dict[str, Facts] = {}
-    if memory.is_file():
+    if memory.is_file() and not memory.is_symlink():
         with suppress(sqlite3.Error, TypeError), closing(sqlite3.connect(memory, timeout=_PATIENCE)) as store:
-            for name, size, changed, text in store.execute("SELECT path, size, changed, facts FROM facts"):
+            for name, stamped, text, digest in store.execute("SELECT path, stamp, facts, digest FROM facts"):
                 path = os.fsdecode(name)
-                if stamps.get(path) == (size, changed) and (fact := _valid(text)):
-                    found[path] = fact
+                if path in stamps and stamped == json.dumps(stamps[path]) and digest == key_of(path, stamped, text):
+                    fact = Facts(*json.loads(text))
+                    found[path] = fact._replace(notes=tuple(fact.notes))
     return found
-
-
-def _valid(text: str) -> Facts | None:
-    """The remembered facts, unless somebody has edited the memory."""
-    try:
-        match json.loads(text):
-            case [str(), str(), int(), str(), int(), int(), int(), list() as notes, str()] as facts:
-                return Facts(*facts)._replace(notes=tuple(map(str, notes)))
-    except (TypeError, ValueError, RecursionError):
-        pass
-    return None
 
 
 def _remember(memory: Path, entries: Iterable[tuple[str, Stamp, Facts]]) -> None:
     """All of them or none; a memory that cannot be written costs time and nothing else, a damaged one is begun anew."""
-    rows = [(os.fsencode(path), *stamp, json.dumps(facts)) for path, stamp, facts in entries]
-    with suppress(OSError, sqlite3.OperationalError):
+    rows = []
+    for path, stamps, facts in entries:
+        texts = json.dumps(stamps), json.dumps(facts)
+        rows.append((os.fsencode(path), *texts, key_of(path, *texts)))
+    with suppress(OSError, sqlite3.Error):
         memory.parent.mkdir(parents=True, exist_ok=True)
+        if memory.is_symlink() or not memory.is_file():
+            remove(memory)
         try:
             _insert(memory, rows)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:
-            memory.unlink()
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode not in _DAMAGED:
+                raise
+            remove(memory)
             _insert(memory, rows)
 
 
-def _insert(memory: Path, rows: Sequence[tuple[bytes, int, int, str]]) -> None:
+def _insert(memory: Path, rows: Sequence[tuple[bytes, str, str, str]]) -> None:
     with closing(sqlite3.connect(memory, timeout=_PATIENCE)) as store, store:
         store.execute(_TABLE)
-        store.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)", rows)
+        store.executemany("INSERT OR REPLACE INTO facts (path, stamp, facts, digest) VALUES (?, ?, ?, ?)", rows)

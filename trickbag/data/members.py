@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trickbag.data.sniff import Unreadable
-from trickbag.ground.cache import cache_dir, key_of
+from trickbag.ground.cache import Stamp, cache_dir, key_of, stamp
+from trickbag.ground.files import reason, regular
 
 LEAST, MOST = 1 << 12, 1 << 26
 """Bytes of a member for which a small file may stand: one below is no larger itself, one above is not read in one piece."""
@@ -22,24 +23,14 @@ class Member(BytesIO):
         self.name = name
 
 
-Stamp = tuple[str, int, int]
-"""Where an archive lies, its bytes, and when it was changed, in nanoseconds."""
-
-
-def stamp(archive: Path) -> Stamp:
-    """What tells an archive from another, and from what it is after a change."""
-    facts = archive.stat()
-    return str(archive.resolve()), facts.st_size, facts.st_mtime_ns
-
-
-def place_of(*archive: str | int) -> Path:
-    """The folder in the cache for what an archive with this stamp holds."""
-    return cache_dir() / "archives" / key_of(*archive)
+def place_of(archive: str, stamps: Stamp) -> Path:
+    """The folder in the cache for what the archive at a place with this stamp holds."""
+    return cache_dir() / "archives" / key_of(archive, *stamps)
 
 
 def stand_in(file: Path, archive: Path, offset: int, size: int) -> None:
     """Write the file that stands for ``size`` bytes of an archive from ``offset`` on."""
-    file.write_bytes(_MAGIC + json.dumps([*stamp(archive), offset, size]).encode("ascii"))
+    file.write_bytes(_MAGIC + json.dumps([str(archive.resolve()), *stamp(archive.stat()), offset, size]).encode("ascii"))
 
 
 def followed(file: BinaryIO) -> BinaryIO:
@@ -52,25 +43,24 @@ def followed(file: BinaryIO) -> BinaryIO:
         file.seek(0)
         return file
     file.close()
-    archive, size, changed, offset, count = told
+    archive, stamps, offset, count = told
     try:
-        with Path(archive).open("rb") as tar:
-            facts = os.fstat(tar.fileno())
-            if (facts.st_size, facts.st_mtime_ns) != (size, changed):
+        with regular(Path(archive)) as tar:
+            if stamp(os.fstat(tar.fileno())) != stamps:
                 raise Unreadable(f"its archive {archive} has changed since it was listed")
             tar.seek(offset)
             return Member(tar.read(count), file.name)
     except OSError as error:
-        raise Unreadable(f"unreadable: its archive {archive}: {error.strerror}") from error
+        raise Unreadable(f"unreadable: its archive {archive}: {reason(error)}") from error
 
 
-def _told(file: BinaryIO) -> tuple[str, int, int, int, int] | None:
+def _told(file: BinaryIO) -> tuple[str, Stamp, int, int] | None:
     """The archive's stamp, and where the bytes lie in it; None where the file stands for nothing."""
     try:
         match json.loads(file.read(MOST)):
-            case [str() as archive, int() as size, int() as changed, int() as offset, int() as count]:
-                home = place_of(archive, size, changed).resolve()
-                return (archive, size, changed, offset, count) if Path(file.name).resolve().is_relative_to(home) else None
+            case [str() as archive, int() as a, int() as b, int() as c, int() as d, int() as offset, int() as count]:
+                home = place_of(archive, (a, b, c, d)).resolve()
+                return (archive, (a, b, c, d), offset, count) if Path(file.name).resolve().is_relative_to(home) else None
     except (ValueError, RecursionError):
         pass
     return None

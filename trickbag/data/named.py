@@ -16,6 +16,7 @@ from PIL import Image
 from trickbag.ground import spec
 from trickbag.ground.cache import cache_dir, key_of, made_once
 from trickbag.ground.errors import UsageError
+from trickbag.ground.events import Tell, silent
 
 HOMES = ("torchvision:", "timm:")
 SPLIT_WORDS = {"train": ("train", "trainval", "train-standard"), "val": ("val", "valid"), "test": ("test",)}
@@ -32,7 +33,7 @@ def is_named(data: str) -> bool:
     return data.startswith(HOMES)
 
 
-def export(data: str) -> Path:
+def export(data: str, tell: Tell = silent) -> Path:
     """The manifest of a named set, exported once as PNG files into the cache; delete that folder to export it again.
 
     The set is looked for in $TRICKBAG_DATA, else in the cache, and downloaded where it is missing and its class can do so.
@@ -53,7 +54,7 @@ def export(data: str) -> Path:
                 "Go online once, put a copy there or name its folder by TRICKBAG_DATA, or give a folder of images."
             ) from error
 
-    return made_once(cache_dir() / "named" / key_of(data, root), build) / "manifest.csv"
+    return made_once(cache_dir() / "named" / key_of(data, root), build, tell) / "manifest.csv"
 
 
 def _write(parts: Iterable[tuple[str, Any]], folder: Path) -> None:

@@ -9,6 +9,7 @@ from trickbag.data import archives, manifests, named, shards
 from trickbag.data.images import Images, Rows
 from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, list_folder, suffix
 from trickbag.ground.errors import UsageError
+from trickbag.ground.events import Tell, silent
 
 FORMS = (
     "Give a folder with a folder per class, a CSV or Parquet manifest, a tar or zip, the pattern of WebDataset shards as "
@@ -24,52 +25,52 @@ class Found(NamedTuple):
     rows: Rows
 
 
-def read(data: str | Path) -> Images:
+def read(data: str | Path, tell: Tell = silent) -> Images:
     """The data set that a folder, a manifest, an archive, a pattern of shards or a name spells; see FORMS.
 
     Raises UsageError where there is nothing of that kind, or no image in it.
     """
-    source = str(named.export(str(data)) if named.is_named(str(data)) else data)
+    source = str(named.export(str(data), tell) if named.is_named(str(data)) else data)
     for reader in (_folder, _manifest, _archive, _shards):
-        if found := reader(source):
+        if found := reader(source, tell):
             return _table(found)
     if Path(source).expanduser().is_file():
         raise UsageError(f"{source!r} is neither a manifest nor an archive. {FORMS}")
     raise UsageError(f"there is no folder and no file {source!r}. {FORMS}")
 
 
-def _folder(data: str) -> Found | None:
+def _folder(data: str, _: Tell) -> Found | None:
     path = _place(data)
     return Found(path, _class_folders(path)) if path.is_dir() else None
 
 
-def _manifest(data: str) -> Found | None:
+def _manifest(data: str, _: Tell) -> Found | None:
     path = _place(data)
     if suffix(path.name) not in (".csv", *manifests.PARQUET_SUFFIXES) or not path.is_file():
         return None
     return Found(path.parent, manifests.read_manifest(path))
 
 
-def _archive(data: str) -> Found | None:
+def _archive(data: str, tell: Tell) -> Found | None:
     path = _place(data)
     if not path.is_file() or not archives.is_archive(path):
         return None
-    folder = archives.unpack(path)
+    folder = archives.unpack(path, tell)
     found = shards.samples(folder, path.name, shards.class_names(path.parent), {})
     return Found(folder, found or _class_folders(folder))
 
 
-def _shards(data: str) -> Found | None:
+def _shards(data: str, tell: Tell) -> Found | None:
     if not shards.is_pattern(data) or _place(data).exists():
         return None
     home, found = shards.expand(data)
     names, numbers = shards.class_names(home), dict[str, int]()
-    folders = {shard: archives.unpack(home / shard) for shard in found}
+    folders = {shard: archives.unpack(home / shard, tell) for shard in found}
     parts = [
         shards.placed(shards.samples(folder, shard, names, numbers) or _class_folders(folder), shard)
         for shard, folder in folders.items()
     ]
-    return Found(archives.side_by_side(folders), Rows(*(list(chain(*columns)) for columns in zip(*parts, strict=True))))
+    return Found(archives.side_by_side(folders, tell), Rows(*(list(chain(*columns)) for columns in zip(*parts, strict=True))))
 
 
 def _place(data: str) -> Path:

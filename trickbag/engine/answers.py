@@ -1,8 +1,10 @@
 """What other networks say of images before training: of unlabelled ones, and of augmented versions that all runs share."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +14,8 @@ from torch import Tensor, nn
 from trickbag.engine.judge import predictor
 from trickbag.engine.loader import Loader
 from trickbag.ground import store
-from trickbag.ground.cache import cache_dir, key_of
+from trickbag.ground.cache import cache_dir, key_of, made_once
+from trickbag.ground.events import Tell, silent
 from trickbag.ground.state import digest
 from trickbag.recipe import Recipe
 from trickbag.trick import Batch, having
@@ -24,7 +27,9 @@ def logits(network: nn.Module, batches: Iterator[Batch], fabric: Fabric) -> Iter
     return (predict(batch.x).logits.cpu() for batch in batches)
 
 
-def kept(network: nn.Module, loader: Loader, recipe: Recipe, shorter: int, fabric: Fabric) -> tuple[Tensor, float]:
+def kept(
+    network: nn.Module, loader: Loader, recipe: Recipe, shorter: int, fabric: Fabric, tell: Tell = silent
+) -> tuple[Tensor, float]:
     """The network's logits [V, N, K] of every version of every training image, and the seconds that finding them has spared.
 
     ``shorter``: side at which decoded images are kept, in pixels. Safe against two makers.
@@ -32,15 +37,20 @@ def kept(network: nn.Module, loader: Loader, recipe: Recipe, shorter: int, fabri
     shown = [recipe.size, shorter, loader.view, loader.normal, recipe.precision]
     shown += [str(trick) for point in ("region", "window", "mirror", "augment") for trick in having(recipe.tricks, point)]
     asked = digest(network.state_dict()), loader.pixels.images.fingerprint, loader.versions, *shown
-    folder = cache_dir() / f"answers-{key_of(*asked)}"
-    with store.lock(folder, wait=True):
-        if (folder / store.MANIFEST).exists():
-            spared = json.loads((folder / "seconds.json").read_text("utf-8"))
-        else:
-            spared, began = 0.0, time.perf_counter()
-            versions = (loader.fixed(version, recipe.size, recipe.batch_size) for version in range(loader.versions))
-            table = torch.stack([torch.cat(list(logits(network, batches, fabric))) for batches in versions])
-            with store.writing(folder) as part:
-                np.save(part / "logits.npy", table.numpy())
-                store.write(part / "seconds.json", store.to_json(time.perf_counter() - began))
+    took = 0.0
+
+    def build(folder: Path) -> None:
+        nonlocal took
+        began = time.perf_counter()
+        versions = (loader.fixed(version, recipe.size, recipe.batch_size) for version in range(loader.versions))
+        table = torch.stack([torch.cat(list(logits(network, batches, fabric))) for batches in versions])
+        with (folder / "logits.npy").open("wb") as file:
+            np.save(file, table.numpy())
+            file.flush()
+            os.fsync(file.fileno())
+        took = time.perf_counter() - began
+        store.write(folder / "seconds.json", store.to_json(took))
+
+    folder = made_once(cache_dir() / f"answers-{key_of(*asked)}", build, tell)
+    spared = 0.0 if took else json.loads((folder / "seconds.json").read_text("utf-8"))
     return torch.from_numpy(np.load(folder / "logits.npy", mmap_mode="c", allow_pickle=False)), spared

@@ -19,6 +19,7 @@ from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.loop import Loop
 from trickbag.engine.pixels import Data, Pixels, Rows
 from trickbag.ground.errors import UsageError
+from trickbag.ground.events import Tell, silent
 from trickbag.ground.streams import generator, key
 from trickbag.models import networks
 from trickbag.recipe import Recipe
@@ -147,6 +148,7 @@ def assemble(
     fabric: Fabric,
     network: Callable[[str, Normal], nn.Module],
     follow: Sequence[Recipe] = (),
+    tell: Tell = silent,
 ) -> Loop:
     """A loop before its first step; ``network`` finds or trains the runs that tricks ask for.
 
@@ -171,7 +173,9 @@ def assemble(
     counts = torch.bincount(train.labels, minlength=len(classes))
     facts = Facts(classes, counts, plan.steps(), recipe.batch_size, recipe.size, data.channels, seed, recipe.epochs)
     shorter = kept_pixels(recipe)
-    judge = Judge(facts, loaders, plan, tricks, fabric, named, lambda run: kept(named(run), train, recipe, shorter, fabric))
+    judge = Judge(
+        facts, loaders, plan, tricks, fabric, named, lambda run: kept(named(run), train, recipe, shorter, fabric, tell)
+    )
     judge.see(model)
     for trick in having([*tricks, *watching.values()], "setup"):
         trick.setup(model, judge)

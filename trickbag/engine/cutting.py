@@ -93,7 +93,7 @@ class Resident:
     """All kept pixels of a data set in a device's memory."""
 
     def __init__(self, cache: Cache, device: torch.device) -> None:
-        self.bytes, self.device = torch.from_numpy(cache.bytes).to(device), device
+        self.bytes, self.device = cache.joined().to(device), device
         self.channels, self.sizes = int(cache.shapes[0, 0]), torch.from_numpy(cache.shapes[:, 1:])
         self.starts = torch.from_numpy(cache.offsets[:-1])
 
@@ -130,4 +130,4 @@ def resident(pixels: Pixels, device: torch.device) -> Resident | None:
     if device.type != "cuda" or not isinstance(pixels, Cache):
         return None
     room = SHARE * torch.cuda.get_device_properties(device).total_memory
-    return Resident(pixels, device) if pixels.bytes.nbytes <= room else None
+    return Resident(pixels, device) if pixels.nbytes <= room else None

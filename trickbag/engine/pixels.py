@@ -1,7 +1,9 @@
-"""Pixels of a data set, decoded once: a memory-mapped uint8 file that all runs on a machine share."""
+"""Pixels of a data set, decoded once into a file that all runs on a machine share."""
 
 import os
 import shutil
+import weakref
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,15 +12,16 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from trickbag.data.decode import Unreadable, decode
+from trickbag.data.decode import Unreadable, decode, opened
+from trickbag.data.facts import content_of, forget
 from trickbag.data.images import Images
-from trickbag.ground import store
-from trickbag.ground.cache import cache_dir
+from trickbag.ground.cache import altered, cache_dir, made_once, spoil
 from trickbag.ground.errors import TrickbagError
-from trickbag.ground.events import Doing, Note, Tell
+from trickbag.ground.events import Doing, Note, Tell, silent
 
 AHEAD = 64
 A = TypeVar("A")
@@ -69,7 +72,10 @@ def crop(image: Tensor, region: Tensor) -> Tensor:
 
 
 class Files:
-    """Pixels decoded anew each time: for sets that are larger than the cache may be."""
+    """Pixels decoded anew each time: for sets that are larger than the cache may be.
+
+    Each time a file's content must be what it was when the set was checked, so that no training mixes two states of its photos.
+    """
 
     def __init__(self, images: Images, channels: int, shorter: int) -> None:
         self.images, self.channels, self.shorter = images, channels, shorter
@@ -77,25 +83,81 @@ class Files:
     def __getitem__(self, row: int) -> Tensor:
         path = self.images.path(row)
         try:
-            return shrink(decode(path, self.channels, shorter=self.shorter).pixels, self.shorter)
+            with opened(path) as file:
+                if self.images.hashes and content_of(file) != self.images.hashes[row]:
+                    raise self._changed(path)
+                return shrink(decode(file, self.channels, shorter=self.shorter).pixels, self.shorter)
         except (Unreadable, OSError) as error:
             raise TrickbagError(f"{path} gives no pixels any more: {error}.") from None
+
+    def _changed(self, path: Path) -> TrickbagError:
+        forget(self.images.root, self.channels)  # which may have taken another content for this one
+        return TrickbagError(
+            f"{path} has changed since the images were checked. Restore it and give the same command to go on, or begin "
+            "another run with the images as they are now."
+        )
 
     def __len__(self) -> int:
         return len(self.images)
 
 
 class Cache:
-    """Pixels in one memory-mapped file, made by :func:`build`."""
+    """Pixels in one file, made by :func:`build`, from which each image is compared with its checksum when first read.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.bytes = np.memmap(folder / "pixels.bin", np.uint8, mode="c")
-        self.shapes = np.load(folder / "shapes.npy", allow_pickle=False)
+    The file is read rather than mapped: where it is cut short under a training, a map would end the process. An image that is
+    no longer what was kept is taken from ``source``.
+    """
+
+    def __init__(self, folder: Path, source: Pixels, tell: Tell = silent) -> None:
+        self.folder, self.source, self.tell = folder, source, tell
+        index = np.load(folder / "index.npy", allow_pickle=False)
+        self.shapes, self.sums = index[:, :3], index[:, 3]
         self.offsets = np.concatenate([[0], np.cumsum(self.shapes.prod(1))])
+        self.seen = np.zeros(len(index), bool)
+        self.whole = True
+        self.file = os.open(folder / "pixels.bin", os.O_RDONLY)
+        weakref.finalize(self, os.close, self.file)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all pixels."""
+        return int(self.offsets[-1])
 
     def __getitem__(self, row: int) -> Tensor:
-        return torch.from_numpy(self.bytes[self.offsets[row] : self.offsets[row + 1]]).reshape(*map(int, self.shapes[row]))
+        image = torch.empty(tuple(map(int, self.shapes[row])), dtype=torch.uint8)
+        self._fill(row, image.view(-1))
+        return image
+
+    def joined(self) -> Tensor:
+        """The pixels of all images, one after another."""
+        pixels = torch.empty(self.nbytes, dtype=torch.uint8)
+        for row in range(len(self)):
+            self._fill(row, pixels[self.offsets[row] : self.offsets[row + 1]])
+        return pixels
+
+    def _fill(self, row: int, pixels: Tensor) -> None:
+        if self._read(row, pixels.numpy()):
+            return
+        if self.whole:
+            self.whole = False
+            spoil(self.folder)
+            self.tell(
+                Note(
+                    f"{self.folder} in the cache is damaged: images that are not what was kept are decoded again, and the next "
+                    "run makes it again"
+                )
+            )
+        pixels.copy_(self.source[row].flatten())
+
+    def _read(self, row: int, into: NDArray[np.uint8]) -> bool:
+        """Whether the file gave the pixels that were kept."""
+        try:
+            count = os.preadv(self.file, [into.data], int(self.offsets[row]))
+        except OSError:
+            return False
+        if count == len(into) and not self.seen[row]:
+            self.seen[row] = zlib.crc32(into.data) == self.sums[row]
+        return count == len(into) and bool(self.seen[row])
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -140,27 +202,23 @@ def size_limit() -> int:
 
 
 def pixels(data: Data, shorter: int, tell: Tell) -> Pixels:
-    """The pixels of a data set, shorter side at most ``shorter``, from the cache, which is built where it is missing.
+    """The pixels of a data set, shorter side at most ``shorter``, from the cache, which is built where missing or damaged.
 
     Safe against two builders. A set that would exceed the size limit is streamed from its files instead.
     """
     plain = Files(data.images, data.channels, shorter)
     folder = cache_dir() / f"pixels-{data.fingerprint[:16]}-{data.channels}x{shorter}"
-    with store.lock(folder, wait=True):
-        if not (folder / store.MANIFEST).exists():
-            need, limit = expected_bytes(plain), size_limit()
-            if need > limit:
-                tell(
-                    Note(
-                        f"the decoded images would take {need / 1e9:.1f} GB, the cache may take {limit / 1e9:.1f} GB: they are "
-                        "decoded anew each epoch, which is slower. Raise TRICKBAG_CACHE_LIMIT (gigabytes), or let "
-                        "TRICKBAG_CACHE name a folder on a larger disk. Where files are slow to read here and there, add "
-                        "--with shuffle_buffer, which reads them nearly in order."
-                    )
-                )
-                return plain
-            _build(plain, folder, tell)
-    return Cache(folder)
+    if altered(folder) and (need := expected_bytes(plain)) > (limit := size_limit()):
+        tell(
+            Note(
+                f"the decoded images would take {need / 1e9:.1f} GB, the cache may take {limit / 1e9:.1f} GB: they are "
+                "decoded anew each epoch, which is slower. Raise TRICKBAG_CACHE_LIMIT (gigabytes), or let "
+                "TRICKBAG_CACHE name a folder on a larger disk. Where files are slow to read here and there, add "
+                "--with shuffle_buffer, which reads them nearly in order."
+            )
+        )
+        return plain
+    return Cache(made_once(folder, lambda part: build(plain, part, tell), tell), plain, tell)
 
 
 def expected_bytes(files: Files) -> int:
@@ -169,15 +227,19 @@ def expected_bytes(files: Files) -> int:
     return int(np.mean(sample) * len(files))
 
 
-def _build(plain: Files, folder: Path, tell: Tell) -> None:
-    shapes = np.zeros((len(plain), 3), np.int64)
-    with store.writing(folder) as part, (part / "pixels.bin").open("wb") as out:
-        for row, image in enumerate(ahead(plain.__getitem__, range(len(plain)), os.cpu_count() or 1, AHEAD)):
-            shapes[row] = image.shape
-            out.write(image.contiguous().numpy().tobytes())
-            if row % 100 == 99 or row + 1 == len(plain):
-                tell(Doing("decoding images, once", row + 1, len(plain)))
-        np.save(part / "shapes.npy", shapes)
+def build(source: Pixels, folder: Path, tell: Tell = silent) -> None:
+    """Write the pixels one after another, and of each its shape and checksum [N, 4]."""
+    index = np.zeros((len(source), 4), np.int64)
+    with (folder / "pixels.bin").open("wb") as out:
+        for row, image in enumerate(ahead(source.__getitem__, range(len(source)), os.cpu_count() or 1, AHEAD)):
+            written = image.contiguous().numpy()
+            index[row] = *image.shape, zlib.crc32(written.data)
+            out.write(written.data)
+            if row % 100 == 99 or row + 1 == len(source):
+                tell(Doing("decoding images, once", row + 1, len(source)))
+        out.flush()
+        os.fsync(out.fileno())
+    np.save(folder / "index.npy", index)
 
 
 def ahead(work: Callable[[A], B], items: Iterable[A], workers: int, depth: int) -> Iterator[B]:

@@ -1,7 +1,6 @@
 """How fast this recipe trains on this machine: a few real steps, timed; and which arithmetic is the fastest."""
 
 import itertools
-import json
 import math
 import os
 import platform
@@ -21,8 +20,7 @@ from trickbag.engine.assemble import Normal, assemble, build_model, kept_pixels
 from trickbag.engine.loop import ENGINE, Judged, Loop
 from trickbag.engine.pixels import Data, Files, Pixels
 from trickbag.engine.precision import fabric_for
-from trickbag.ground import store
-from trickbag.ground.cache import cache_dir, key_of
+from trickbag.ground.cache import cache_dir, key_of, recalled, remember
 from trickbag.ground.errors import TrickbagError
 from trickbag.recipe import Recipe
 from trickbag.trick import having
@@ -187,8 +185,7 @@ def fastest(recipe: Recipe, data: Data, seed: int, until: float = math.inf) -> t
             reason += f"; there was no time to time {' or '.join(map(_name, skipped))}"
         else:
             choice = {"precision": chosen.precision, "channels_last": chosen.channels_last}
-            with suppress(TrickbagError):  # a cache that cannot be written costs time, no run
-                store.write(place, json.dumps({"choice": choice, "date": date.today().isoformat()}))
+            remember(place, {"choice": choice, "date": date.today().isoformat()})
     if chosen.micro_batch != recipe.micro_batch:
         reason += f"; {chosen.micro_batch} images at a time, since more do not fit the memory"
     return chosen, timing._replace(decode=pixels.mean_seconds()), reason
@@ -267,11 +264,9 @@ def _circumstances(recipe: Recipe, data: Data) -> list[Any]:
 
 def _remembered(place: Path, recipe: Recipe) -> tuple[Recipe, str] | None:
     """The recipe with the choice that was stored, and since when; None where there is none, or none that can be read."""
-    with suppress(OSError, ValueError, KeyError, TypeError, TrickbagError):
-        held = json.loads(place.read_text("utf-8"))
-        choice = {name: held["choice"][name] for name in ("precision", "channels_last")}
-        return recipe.edit(**choice), f"was the fastest here on {held['date']}"
-    return None
+    if (held := recalled(place)) is None:
+        return None
+    return recipe.edit(**held["choice"]), f"was the fastest here on {held['date']}"
 
 
 def _name(recipe: Recipe) -> str:

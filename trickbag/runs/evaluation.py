@@ -75,7 +75,7 @@ def _validation(run: Path, extra: Sequence[str], energy: bool) -> Tensor:
 
 
 def _readable(data: str | Path, channels: int, tell: Tell) -> Images:
-    checked = audit(read(data), channels, progress=lambda done, total: tell(Doing("checking images", done, total)))
+    checked = audit(read(data, tell), channels, progress=lambda done, total: tell(Doing("checking images", done, total)))
     for finding in checked.findings:
         if finding.kind in ("left out", "box"):
             tell(Note(finding.message))

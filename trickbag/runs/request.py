@@ -16,6 +16,7 @@ from trickbag.data.reading import read
 from trickbag.data.shards import is_pattern, title
 from trickbag.data.unlabelled import read_unlabelled
 from trickbag.engine.pixels import Data
+from trickbag.ground.cache import Stamp, stamp
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
 from trickbag.ground.spec import parse
@@ -72,11 +73,11 @@ def content(weights: str) -> str:
     """A hash of the weights in a file or a run's folder; other words for the start of training as they are."""
     path = Path(weights)
     path = path / "model.safetensors" if path.is_dir() else path
-    return _digest(path, path.stat().st_mtime_ns) if path.is_file() else weights
+    return _digest(path, stamp(path.stat())) if path.is_file() else weights
 
 
 @lru_cache
-def _digest(path: Path, _: int) -> str:
+def _digest(path: Path, _: Stamp) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -97,7 +98,7 @@ def check(data: str | Path, *, on_bad: Bad = "skip", tell: Tell = silent) -> Aud
 
     Raises UsageError where there is no data set, TrickbagError at the list of unreadable files if ``on_bad`` is "error".
     """
-    return audit(read(data), on_bad=on_bad, progress=lambda done, total: tell(Doing("checking images", done, total)))
+    return audit(read(data, tell), on_bad=on_bad, progress=lambda done, total: tell(Doing("checking images", done, total)))
 
 
 def ingest(source: str | Path, recipe: Recipe, seed: int, on_bad: Bad, on_leak: Bad, tell: Tell) -> tuple[Data, Audit]:

@@ -178,7 +178,7 @@ class Run:
                 more = unlabelled(str(getattr(trick, trick.folder)), data, self.tell)
                 table = Joined(table, pixels(more, shorter, self.tell))
                 data = data._replace(images=data.images.joined(more.images))
-        loop = assemble(self.recipe, data, table, self.wanted.seed, self.fabric, self.network, self.others)
+        loop = assemble(self.recipe, data, table, self.wanted.seed, self.fabric, self.network, self.others, self.tell)
         self.taught = self.taught._replace(seconds=self.taught.seconds + loop.judge.spared)
         return loop
 

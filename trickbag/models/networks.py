@@ -45,7 +45,7 @@ class Net(nn.Module):
         self.mean, self.std = (per_channel(cfg[n], channels) for n in ("mean", "std"))
         self.fixed_size = size if cfg.get("fixed_input_size") else 0
         """The one size in pixels that the model reads; 0 where it reads any."""
-        self._heads = _heads(net)
+        self._heads = heads_of(net)
         self._plain = self._direct = False
         self._probe(classes, torch.linspace(-1, 1, channels * size * size).reshape(1, channels, size, size))
 
@@ -213,7 +213,7 @@ def build(name: str, classes: int, channels: int = 3, size: int = 224, weights: 
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise UsageError(f"{name} cannot be built for {channels} channels of {size} pixels ({reason}).") from None
     if weights:
-        file = _from_hub(name) if weights == "hub" else _local(weights)
+        file = _from_hub(name) if weights == "hub" else local(weights)
         _load(net, name, file, options, weights)
     else:
         _unzero(net)
@@ -225,8 +225,8 @@ def restore(net: Net, run: str) -> None:
 
     Raises UsageError where they do not fit.
     """
-    held, own = load_file(_local(run)), net.net.state_dict()
-    body = _body(own, net._heads)
+    held, own = load_file(local(run)), net.net.state_dict()
+    body = body_of(own, net._heads)
     fit = {name for name, tensor in own.items() if name in held and held[name].shape == tensor.shape}
     if body - fit:
         shapes, saved = ({name: list(tensor.shape) for name, tensor in state.items()} for state in (own, held))
@@ -240,22 +240,26 @@ def _load(net: nn.Module, name: str, file: Path, options: dict[str, Any], told: 
     """Load a file through timm, which resizes position embeddings, adapts the first layer and reads old spellings."""
     source = f"The hub's file {file.name}" if told == "hub" else told
     advice = "Name the model that was saved there with --model."
-    shapes = _shapes(file)
-    heads = _heads(net)
+    shapes = shapes_of(file)
+    heads = heads_of(net)
     own = {n: t.shape for n, t in net.state_dict().items()}
-    body = _body(own, heads)
+    body = body_of(own, heads)
+    prefix = prefix_of(shapes, body)
+    names = {n: n.removeprefix(prefix) for n in shapes if n.startswith(prefix)}
     # A run's tricks may have left tensors of their own, and a classifier of another make.
-    aside = {n for n in shapes if n.startswith("tricks/")}
-    if (classifier := shapes.keys() - aside - _body(shapes, heads)) != own.keys() - body:
+    aside = {n for n in names.values() if n.startswith("tricks/")}
+    if (classifier := {*names.values()} - aside - body_of(names.values(), heads)) != own.keys() - body:
         aside |= classifier
-    shapes = {n: shape for n, shape in shapes.items() if n not in aside}
+    names = {n: new for n, new in names.items() if new not in aside}
+    plain = names.keys() == shapes.keys() and not prefix
+    shapes = {new: shapes[n] for n, new in names.items()}
     missing = sorted(body - shapes.keys())
     # A few names may be timm's to rename, but only where the file has names that are not the model's.
     if missing and (shapes.keys() <= own.keys() or 2 * len(missing) > len(body)):
         raise UsageError(f"{source} does not fit {name}: it lacks {_some(missing)}. {advice}")
     saved = next((shapes[f"{head}.weight"][0] for head in heads if f"{head}.weight" in shapes), 0)
     overlay: dict[str, Any] = {"num_classes": saved, "label_offset": 0, "custom_load": False}
-    overlay |= {"state_dict": {n: t for n, t in load_file(file).items() if n not in aside}} if aside else {"file": str(file)}
+    overlay |= {"file": str(file)} if plain else {"state_dict": {names[n]: t for n, t in load_file(file).items() if n in names}}
     first = f"{cast(dict[str, Any], net.pretrained_cfg).get('first_conv')}.weight"
     if first in own and tuple(shapes.get(first, ())) == tuple(own[first]):
         overlay["input_size"] = (options["in_chans"], *cast(dict[str, Any], net.pretrained_cfg)["input_size"][1:])
@@ -268,12 +272,27 @@ def _load(net: nn.Module, name: str, file: Path, options: dict[str, Any], told: 
     net.load_state_dict({n: state[n] if n in state and state[n].shape == own[n] else t for n, t in net.state_dict().items()})
 
 
-def _body(names: Iterable[str], heads: Sequence[str]) -> set[str]:
+def body_of(names: Iterable[str], heads: Sequence[str]) -> set[str]:
     """The names of tensors that are not a classifier's."""
     return {name for name in names if not name.startswith(tuple(f"{head}." for head in heads))}
 
 
-def _shapes(file: Path) -> dict[str, list[int]]:
+def prefix_of(names: Iterable[str], body: set[str]) -> str:
+    """What stands before each name of a network's tensors in a file that has another's or none beside them; else nothing.
+
+    >>> prefix_of(["module.conv.weight", "module.bn.bias", "step"], {"conv.weight", "bn.bias"})
+    'module.'
+    """
+    there = set(names)
+    if not body or body <= there:
+        return ""
+    one = min(body)
+    before = [prefix for prefix in {name.removesuffix(one) for name in there if name.endswith(f".{one}")} if prefix]
+    found = [prefix for prefix in before if all(prefix + name in there for name in body)]
+    return found[0] if len(found) == 1 else ""
+
+
+def shapes_of(file: Path) -> dict[str, list[int]]:
     """Name -> shape of the tensors of a safetensors file, from its header."""
     try:
         with safe_open(file, "pt") as tensors:
@@ -295,7 +314,8 @@ def _some(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _local(path: str) -> Path:
+def local(path: str) -> Path:
+    """The file of weights that a path leads to. Raises UsageError where there is none."""
     file = Path(path)
     if file.is_dir():
         file = file / "model.safetensors"
@@ -343,7 +363,7 @@ def _hub_answers() -> bool:
     return True
 
 
-def _heads(net: nn.Module) -> tuple[str, ...]:
+def heads_of(net: nn.Module) -> tuple[str, ...]:
     """Names of the classifiers of a timm model, without those of modules that hold others."""
     found = net.get_classifier()  # type: ignore[operator]
     modules = list(found) if isinstance(found, tuple | list | nn.ModuleList) else [found]

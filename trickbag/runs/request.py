@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from trickbag.ground.cache import Stamp, stamp
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
 from trickbag.ground.spec import parse
+from trickbag.models import weights as files
 from trickbag.recipe import Recipe
 from trickbag.trick import Trick
 
@@ -46,6 +47,8 @@ class Request:
     """Of the data set, for folders."""
     began: float
     """When the work began, by the monotonic clock: a budget counts from here."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """Where the data come from and what is done with bad ones: data, on_bad and on_leak of :func:`request`."""
 
     @property
     def key(self) -> str:
@@ -156,10 +159,12 @@ def request(
     The budget counts from ``began``, by the monotonic clock; None: from now.
     """
     began = time.monotonic() if began is None else began
-    asked, chosen = edited(recipe, model, weights, with_, without, set_)
+    asked, chosen = started(*edited(recipe, model, weights, with_, without, set_), recipe == "auto", tell)
     check_named(asked.tricks)
     table, found = ingest(data, asked, seed, on_bad, on_leak, tell)
-    return Request(table, found, asked, recipe == "auto", chosen, budget, seed, called(data), began)
+    place = str(data) if is_named(str(data)) else str(Path(data).expanduser().absolute())
+    source = {"data": place, "on_bad": on_bad, "on_leak": on_leak}
+    return Request(table, found, asked, recipe == "auto", chosen, budget, seed, called(data), began, source)
 
 
 def check_named(tricks: Iterable[Trick]) -> None:
@@ -173,6 +178,22 @@ def check_named(tricks: Iterable[Trick]) -> None:
                     raise UsageError(f"{trick}: {name!r} is no folder of a finished run, and {error}") from None
         if trick.folder and not Path(folder := str(getattr(trick, trick.folder))).expanduser().is_dir():
             raise UsageError(f"{trick}: {folder!r} is no folder. Give a folder with images.")
+
+
+def started(recipe: Recipe, chosen: frozenset[str], auto: bool, tell: Tell) -> tuple[Recipe, frozenset[str]]:
+    """The recipe with the network that its file of weights holds, where ``auto`` may choose one; what is found is told.
+
+    Raises UsageError where there is no such file, or it is not known whose weights it holds.
+    """
+    start = recipe.weights
+    if start in ("none", "hub"):
+        return recipe, chosen
+    if auto and "model" not in chosen:
+        recipe, chosen = recipe.edit(model=files.network(start)), chosen | {"model"}
+        tell(Note(f"{start} holds the weights of {recipe.model}"))
+    if prefix := files.prefix(start, recipe.model):
+        tell(Note(f"{start}: names of tensors are read without {prefix!r} at their beginning"))
+    return recipe, chosen
 
 
 def edited(

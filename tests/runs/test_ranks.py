@@ -107,7 +107,9 @@ def test_two_ranks_killed_and_stopped_go_on_and_end_bit_identically(place: Path,
         process.join()
         assert process.exitcode == 143
         errors = (made.place / f"said-{rank}.err").read_text()
-        assert re.search(r"trickbag: stopped at step \d+ of 28\. The same command continues there\.\n$", errors), errors
+        assert re.search(
+            r"trickbag: stopped at step \d+ of 28\. The same command continues there\. .* trickbag finish \S+run\.\n$", errors
+        ), errors
     assert int(made.checkpoints()[-1].name.removeprefix("step-")) > step
     for process in ranks(made):
         process.join()

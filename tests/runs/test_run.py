@@ -34,6 +34,7 @@ from trickbag.tricks import parse
 KINDS = {"bag/red": 0, "c": 1, "shoe/red": 2}
 FILES = {
     "recipe.toml", "result.json", "model.safetensors", "model.json", "predictions.npz", "log.jsonl", "check.json", "curves.png",
+    "asked.json", "images.csv.gz",
     "confusion.png", "MANIFEST.json",
 }  # fmt: skip
 LEARNED = {"epochs": 10, "lr": 0.1}

@@ -104,6 +104,7 @@ def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spen
         "seconds": round(spent.seconds + time.monotonic() - clock, 2),
         "images_per_second": round(spent.images / spent.step_seconds, 2) if spent.step_seconds else 0.0,
         "epochs": recipe.epochs,
+        "trained": loop.share if recipe.epochs else 1.0,
         "kept_epoch": loop.best[judged_weights(recipe.tricks)]["epoch"],
         "recipe_key": recipe.key,
         "data_fingerprint": wanted.data.fingerprint,

@@ -23,7 +23,7 @@ from trickbag.ground.errors import Interrupted, TrickbagError, UsageError
 from trickbag.ground.events import Doing, EpochDone, Note, Tell, silent
 from trickbag.ground.signals import stopping
 from trickbag.recipe import Recipe
-from trickbag.runs import auto, classifier
+from trickbag.runs import auto, classifier, provenance
 from trickbag.runs.outcome import Spent, write_result
 from trickbag.runs.request import Request, edited, request, unlabelled
 from trickbag.trick import judged_weights
@@ -85,6 +85,25 @@ def carry_out(wanted: Request, folder: Path, tell: Tell = silent, wait: bool = F
         return Run(wanted, recipe, folder, fabric_for(recipe.precision, ranks, nodes), tell if leader else silent).go()
 
 
+def finish(run: str | Path, *, tell: Tell = silent) -> Result:
+    """Score and seal a run that was stopped, with the best epoch that it has kept; a finished run stays as it is.
+
+    Raises UsageError where there is no such run, where its data or its recipe are others by now, or where it has kept no epoch.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}. Give the folder that train wrote.")
+    with store.lock(folder):
+        if not store.verify(folder):
+            tell(Note(f"{folder} is finished already and stays as it is"))
+            return Result.load(folder)
+        wanted, file = provenance.again(folder, tell), folder / "recipe.toml"
+        if not file.exists():
+            raise UsageError(f"{folder} was stopped before its first epoch. Continue it with the command that began it.")
+        recipe = Recipe.load(file)
+        return Run(wanted, recipe, folder, fabric_for(recipe.precision), tell).end()
+
+
 def finished(wanted: Request, folder: Path) -> bool:
     """Whether the folder holds the finished run. Raises where it holds something else, or the run diverged."""
     begun = folder / ".work" / "request.json"
@@ -92,10 +111,10 @@ def finished(wanted: Request, folder: Path) -> bool:
     complete = done.exists() and not store.verify(folder)
     if complete or begun.exists():
         if json.loads((done if complete else begun).read_text("utf-8"))["request"] != wanted.key:
-            raise UsageError(f"{folder} holds another run (other data, recipe or seed). Choose another --out, or remove it.")
+            raise UsageError(provenance.another(wanted, folder))
     elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise UsageError(f"{folder} is not empty and holds no run that can be continued. Choose another --out, or remove it.")
-    if (folder / "diverged.json").exists():
+        raise UsageError(f"{folder} is not empty and holds no run that can be continued. Choose another --out.")
+    if not complete and (folder / "diverged.json").exists():
         raise TrickbagError(json.loads((folder / "diverged.json").read_text("utf-8"))["message"])
     return complete
 
@@ -108,6 +127,7 @@ def concrete(wanted: Request, folder: Path, tell: Tell) -> Recipe:
     for reason in decision.reasons:
         tell(Note(reason))
     store.write(folder / ".work" / "request.json", json.dumps({"request": wanted.key}))  # first: it says whose folder this is
+    provenance.keep(wanted, folder)
     store.write(folder / "check.json", store.to_json(wanted.audit.as_json(), indent=2))
     store.write(folder / "recipe.toml", decision.recipe.toml(decision.reasons))
     return decision.recipe
@@ -145,7 +165,27 @@ class Run:
 
     def go(self) -> Result:
         """Train from the newest checkpoint, or from the start, to the result."""
-        loop = self.train()
+        try:
+            loop = self.train()
+        except Interrupted as stop:
+            stop.args = (f"{stop} To score the best epoch so far instead: trickbag finish {self.folder}.",)
+            raise
+        return self.seal(loop)
+
+    def end(self) -> Result:
+        """The result with what the newest checkpoint has kept, untrained further. Raises UsageError where that is nothing."""
+        self.fabric.launch()
+        loop = self.assemble()
+        self.resume(loop)
+        kept = loop.best.get(judged_weights(self.recipe.tricks))
+        if not kept:
+            raise UsageError(f"{self.folder} was stopped before its first epoch. Continue it with the command that began it.")
+        where = f"step {loop.step:,} of {loop.judge.facts.steps:,}"
+        self.tell(Note(f"the run came to {where}; the best epoch is {kept['epoch']} of {self.recipe.epochs}"))
+        return self.seal(loop)
+
+    def seal(self, loop: Loop) -> Result:
+        """Score the kept epoch once and write the files of a finished run."""
         began = time.monotonic()
         if self.leader:
             write_result(self.folder, self.wanted, self.recipe, loop, self.spent, began)

@@ -1,0 +1,174 @@
+"""What a run or a study was asked for, kept beside it: another request for the same folder is answered with what differs."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from trickbag.data.findings import some
+from trickbag.data.images import Images
+from trickbag.engine.loop import ENGINE
+from trickbag.ground import store
+from trickbag.ground.errors import UsageError
+from trickbag.ground.events import Tell
+from trickbag.ground.text import counted, duration, show
+from trickbag.recipe import Recipe
+from trickbag.runs.request import Request, identity, request
+
+ASKED, IMAGES = "asked.json", "images.csv.gz"
+SOURCE = ".work/source.json"
+"""As long as the run may go on: a finished one is handed around, and need not say where the photos lay."""
+COLUMNS = ("path", "class", "split", "content")
+LONGER = {"epochs", "budget"}
+"""What differs where the same training is wanted for longer or shorter."""
+Table = dict[str, tuple[str, ...]]
+"""Path -> class, split and hash of the content of an image."""
+
+
+def keep(wanted: Request, folder: Path, **more: Any) -> None:
+    """Write what was asked for, and ``more`` of it, the images that it was asked for, and where they come from."""
+    store.write(folder / SOURCE, json.dumps(wanted.source))
+    store.write(folder / ASKED, store.to_json(fields(wanted) | more, indent=2))
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(
+        [COLUMNS, *((path, *row) for path, row in table(wanted.data.images).items())]
+    )
+    store.write(folder / IMAGES, gzip.compress(lines.getvalue().encode("utf-8", "surrogateescape"), 1, mtime=0))
+
+
+def again(folder: Path, tell: Tell) -> Request:
+    """The request of the unfinished run in a folder, its data read anew. Raises UsageError where it is another by now."""
+    try:
+        source = json.loads((folder / SOURCE).read_text("utf-8"))
+        held = json.loads((folder / ASKED).read_text("utf-8"))
+        recipe = Recipe.build({name: held[name] for name in Recipe.model_fields}, f"{folder / ASKED}: ")
+        wanted = request(recipe=recipe, budget=held["budget"], seed=held["seed"], tell=tell, **source)
+        wanted = replace(wanted, auto=held["recipe"] == "auto", chosen=frozenset(held["set by you"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(f"{folder} holds no run that was stopped. Give the folder that train wrote.") from None
+    if compared(wanted, folder, {})[0]:
+        raise UsageError(another(wanted, folder))
+    return wanted
+
+
+def fields(wanted: Request) -> dict[str, Any]:
+    """What decides a result, but for the images, in plain values."""
+    spelled = wanted.recipe.spelled()
+    found = {"made by": f"trickbag {version('trickbag')}, engine {ENGINE}"} | spelled
+    found |= {f"content of {name}": value for name, value in contents(wanted).items()}
+    found |= {"recipe": "auto" if wanted.auto else "as given", "budget": wanted.budget, "seed": wanted.seed}
+    plain: dict[str, Any] = json.loads(store.to_json(found | {"set by you": sorted(wanted.chosen)}))
+    return plain
+
+
+def contents(wanted: Request) -> dict[str, str]:
+    """Name -> hash of the files that a recipe names."""
+    found = identity(wanted.recipe)
+    named: dict[str, str] = dict(found.get("teachers", {}))
+    if found["weights"] != wanted.recipe.weights:
+        named[wanted.recipe.weights] = found["weights"]
+    return named
+
+
+def table(images: Images) -> Table:
+    """The images as they are kept."""
+    names = (images.classes[label] for label in images.labels.tolist())
+    return dict(zip(images.paths, zip(names, images.splits.tolist(), images.hashes, strict=True), strict=True))
+
+
+def another(wanted: Request, folder: Path, what: str = "run", **more: Any) -> str:
+    """A sentence on how a folder's run or study differs from what is asked for, and what can be done."""
+    differences, names = compared(wanted, folder, more)
+    said = "; ".join(differences) or "it was made by another version of trickbag"
+    other = "Choose another --out"
+    if any("is gone" in text or "are gone" in text for text in differences):
+        other += f", or put back what is gone to return to this {what}"
+    if what == "run" and names and names <= LONGER | {"set by you"}:
+        other += f"; to train on from its weights, add --weights {folder}"
+        if (folder / ".work").exists():
+            other += f" once trickbag finish {folder} has ended it"
+    return f"{folder} holds another {what}: {said}. {other}."
+
+
+def compared(wanted: Request, folder: Path, more: Mapping[str, Any]) -> tuple[list[str], set[str]]:
+    """The differences in words, and the names of the fields that differ, where the data are the same; else none."""
+    try:
+        held, old = json.loads((folder / ASKED).read_text("utf-8")), _kept_table(folder / IMAGES)
+        now = fields(wanted) | dict(more)
+        names = [name for name in now.keys() | held.keys() if held.get(name) != now.get(name)]
+    except (OSError, ValueError, AttributeError, EOFError):
+        return ["what it was asked for is not known"], set()
+    order = list(now)
+    names.sort(key=lambda name: order.index(name) if name in order else len(order))
+    told = [name for name in names if name != "made by"]
+    if len(told) > 1:  # that a field was set is seen by its value
+        told = [name for name in told if name != "set by you"]
+    images = about_images(old, new := table(wanted.data.images))
+    if not images and not told and (moved := [path for path in new if new[path][1] != old[path][1]]):
+        images = [_counted(moved, "is in another split")]
+    said = images + [about(name, held.get(name), now.get(name)) for name in told or ([] if images else names)]
+    return said, set() if images else set(told)
+
+
+def _kept_table(path: Path) -> Table:
+    text = gzip.decompress(path.read_bytes()).decode("utf-8", "surrogateescape")
+    head, *rows = csv.reader(io.StringIO(text, newline=""))
+    if tuple(head) != COLUMNS:
+        raise ValueError(head)
+    return {path: tuple(row) for path, *row in rows}
+
+
+def about(name: str, old: Any, new: Any) -> str:
+    """How a field differs, in words.
+
+    >>> about("budget", 120.0, 300.0), about("tricks", ["flip", "ema"], ["flip", "mixup"])
+    ('budget was 2 min 0 s and is now 5 min 0 s', 'tricks: without mixup and with ema')
+    """
+    if name == "tricks":
+        here, there = ([str(trick) for trick in value or []] for value in (new, old))
+        missing, extra = [t for t in here if t not in there], [t for t in there if t not in here]
+        said = [f"{word} {', '.join(tricks)}" for word, tricks in (("without", missing), ("with", extra)) if tricks]
+        return f"tricks: {' and '.join(said) or 'in another order'}"
+    if name.startswith("content of"):
+        return f"the {name} has changed"
+    if name == "set by you":
+        only = sorted(set(old or []) ^ set(new or []))
+        return f"what you choose yourself differs ({', '.join(only)})"
+    return f"{name} was {_value(name, old)} and is now {_value(name, new)}"
+
+
+def _value(name: str, value: Any) -> str:
+    if name == "budget":
+        return duration(value) if value else "without limit"
+    return "unset" if value is None else str(value)
+
+
+def about_images(old: Table, new: Table) -> list[str]:
+    """How two tables of images differ but for their splits, which change with other things, in words.
+
+    >>> about_images({"a.png": ("cat", "train", "1")}, {"b.png": ("cat", "train", "1")})
+    ['1 image is renamed (a.png is now b.png)']
+    """
+    places = {row[2]: path for path, row in new.items() if path not in old}
+    gone = [path for path in old if path not in new]
+    renamed = {path: places[old[path][2]] for path in gone if old[path][2] in places}
+    both = [path for path in old if path in new]
+    changes = {
+        "is gone": [path for path in gone if path not in renamed],
+        "is new": [path for path in new if path not in old and path not in renamed.values()],
+        "is renamed": [f"{path} is now {place}" for path, place in renamed.items()],
+        "has another content": [path for path in both if old[path][2] != new[path][2]],
+        "is of another class": [path for path in both if old[path][0] != new[path][0]],
+    }
+    return [_counted(names, said) for said, names in changes.items() if names]
+
+
+def _counted(names: Sequence[str], said: str) -> str:
+    verb, _, rest = said.partition(" ")
+    verb = verb if len(names) == 1 else {"is": "are", "has": "have"}[verb]
+    return f"{counted(len(names), 'image')} {verb} {rest} ({some([show(name) for name in names], 3)})"

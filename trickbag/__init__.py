@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trickbag.runs.evaluation import evaluate
     from trickbag.runs.forecast import Plan, plan
     from trickbag.runs.request import check
-    from trickbag.runs.run import Result, train
+    from trickbag.runs.run import Result, finish, train
     from trickbag.studies.conduct import study
     from trickbag.studies.options import Options
 
@@ -30,7 +30,7 @@ _ROOMS = {
     "trickbag.runs.forecast": ("Plan", "plan"),
     "trickbag.recipe": ("Recipe",),
     "trickbag.runs.request": ("check",),
-    "trickbag.runs.run": ("Result", "train"),
+    "trickbag.runs.run": ("Result", "finish", "train"),
     "trickbag.studies.conduct": ("study",),
     "trickbag.studies.options": ("Options",),
 }
@@ -49,6 +49,7 @@ __all__ = [
     "UsageError",
     "check",
     "evaluate",
+    "finish",
     "load",
     "plan",
     "study",

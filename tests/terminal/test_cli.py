@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from trickbag.tricks import bag
 
 KINDS = {"=cmd": 0, "ab": 1, "c": 2}
 WICKED = "\x1b[31mred\n\u202egnp.png"
-COMMANDS = ("check", "demo", "evaluate", "explain", "loop", "predict", "report", "study", "train", "tricks")
+COMMANDS = ("check", "demo", "evaluate", "explain", "finish", "loop", "predict", "report", "study", "train", "tricks")
 HOUSE = Path(__file__).parents[2]
 
 
@@ -106,10 +107,16 @@ def test_check_tells_of_a_bad_file_and_stops_there_if_asked(place: Path, ask: He
     (place / "worse" / "a" / ("bad" + WICKED)).write_bytes(b"no image")
     told = ask("check", "worse")
     assert told.code == 0
-    assert "1 files left out" in told.out
+    assert "1 file left out" in told.out
     assert r"bad\x1b[31mred\x0a\u202egnp.png" in told.out
     assert_plain(told.out + told.err)
     assert_sentence(ask("check", "worse", "--on-bad", "error"), 1)
+
+
+def test_a_table_that_stops_says_so(place: Path, ask: Here) -> None:
+    fill(place / "many", {f"class {n:02d}": n % 3 for n in range(53)}, 1)
+    assert "and 3 more classes (all of them: --json)" in ask("check", "many").out
+    assert "more class" not in ask("check", "photos").out
 
 
 def test_a_plan_trains_nothing_and_prices_everything(ask: Here) -> None:
@@ -120,7 +127,7 @@ def test_a_plan_trains_nothing_and_prices_everything(ask: Here) -> None:
     assert '"mixup(alpha=0.4)"' in told.out
     assert re.search(r"images: train (\d+), val (\d+), test (\d+)\n", told.out)
     assert re.search(r"steps: [\d,]+ in 2 epochs\n", told.out)
-    assert re.search(r"time: about [\d hmins]+\n", told.out)
+    assert re.search(r"time: about [\d. hmins]+\n", told.out)
     assert re.search(r"disk: [\d.]+ GB", told.out)
     assert re.search(r"memory: [\d.]+ GB", told.out)
 
@@ -344,6 +351,33 @@ def test_help_tells_of_every_argument(ask: Here, name: str) -> None:
     assert ROOT.commands[name].help.split("\n")[0] in text
 
 
+def test_the_version_is_told(ask: Here) -> None:
+    assert (ask("--version").code, ask("--version").out) == (0, f"trickbag {version('trickbag')}\n")
+
+
+def test_the_package_is_a_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "trickbag", "check", "nowhere"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"trickbag: [^\n]*nowhere[^\n]*\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("fin", {"finish"}),
+        ("train photos --recipe lin", {"linear-probe"}),
+        ("tricks mixu", {"mixup"}),
+        ("train --with rand", None),
+    ],
+)
+def test_a_shell_can_complete(words: str, found: set[str] | None, ask: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TRICKBAG_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"trickbag {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+    told = subprocess.run([Path(sys.executable).with_name("trickbag")], capture_output=True, text=True, check=False)
+    assert set(told.stdout.split()) == (found or {name for name in bag() if name.startswith("rand")})
+
+
 def test_every_command_is_known() -> None:
     assert sorted(ROOT.commands) == sorted(COMMANDS)
 
@@ -372,7 +406,7 @@ def test_commands_in_documents_parse(name: str) -> None:
 
 def test_the_readme_shows_every_command_and_recipe() -> None:
     readme = documents()["README.md"]
-    assert {words[0] for words in commands(readme)} == set(COMMANDS)
+    assert {words[0] for text in documents().values() for words in commands(text)} >= set(COMMANDS)
     table = re.findall(r"^\| `([^`]+)` \|", readme.split("## Recipes")[1].split("\n## ")[0], re.MULTILINE)
     assert sorted(table) == recipe_names()
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -107,6 +108,13 @@ def test_report_writes_the_same_again(place, made, ask):
     assert told.code == 0, told.err
     assert (place / "made" / "report.html").read_bytes() == page
     assert_sentence(ask("report", "album"), 2, "holds no study")
+
+
+def test_what_is_to_be_tried_next_can_be_pasted(place, made, ask):
+    (line,) = (line for line in ask("report", "made").out.splitlines() if line.startswith("try next: "))
+    command, *words = shlex.split(line.removeprefix("try next: "))
+    assert command == "trickbag"
+    assert words == ["train", "album", "--recipe", "made/recommended.toml"]
 
 
 def test_the_recommended_recipe_can_be_trained(place, made, ask):

@@ -62,13 +62,13 @@ def _read(escape: str) -> str:
     return chr(code + 0xDC00 if escape[1] == "x" and code >= 0x80 else code)
 
 
-def plural(count: int, one: str, more: str = "") -> str:
-    """A number and its noun.
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number of things.
 
-    >>> plural(1, "file"), plural(1200, "file"), plural(2, "class", "classes")
-    ('1 file', '1,200 files', '2 classes')
+    >>> counted(1, "seed"), counted(2000, "image"), counted(3, "class", "classes")
+    ('1 seed', '2,000 images', '3 classes')
     """
-    return f"{count:,} {one if count == 1 else more or one + 's'}"
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from trickbag.data.long_tail import FEW, MANY
+from trickbag.ground.text import counted
 from trickbag.report import wording
 from trickbag.report.charts import Axis, curves, strips
 from trickbag.report.findings import Effect, Findings
@@ -117,7 +118,7 @@ def _environment() -> Environment:
     )
     written: tuple[Callable[..., Any], ...] = (
         *(wording.percent, wording.points, wording.signed, wording.number, wording.minutes, wording.ratio, wording.size),
-        *(wording.span, wording.spread, wording.counted, wording.verdict, wording.shorten, wording.line, wording.pieces),
+        *(wording.span, wording.spread, counted, wording.verdict, wording.shorten, wording.line, wording.pieces),
         *(jpeg, grouped, spoken, minute_ticks, plain, fmean),
     )
     environment.globals.update({function.__name__: function for function in written})

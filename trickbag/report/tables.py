@@ -9,12 +9,12 @@ from statistics import fmean
 from typing import NamedTuple
 
 from trickbag.data.long_tail import FEW, MANY, by_frequency
+from trickbag.ground.text import counted
 from trickbag.report.findings import Arm, Effect, Findings, Interval
 from trickbag.report.wording import (
     DASH,
     SPACE,
     against_reference,
-    counted,
     differences,
     failed,
     line,

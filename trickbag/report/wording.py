@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 
-from trickbag.ground.text import show
+from trickbag.ground.text import counted, show
 from trickbag.report.findings import Arm, Effect, Findings, Interval
 
 MINUS, DASH, SPACE = "−", "–", "\u00a0"
@@ -150,15 +150,6 @@ def size(count: float | None) -> str:
     '23.5\xa0MB'
     """
     return number(count / 1e6, 1) + SPACE + "MB" if count is not None else DASH
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """A number of things.
-
-    >>> counted(1, "seed"), counted(2000, "image"), counted(3, "class", "classes")
-    ('1 seed', '2,000 images', '3 classes')
-    """
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def verdict(effect: Effect) -> str:

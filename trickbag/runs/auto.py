@@ -15,7 +15,7 @@ from trickbag.engine.pixels import Files
 from trickbag.engine.speed import Timing, compiled, fastest
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, Tell
-from trickbag.ground.text import duration, plural
+from trickbag.ground.text import counted, duration
 from trickbag.models import networks
 from trickbag.recipe import Recipe
 from trickbag.runs.request import Request
@@ -214,5 +214,5 @@ def shortened(recipe: Recipe, wanted: Request, timing: Timing) -> tuple[Recipe, 
         done = "1 epoch is trained all the same" if made else "0 epochs, only the classifier is fitted"
         said = f"an epoch of about {duration(each)} does not fit {budget}: {done}"
     else:
-        said = f"{budget} allows {plural(made, 'epoch')} of about {duration(each)}"
+        said = f"{budget} allows {counted(made, 'epoch')} of about {duration(each)}"
     return recipe.edit(epochs=made), said

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trickbag import tricks
 from trickbag.data.decode import decode
+from trickbag.data.findings import some
 from trickbag.data.listing import walk
 from trickbag.data.sniff import Unreadable
 from trickbag.engine.assemble import Normal, build_model
@@ -132,7 +133,7 @@ class Classifier:
         Raises TrickbagError at a file that cannot be read, UsageError for an unknown class and a network without maps.
         """
         if name and name not in self.classes:
-            raise UsageError(f"the run does not know the class {name!r}. It knows: {', '.join(self.classes[:10])}.")
+            raise UsageError(f"the run does not know the class {name!r}. It knows: {some(self.classes, 10)}.")
         for path in _files(images):
             image = cut(shrink(self._decode(path), self.card["kept"]), self.plain)
             wanted = torch.tensor([self.classes.index(name)], device=self.fabric.device) if name else None

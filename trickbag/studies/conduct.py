@@ -23,9 +23,9 @@ from trickbag.recipe import Recipe
 from trickbag.report.findings import Effect, Findings
 from trickbag.report.page import page
 from trickbag.report.tables import arms_csv, effects_csv, markdown
-from trickbag.runs import auto
+from trickbag.runs import auto, provenance
 from trickbag.runs.auto import SAFETY, TRIAL_SHARE
-from trickbag.runs.request import Request, called, check_named, edited, ingest
+from trickbag.runs.request import Request, called, check_named, edited, ingest, started
 from trickbag.studies import analysis, pictures
 from trickbag.studies.arms import Arm
 from trickbag.studies.decisions import facts, spelled, unspelled
@@ -59,6 +59,8 @@ class Finished:
 
     folder: Path
     findings: Findings
+    data: str
+    """The data set, as the command line takes it."""
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -136,7 +138,7 @@ def report(folder: str | Path) -> Finished:
     }
     for name, text in files.items():
         store.write(held.place.folder / name, text)
-    return Finished(held.place.folder, found)
+    return Finished(held.place.folder, found, held.facts.get("data", "DATA"))
 
 
 class Conductor:
@@ -160,7 +162,7 @@ class Conductor:
             self.options = Options.load(options, **asked)
         self.source, self.means, self.tell = data, means, tell
         o = self.options
-        recipe, chosen = edited(o.recipe, o.model, o.weights, o.with_, o.without, o.set_)
+        recipe, chosen = started(*edited(o.recipe, o.model, o.weights, o.with_, o.without, o.set_), o.recipe == "auto", tell)
         self.data, self.audit = ingest(data, recipe, o.seed, "skip", "skip", tell)
         name = called(data)
         self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, began)
@@ -178,13 +180,10 @@ class Conductor:
         held = self.held
         if held:
             if held["request"] != self.wanted.key or held["options"]["on"] != self.options.on:
-                raise UsageError(
-                    f"{self.place.folder} holds another study (other data, reference recipe or judged split). Choose another "
-                    "--out, or remove it."
-                )
+                raise UsageError(provenance.another(self.wanted, self.place.folder, "study", on=self.options.on))
             return Recipe(**held["arms"][0]["recipe"])
         if self.place.folder.exists() and any(not path.name.startswith(".") for path in self.place.folder.iterdir()):
-            raise UsageError(f"{self.place.folder} is not empty and holds no study. Choose another --out, or remove it.")
+            raise UsageError(f"{self.place.folder} is not empty and holds no study. Choose another --out.")
         decision = auto.decide(self.wanted, self.tell)
         for reason in decision.reasons:
             self.tell(Note(reason))
@@ -335,7 +334,9 @@ class Conductor:
 
     def write(self, plan: Plan) -> None:
         """Store what was decided, before the first run, and any departure from an earlier call's decision."""
-        told = facts(plan, self.wanted, self.fingerprint, self.held) | {"command": self.means.command}
+        if not self.held:
+            provenance.keep(self.wanted, self.place.folder, on=self.options.on)
+        told = facts(plan, self.wanted, self.fingerprint, self.held) | {"command": self.means.command, "data": str(self.source)}
         store.write(self.place.folder / "study.json", store.to_json(told, indent=1))
 
     def update(self, **changes: Any) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
-from trickbag.ground.text import duration
+from trickbag.ground.text import counted, duration
 from trickbag.report.findings import Arm, Confirmation, Effect, Interval
 from trickbag.studies.looks import LOOKS
 from trickbag.studies.power import assumed_sd, detectable, floor
@@ -52,7 +52,7 @@ def answer(
 def gain(chosen: Choice, confirmed: Confirmation | None, effects: Sequence[Effect], study: Study) -> str:
     """The gain of the recommended recipe, and how sure it is."""
     split, seeds = "test" if study.split == "test" else "validation", len(study.seeds)
-    judged = f"{study.images(study.split):,} {split} images, {seeds} seed{'s' if seeds > 1 else ''}"
+    judged = f"{counted(study.images(study.split), f'{split} image')}, {counted(seeds, 'seed')}"
     if confirmed:
         seen = confirmed.effect
         return (

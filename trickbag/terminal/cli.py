@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,11 +26,17 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 app = typer.Typer(
     help="Train image classifiers with the whole bag of tricks, and measure which of them help.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
+
+def _named(pattern: str) -> Callable[[str], list[str]]:
+    """What completes a word to the names of files of the package."""
+    return lambda incomplete: sorted(f.stem for f in glance.HERE.glob(pattern) if f.stem.startswith(incomplete))
+
+
+TRICK_NAMES = _named("tricks/[!_]*.py")
 DataArgument = Annotated[
     str,
     typer.Argument(
@@ -39,15 +46,22 @@ DataArgument = Annotated[
         "WebDataset shards as 'shards/{train,val}-{000000..000003}.tar' (in quotes), torchvision:NAME or timm:NAME.",
     ),
 ]
-RecipeOption = Annotated[str, typer.Option(metavar="NAME|FILE", help="A built-in recipe, or a TOML file.")]
+RecipeOption = Annotated[
+    str, typer.Option(metavar="NAME|FILE", help="A built-in recipe, or a TOML file.", autocompletion=_named("recipes/*.toml"))
+]
 ModelOption = Annotated[str | None, typer.Option(metavar="NAME", help="A timm model, or cifar_resnet8, 20, 32, 56.")]
 WeightsOption = Annotated[
     str | None, typer.Option(metavar="FILE", help="Where training starts: a .safetensors file, a run's folder, hub or none.")
 ]
 WithOption = Annotated[
-    list[str] | None, typer.Option("--with", metavar="SPEC", help="Put a trick in, as 'mixup(alpha=0.4)'. May be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--with", metavar="SPEC", help="Put a trick in, as 'mixup(alpha=0.4)'. May be repeated.", autocompletion=TRICK_NAMES
+    ),
 ]
-WithoutOption = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Take a trick out. May be repeated.")]
+WithoutOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Take a trick out. May be repeated.", autocompletion=TRICK_NAMES)
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -73,6 +87,23 @@ DEMO: dict[str, Any] = {
 DEMO_EPOCHS = 30
 """Of the training that the demo ends with."""
 Designs = Literal["auto", "add-one", "leave-one-out", "two-sided", "stack", "factorial"]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"trickbag {version('trickbag')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version of trickbag and exit.")
+    ] = False,
+) -> None:
+    """The options of trickbag itself."""
 
 
 def screen_of(quiet: bool = False) -> "Screen":
@@ -105,7 +136,7 @@ def demo(
         screen.study(finished)
         result = tb.train(data, finished.recommended, set_={"epochs": DEMO_EPOCHS}, out=out / "run", tell=screen.tell)
         screen.result(result)
-        screen.lines(f"try next: trickbag predict {result.folder} {data / '3'}   or   trickbag train YOUR_FOLDER --budget 10m")
+        screen.lines(f"try next: {shlex.join(['trickbag', 'predict', str(result.folder), str(data / '3')])}")
 
 
 @app.command()
@@ -152,6 +183,15 @@ def train(
             screen.plan(tb.plan(data, tell=screen.tell, **asked))
         else:
             screen.result(tb.train(data, out=out, tell=screen.tell, **asked))
+
+
+@app.command()
+def finish(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that train wrote.")]) -> None:
+    """Score and seal a training that was stopped, with its best epoch so far."""
+    import trickbag as tb
+
+    with screen_of() as screen:
+        screen.result(tb.finish(run, tell=screen.tell))
 
 
 @app.command()
@@ -279,7 +319,12 @@ def predict(
 
 @app.command()
 def tricks(
-    spec: Annotated[str, typer.Argument(metavar="NAME", help="A trick; with values, as cosine(final=0.1), for --plot.")] = "",
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A trick; with values, as cosine(final=0.1), for --plot.", autocompletion=TRICK_NAMES
+        ),
+    ] = "",
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw the curve of a schedule, or a photo as an augmentation shows it."),

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,13 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
-from trickbag.ground.text import duration, show
+from trickbag.ground.text import counted, duration, show
 from trickbag.report.tables import ACCURACY_HEAD, EFFECT_HEAD, accuracy_row, cell, effect_row, markdown, rows
 from trickbag.terminal.board import Board
 from trickbag.terminal.glance import Listed
 
 SIGNS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
 PIPE_WIDTH = 160
+MOST_CLASSES, WORST_CLASSES = 50, 20
+"""Rows of the tables of classes."""
 NARROW = ("seeds", "ΔNLL", "time ratio")
 """Columns that a terminal has no room for; the report has them."""
 
@@ -126,7 +129,8 @@ class Screen:
             f"trained {sharing.trained_steps:,} steps; the runs alone would have taken {sharing.naive_steps:,}",
             *(f"failed: {f.arm}, seed {f.seed}: {f.kind}: {f.cause}" for f in finished.findings.failures),
             f"report: {finished.folder / 'report.html'}",
-            f"try next: trickbag train DATA --recipe {finished.folder / 'recommended.toml'}",
+            "try next: "
+            + shlex.join(["trickbag", "train", finished.data, "--recipe", str(finished.folder / "recommended.toml")]),
         )
 
     def table(self, head: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
@@ -152,9 +156,11 @@ class Screen:
             if record["epochs"]
             else "no epoch of training"
         )
+        if record.get("trained", 1.0) < 1:
+            kept += f", ended after {percent(record['trained'])} of the training"
         rate = f"   {record['images_per_second']:.0f} images/s" if record["images_per_second"] else ""
         self.lines(
-            f"trained {card['model']} for {len(card['classes'])} classes at {card['size']} pixels: {kept}",
+            f"trained {card['model']} for {counted(len(card['classes']), 'class', 'classes')} at {card['size']} pixels: {kept}",
             f"test top-1 {percent(test['top1'])}  ({100 * low:.1f} - {100 * high:.1f}, {test['n']:,} images)   "
             f"validation {percent(val['top1'])}   {duration(record['seconds'])}{rate}",
             f"95 % interval for new images from the same source; macro recall {percent(test['macro_recall'])}, "
@@ -185,16 +191,18 @@ class Screen:
         table = Table("class", "images", "recall", "precision", box=None)
         per = scores.per_class
         rows = sorted(zip(per.recall, classes, per.count, per.precision, strict=True), key=lambda row: row[0])
-        for recall, name, count, precision in [row for row in rows if row[2]][:20]:
+        for recall, name, count, precision in [row for row in rows if row[2]][:WORST_CLASSES]:
             table.add_row(Text(show(name)), str(count), percent(recall), percent(precision))
         self.out.print(table)
+        self.rest(sum(count > 0 for count in per.count) - WORST_CLASSES)
 
     def check(self, found: Any, brief: bool = False) -> None:
         """What an audit found."""
         images = found.images
         sizes = found.sizes
         self.lines(
-            f"{len(images):,} images in {len(images.classes):,} classes; {len(found.left_out):,} files left out; "
+            f"{counted(len(images), 'image')} in {counted(len(images.classes), 'class', 'classes')}; "
+            f"{counted(len(found.left_out), 'file')} left out; "
             f"largest class : smallest = {found.imbalance:.1f} : 1; "
             f"median {sizes.get('width', 0)} x {sizes.get('height', 0)} pixels"
         )
@@ -211,9 +219,15 @@ class Screen:
                 self.lines(f"    -> {finding.suggestion}")
         if not brief:
             table = Table("class", "images", box=None)
-            for name, row in list(found.counts.items())[:50]:
+            for name, row in list(found.counts.items())[:MOST_CLASSES]:
                 table.add_row(Text(show(name)), "  ".join(f"{split} {count}" for split, count in row.items()) or "0")
             self.out.print(table)
+            self.rest(len(found.counts) - MOST_CLASSES)
+
+    def rest(self, more: int) -> None:
+        """That a table of classes goes on."""
+        if more > 0:
+            self.lines(f"and {counted(more, 'more class', 'more classes')} (all of them: --json)")
 
     def plan(self, plan: Any) -> None:
         """What a training would do and cost."""

@@ -1,0 +1,5 @@
+"""``python -m trickbag`` is the command line."""
+
+from trickbag.terminal.cli import main
+
+main()

@@ -262,8 +262,8 @@ def compiling(monkeypatch: pytest.MonkeyPatch, took: Timing | Exception) -> list
     ("epochs", "took", "chosen", "said"),
     [
         (20, EAGER._replace(train=0.001), True, r"compiled after \d+ s, it trains 1000 images/s"),
-        (20, EAGER._replace(train=0.0019), False, r"compiled after \d+ s, it trains 526 images/s, which would not repay it"),
-        (20, EAGER._replace(train=0.001, loss=3.0), False, r"compiled .* images/s, which would not repay it"),
+        (20, EAGER._replace(train=0.0019), False, r"compiled after \d+ s, it trains 526 images/s, which is not worth it"),
+        (20, EAGER._replace(train=0.001, loss=3.0), False, r"compiled .* images/s, which is not worth it"),
         (20, RuntimeError("no compiler\nat all"), False, "the network cannot be compiled here: no compiler"),
         (2, EAGER._replace(train=0.001), False, ""),
     ],
@@ -316,7 +316,7 @@ def test_when_the_time_for_timing_is_over_what_is_known_decides(
     assert len(asked) == count
     assert (asked[0].precision, asked[0].channels_last) == ("fp32", False)
     assert timing == min((timings()[a.precision, bool(a.channels_last)] for a in asked), key=lambda found: found.train)
-    assert ("no time to time" in reason) == (count < 4)
+    assert ("no time was left" in reason) == (count < 4)
     assert (cache / "speed").is_dir() == (count == 4), "a choice of some is not remembered as that of all"
 
 

@@ -327,10 +327,10 @@ def test_pickles_and_damaged_files_are_refused_unread(tmp_path: Path) -> None:
     }
     for name, data in files.items():
         (tmp_path / f"{name}.safetensors").write_bytes(data)
-        with pytest.raises(UsageError, match=f"{name}.safetensors is no readable safetensors file"):
+        with pytest.raises(UsageError, match=f"{name}.safetensors cannot be read as a safetensors file"):
             build("test_resnet", 5, size=64, weights=str(tmp_path / f"{name}.safetensors"))
     for name, says in {
-        "bomb.pth": "no .safetensors file",
+        "bomb.pth": "not a .safetensors file",
         "gone.safetensors": "no file",
         "run": "no file .*run/model.safetensors",
     }.items():

@@ -66,7 +66,7 @@ def test_the_network_is_found_by_its_tensors(tmp_path: Path, name: str) -> None:
 def test_the_network_is_found_where_it_is_named(tmp_path: Path) -> None:
     odd = "lcnet_050"
     assert odd not in weights.KNOWN
-    with pytest.raises(UsageError, match=r"fit none that was tried. Name the model .* with --model"):
+    with pytest.raises(UsageError, match=r"match none of the common ones\. Name the model .* with --model"):
         weights.network(saved(tmp_path / "odd.safetensors", odd))
     assert weights.network(saved(tmp_path / "meta.safetensors", odd, metadata={"architecture": odd})) == odd
     assert weights.network(saved(tmp_path / f"{odd}.ra_in1k.safetensors", odd)) == odd
@@ -75,7 +75,7 @@ def test_the_network_is_found_where_it_is_named(tmp_path: Path) -> None:
         (tmp_path / beside).write_text(json.dumps({key: odd}))
         assert weights.network(file) == odd
         (tmp_path / beside).write_text(json.dumps({key: "resnet18"}))
-        with pytest.raises(UsageError, match="fit none"):  # what is said is not believed unseen
+        with pytest.raises(UsageError, match="match none"):  # what is said is not believed unseen
             weights.network(file)
         (tmp_path / beside).unlink()
 

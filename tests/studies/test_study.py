@@ -279,7 +279,7 @@ def test_an_arm_that_a_look_decided_gets_no_more_seeds(place):
     """Calibration moves no answer, so its arm is decided at once; smoothing is not, with a level of half a percent."""
     told, options = [], {"tricks": ["calibrate", "label_smoothing"], "design": "add-one", "seeds": 4, "delta": 0.0}
     made = done(place, "looks", looks=True, tell=told.append, **options)
-    assert "calibrate is decided after 3 seeds and gets no more" in [e.text for e in told if isinstance(e, Note)]
+    assert "calibrate is decided after 3 seeds and stops" in [e.text for e in told if isinstance(e, Note)]
     seeds = {
         name: [s for arm, s in study_lab.runs(made) if arm == name] for name in ("reference", "calibrate", "label_smoothing")
     }
@@ -304,7 +304,7 @@ def test_an_arm_that_a_look_decided_gets_no_more_seeds(place):
 def test_a_study_in_which_all_is_decided_ends(place):
     made = done(place, "futile", {"epochs": 1}, tricks=["label_smoothing"], seeds=4, delta=100.0, looks=True)
     assert {seed for _, seed in study_lab.runs(made)} == {0, 1, 2}
-    with pytest.raises(UsageError, match=r"looks are made after seeds; with folds all runs are needed"):
+    with pytest.raises(UsageError, match=r"looks stop after some seeds, but folds need all runs"):
         done(place, "futile", tricks=["label_smoothing"], folds="2x2", looks=True)
 
 

@@ -236,7 +236,7 @@ BAD_REQUESTS = [
     (["--budget", "0m"], "write a time as 90s, 10m or 2h"),
     (["--model", "resnet5o"], "(?i)no model 'resnet5o'.*resnet50"),
     (["--weights", "missing.safetensors"], "no file missing.safetensors"),
-    (["--weights", "tiny.toml"], "no .safetensors file"),
+    (["--weights", "tiny.toml"], "not a .safetensors file"),
     (["--weights", "other.safetensors"], "does not fit cifar_resnet8"),
     (["--with", "distill(teacher='nowhere')"], "'nowhere' is no folder of a finished run, and there is no recipe"),
     (["--with", "pseudo_label(unlabelled='nowhere')"], "'nowhere' is no folder"),

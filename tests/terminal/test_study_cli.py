@@ -74,7 +74,7 @@ def made(place):
 def test_a_study_prints_plan_answer_table_and_where_the_report_lies(place, made):
     assert made.code == 0, made.err
     assert "arms: 4" in made.out
-    assert "fewer than 3 seeds give no verdict" in made.out
+    assert "with fewer than 3 seeds there are no verdicts" in made.out
     assert re.search(r"No recommendation: .*3 seeds", made.out)
     assert re.search(r"trained \d+ steps; the runs alone would have taken \d+", made.out)
     assert "report: made/report.html" in made.out
@@ -133,7 +133,7 @@ def test_the_recommended_recipe_can_be_trained(place, made, ask):
         (["album", "study.toml", "--folds", "five"], "folds: string should match"),
         (["album", "study.toml", "--vary", "batch_size"], "write FIELD=VALUE,VALUE"),
         (["album", "study.toml", "--budget", "0.01s"], "--budget 0.01s is too short: 3 seeds of the smallest design take"),
-        (["album", "study.toml", "--out", "album"], "album is not empty and holds no study"),
+        (["album", "study.toml", "--out", "album"], "album is not empty and is not a study"),
         (["album", "study.toml", "--seed", "7", "--out", "made"], "made holds another study"),
     ],
 )

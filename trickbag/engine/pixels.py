@@ -211,10 +211,10 @@ def pixels(data: Data, shorter: int, tell: Tell) -> Pixels:
     if altered(folder) and (need := expected_bytes(plain)) > (limit := size_limit()):
         tell(
             Note(
-                f"the decoded images would take {need / 1e9:.1f} GB, the cache may take {limit / 1e9:.1f} GB: they are "
-                "decoded anew each epoch, which is slower. Raise TRICKBAG_CACHE_LIMIT (gigabytes), or let "
-                "TRICKBAG_CACHE name a folder on a larger disk. Where files are slow to read here and there, add "
-                "--with shuffle_buffer, which reads them nearly in order."
+                f"the decoded images need {need / 1e9:.1f} GB and the cache is limited to {limit / 1e9:.1f} GB, so images are "
+                "decoded again in each epoch, which is slower. Raise TRICKBAG_CACHE_LIMIT (gigabytes), or set TRICKBAG_CACHE to "
+                "a folder on a larger disk. On disks that are slow at random access, add --with shuffle_buffer, which reads "
+                "files nearly in order."
             )
         )
         return plain

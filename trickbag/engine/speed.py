@@ -182,12 +182,12 @@ def fastest(recipe: Recipe, data: Data, seed: int, until: float = math.inf) -> t
         rates = ", ".join(f"{_name(one)} {_rate(one, took)}" for one, took in tried)
         reason = f"{_name(chosen)} is the fastest here ({'training' if recipe.epochs else 'judged'} images/s: {rates})"
         if skipped := candidates[len(tried) :]:
-            reason += f"; there was no time to time {' or '.join(map(_name, skipped))}"
+            reason += f"; no time was left to measure {', '.join(map(_name, skipped))}"
         else:
             choice = {"precision": chosen.precision, "channels_last": chosen.channels_last}
             remember(place, {"choice": choice, "date": date.today().isoformat()})
     if chosen.micro_batch != recipe.micro_batch:
-        reason += f"; {chosen.micro_batch} images at a time, since more do not fit the memory"
+        reason += f"; {chosen.micro_batch} images at a time, because more do not fit into memory"
     return chosen, timing._replace(decode=pixels.mean_seconds()), reason
 
 
@@ -207,7 +207,7 @@ def compiled(recipe: Recipe, timing: Timing, data: Data, seed: int) -> tuple[Rec
     took = time.perf_counter() - began
     said = f"compiled after {took:.0f} s, it trains {1 / tried.train:.0f} images/s"
     if abs(tried.loss - timing.loss) > LOSS_TOLERANCE * abs(timing.loss) or images * (timing.train - tried.train) <= took:
-        return plain, timing, f"{said}, which would not repay it"
+        return plain, timing, f"{said}, which is not worth it"
     return recipe.edit(compile=True), tried, said
 
 
@@ -240,7 +240,7 @@ def _fitting(
             fitting = (recipe.micro_batch or recipe.batch_size) // 2
         if not fitting:
             raise TrickbagError(
-                f"not even one image of {recipe.size} pixels fits the memory in training {recipe.model}. Choose a smaller "
+                f"not even one image of {recipe.size} pixels fits into memory when training {recipe.model}. Choose a smaller "
                 "--model, or smaller images (--set size=…)."
             )
         recipe = recipe.edit(micro_batch=fitting)

@@ -63,13 +63,13 @@ class Net(nn.Module):
     def classifier(self) -> nn.Module:
         """The last layer, features [B, D] -> logits [B, K]; may be replaced. UsageError where logits are made otherwise."""
         if not self._plain:
-            raise UsageError(f"{self.name} has no single classifier of features. Choose another model, or leave the trick out.")
+            raise UsageError(f"{self.name} has no single linear classifier. Choose another model, or remove the trick.")
         return self.net.get_submodule(self._heads[0])
 
     @classifier.setter
     def classifier(self, module: nn.Module) -> None:
         if not self._plain:
-            raise UsageError(f"{self.name} has no single classifier to replace. Choose another model, or leave the trick out.")
+            raise UsageError(f"{self.name} has no single classifier to replace. Choose another model, or remove the trick.")
         self.net.set_submodule(self._heads[0], module)
 
     @property
@@ -88,7 +88,7 @@ class Net(nn.Module):
         for name, _ in self.net.named_modules():
             if name.rpartition(".")[2] == "global_pool":
                 return str(name)
-        raise UsageError(f"{self.name} has no pooling to replace. Choose a convolutional model, or leave the trick out.")
+        raise UsageError(f"{self.name} has no pooling to replace. Choose a convolutional model, or remove the trick.")
 
     def __setattr__(self, name: str, value: Any) -> None:
         # torch would put a module beside the property of that name.
@@ -172,7 +172,7 @@ class Net(nn.Module):
             shape = f"{x.shape[1]} channels and {x.shape[2]} x {x.shape[3]} pixels"
             raise UsageError(f"{self.name} cannot read images of {shape} ({reason}). Choose another size or model.") from None
         if logits.shape != (1, classes):
-            raise UsageError(f"{self.name} is no classifier of {classes} classes. Choose another model.")
+            raise UsageError(f"{self.name} does not classify into {classes} classes. Choose another model.")
         self.net.train()
 
 
@@ -203,7 +203,7 @@ def build(name: str, classes: int, channels: int = 3, size: int = 224, weights: 
     """
     if not timm.is_model(name) or ("." in name and name not in timm.list_models(pretrained=True)):
         near = difflib.get_close_matches(name, timm.list_models(), 3) or ["resnet50"]
-        raise UsageError(f"There is no model {name!r}. Choose one of timm's, as {' or '.join(near)}.")
+        raise UsageError(f"There is no model {name!r}. Choose one of timm's, for example {' or '.join(near)}.")
     options: dict[str, Any] = {"in_chans": channels}
     if (cfg := timm.get_pretrained_cfg(name)) and cfg.fixed_input_size:
         options["img_size"] = size
@@ -239,7 +239,7 @@ def restore(net: Net, run: str) -> None:
 def _load(net: nn.Module, name: str, file: Path, options: dict[str, Any], told: str) -> None:
     """Load a file through timm, which resizes position embeddings, adapts the first layer and reads old spellings."""
     source = f"The hub's file {file.name}" if told == "hub" else told
-    advice = "Name the model that was saved there with --model."
+    advice = "Name the model in that file with --model."
     shapes = shapes_of(file)
     heads = heads_of(net)
     own = {n: t.shape for n, t in net.state_dict().items()}
@@ -298,7 +298,9 @@ def shapes_of(file: Path) -> dict[str, list[int]]:
         with safe_open(file, "pt") as tensors:
             return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118  not a mapping
     except (SafetensorError, OSError) as error:
-        raise UsageError(f"{file} is no readable safetensors file ({error}). Fetch it again, or give another.") from None
+        raise UsageError(
+            f"{file} cannot be read as a safetensors file ({error}). Download it again, or give another file."
+        ) from None
 
 
 def _misfit(own: Shapes, file: Shapes, body: set[str]) -> str:
@@ -307,7 +309,7 @@ def _misfit(own: Shapes, file: Shapes, body: set[str]) -> str:
             return f"{name} is {list(file[name])} there and {list(own[name])} in the model"
     if missing := sorted(body - file.keys()):
         return f"it lacks {_some(missing)}"
-    return f"it has {_some(sorted(file.keys() - own.keys()))} besides"
+    return f"it has {_some(sorted(file.keys() - own.keys()))} in addition"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -320,7 +322,9 @@ def local(path: str) -> Path:
     if file.is_dir():
         file = file / "model.safetensors"
     if file.suffix != ".safetensors":
-        raise UsageError(f"{path} is no .safetensors file, the only format read. Convert it with safetensors.torch.save_file.")
+        raise UsageError(
+            f"{path} is not a .safetensors file, the only format supported. Convert it with safetensors.torch.save_file."
+        )
     if not file.is_file():
         raise UsageError(f"There is no file {file}. Give the path of a .safetensors file or of a run with --weights.")
     return file

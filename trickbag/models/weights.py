@@ -41,8 +41,8 @@ def network(weights: str) -> str:
     names = sorted(shapes)
     count = sum(int(torch.Size(shape).numel()) for shape in shapes.values())
     raise UsageError(
-        f"{weights} names no network, and its {len(names)} tensors ({count:,} numbers, {names[0]} to {names[-1]}) fit none "
-        "that was tried. Name the model that was saved there with --model."
+        f"{weights} does not say which model it is for, and its {len(names)} tensors ({count:,} numbers, {names[0]} to "
+        f"{names[-1]}) match none of the common ones. Name the model in that file with --model."
     )
 
 
@@ -71,8 +71,7 @@ def _named(file: Path) -> list[str]:
     with suppress(SafetensorError, OSError), safe_open(file, "pt") as tensors:
         held = tensors.metadata() or {}
         found += [held.get(key) for key in ("model", "architecture", "arch")]
-    found += [file.stem, file.stem.partition(".")[0]]
-    return [name for name in found if isinstance(name, str)]
+    return [name.partition(".")[0] for name in [*found, file.stem] if isinstance(name, str)]  # without timm's tag of weights
 
 
 @cache

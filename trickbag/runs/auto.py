@@ -58,7 +58,7 @@ def decide(wanted: Request, tell: Tell) -> Decision:
     """Turn what was asked for into a recipe with nothing left open."""
     recipe, reasons = choose(wanted) if wanted.auto else (wanted.recipe, [])
     if recipe.precision == "fp16" and not torch.cuda.is_available():
-        tell(Note("fp16 is made for GPUs and takes many times longer than the rest on a CPU: --set precision=bf16"))
+        tell(Note("fp16 is very slow on a CPU. To avoid it: --set precision=bf16"))
     tell(Note(f"timing a few steps of {recipe.model} at {recipe.size} pixels"))
     until = time.monotonic() + min(TRIAL_SECONDS, TRIAL_SHARE * wanted.budget or TRIAL_SECONDS)
     recipe, timing, reason = fastest(recipe, wanted.data, wanted.seed, until)
@@ -96,13 +96,13 @@ def choose(wanted: Request) -> tuple[Recipe, list[str]]:
     if per_class < FEW_IMAGES and "epochs" not in wanted.chosen:
         return recipe.edit(epochs=0), [
             *reasons,
-            f"{per_class:.0f} training images per class are few: only the classifier is trained",
+            f"{per_class:.0f} training images per class: too few to train more than the classifier",
         ]
-    said = f"{per_class:.0f} training images per class: the classifier is fitted first, then the whole network is tuned"
+    said = f"{per_class:.0f} training images per class: the classifier is trained first, then the whole network is fine-tuned"
     if per_class < SOME_IMAGES and "trivialaugment" not in wanted.chosen:
         recipe = _put(wanted, recipe.edit(["trivialaugment"]), epochs=2 * recipe.epochs)
-        longer = "" if "epochs" in wanted.chosen else "for twice as long and "
-        said += f", {longer}with strong augmentation, since they are not many"
+        longer = "" if "epochs" in wanted.chosen else "twice as long and "
+        said += f", {longer}with strong augmentation because images are few"
     return recipe, [*reasons, said]
 
 
@@ -134,8 +134,8 @@ def _with_weights(wanted: Request) -> tuple[Recipe, list[str]]:
     try:
         networks.build(recipe.model, len(wanted.data.images.classes), wanted.data.channels, recipe.size, "hub")
     except UsageError as error:
-        return recipe, [f"no published weights: {error} The network starts from scratch"]
-    return recipe.edit(weights="hub"), [f"{recipe.model} with its published weights: a good start for photos on this machine"]
+        return recipe, [f"no published weights: {error} The network is trained from scratch"]
+    return recipe.edit(weights="hub"), [f"{recipe.model} with published weights is a good start for photos on this machine"]
 
 
 def _from_scratch(wanted: Request, side: int, images: int, reasons: list[str] | None = None) -> tuple[Recipe, list[str]]:
@@ -152,7 +152,7 @@ def _from_scratch(wanted: Request, side: int, images: int, reasons: list[str] | 
     ]
     if small and wanted.data.channels == 1 and not wanted.chosen & {"flip", "flip.p", "tricks"}:
         recipe = recipe.edit(without=["flip"])
-        said.append("small grey images may be letters or digits, which have no mirror image: no flips")
+        said.append("small grey images may be letters or digits, so they are not mirrored: no flips")
     return recipe, said
 
 
@@ -198,7 +198,7 @@ def sized(recipe: Recipe, wanted: Request, timing: Timing, until: float) -> tupl
             if expected(tried.edit(epochs=epochs), wanted, reckoned) <= left(wanted):
                 if size != recipe.size and time.monotonic() < until:
                     reckoned = fastest(tried, wanted.data, wanted.seed, until)[1]
-                what = f"{epochs} epochs fit the budget" if epochs else "fitting the classifier alone fits the budget"
+                what = f"{epochs} epochs fit the budget" if epochs else "training the classifier alone fits the budget"
                 return tried, reckoned, f"{size} pixels: the largest images with which {what}"
     return recipe, timing, f"{recipe.size} pixels: the budget is too short for a choice"
 

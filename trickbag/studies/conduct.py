@@ -183,7 +183,7 @@ class Conductor:
                 raise UsageError(provenance.another(self.wanted, self.place.folder, "study", on=self.options.on))
             return Recipe(**held["arms"][0]["recipe"])
         if self.place.folder.exists() and any(not path.name.startswith(".") for path in self.place.folder.iterdir()):
-            raise UsageError(f"{self.place.folder} is not empty and holds no study. Choose another --out.")
+            raise UsageError(f"{self.place.folder} is not empty and is not a study. Choose another --out.")
         decision = auto.decide(self.wanted, self.tell)
         for reason in decision.reasons:
             self.tell(Note(reason))
@@ -251,7 +251,7 @@ class Conductor:
         held = Study.load(self.place.folder)
         if not any(held.result(held.cell(held.arms[0], seed)) for seed in held.seeds):
             cause = next((f["cause"] for f in held.facts["failures"] if f["arm"] == held.arms[0].name), "no run of it ended")
-            raise TrickbagError(f"the reference failed with every seed, so there is nothing to compare with: {cause}")
+            raise TrickbagError(f"the reference failed with every seed, so nothing can be compared: {cause}")
         self.add_matched(plan)
         self.add_recommended(plan)
         if confirm:
@@ -274,7 +274,7 @@ class Conductor:
                 return
             ended = analysis.decided(Study.load(self.place.folder), seeds)
             for arm in (arm for arm in arms if arm.name in ended):
-                self.tell(Note(f"{arm.name} is decided after {seeds} seeds and gets no more"))
+                self.tell(Note(f"{arm.name} is decided after {seeds} seeds and stops"))
             arms, begun = tuple(arm for arm in arms if arm.name not in ended), seeds
             self.update(stopped=self.held["stopped"] | dict.fromkeys(sorted(ended), seeds))
 
@@ -366,7 +366,7 @@ class Conductor:
         """Train the combination of what helps, where it is not an arm already."""
         chosen = analysis.choice(Study.load(self.place.folder))
         if not chosen.proved:
-            self.tell(Note(f"training the recommended recipe, which was no arm: {chosen.arm.edits}"))
+            self.tell(Note(f"training the recommended recipe, which is not an arm yet: {chosen.arm.edits}"))
             self.add([chosen.arm], plan.seeds)
 
     def confirm(self) -> None:
@@ -375,7 +375,7 @@ class Conductor:
         chosen = analysis.choice(held)
         fresh = [self.options.seed + FRESH + n for n in range(CONFIRM_SEEDS)]
         if chosen.arm.recipe.key == held.arms[0].recipe.key:
-            self.tell(Note("nothing to confirm: the reference is recommended"))
+            self.tell(Note("nothing to confirm: the recommended recipe is the reference"))
             return
         self.tell(Note(f"confirming with {CONFIRM_SEEDS} fresh seeds on {held.images('test'):,} test images"))
         self.run([held.arms[0], replace(chosen.arm, seed_offset=0)], fresh, "test")

@@ -24,10 +24,10 @@ from trickbag.tricks import find
 __all__ = ["Arm", "Design", "Question", "design", "matched"]
 
 WEAKNESS = {
-    "add-one": "It cannot show what tricks do to one another: a trick that helps only beside another looks useless.",
-    "leave-one-out": "It hides substitutes: of two tricks that do the same, each looks useless while the other is there.",
-    "two-sided": "It shows how much a trick's worth depends on all the others together, but not on which of them.",
-    "stack": "Each step depends on those before it: two orders are run, and where they differ neither is the trick's worth.",
+    "add-one": "It cannot show interactions: a trick that helps only beside another looks useless.",
+    "leave-one-out": "It hides substitutes: of two tricks that do the same, each looks useless beside the other.",
+    "two-sided": "It shows how much the effect of a trick depends on all others together, but not on which of them.",
+    "stack": "Each step depends on those before it. Two orders are run; where they differ, neither is the trick's own effect.",
     "factorial": "A main effect is a mean over many combinations, most of which nobody would use.",
 }
 """What each design cannot tell."""
@@ -66,13 +66,13 @@ def design(
     """
     bench = Bench(reference, tricks)
     if not bench.tricks and not any(vary.values()) and not combine and not same:
-        raise UsageError("There is nothing to study: name tricks to try or values to vary.")
+        raise UsageError("There is nothing to study: name tricks (--tricks) or values (--vary) to try.")
     if kind not in ("auto", *WEAKNESS):
         raise UsageError(f"there is no design {kind!r}. Choose auto, {', '.join(WEAKNESS)}.")
     kind, reason = _chosen(bench) if kind == "auto" else (kind, "")
     if kind == "factorial" and len(bench.tricks) > factorial.MOST:
         raise UsageError(
-            f"factorial: {len(bench.tricks)} tricks; it takes {factorial.MOST} at most. Name fewer, or take add-one."
+            f"factorial: {len(bench.tricks)} tricks; the limit is {factorial.MOST}. Name fewer, or use --design add-one."
         )
     asked = [*_QUESTIONS[kind](bench), *_varied(bench, vary), *_combined(bench, combine), *_controls(bench, same)]
     aliases = tuple((question.name, *question.aliases) for question in asked if question.aliases)
@@ -180,16 +180,16 @@ def _chosen(bench: Bench) -> tuple[str, str]:
     """What auto takes, and why."""
     k = len(bench.tricks)
     if not k:
-        return "add-one", "no tricks are tried: every value is compared with the reference"
+        return "add-one", "there are only values to try, each compared with the reference"
     if k <= TWO_SIDED_UP_TO:
-        return "two-sided", f"{k} tricks are few enough to try each alone and to leave each out of all"
+        return "two-sided", f"{k} tricks are few enough to try each alone and to remove each from all"
     if k > factorial.MOST:
-        return "add-one", f"a factorial takes {factorial.MOST} tricks at most, not {k}"
+        return "add-one", f"a factorial design takes at most {factorial.MOST} tricks, not {k}"
     try:
         bench.recipe(bench.tricks)
     except UsageError as why:
-        return "add-one", f"not all of the {k} tricks go together, as a factorial needs: {why}"
-    return "factorial", f"{k} tricks that all go together: every arm tells something about every trick"
+        return "add-one", f"a factorial design needs tricks that can be combined, and these {k} cannot: {why}"
+    return "factorial", f"{k} tricks can all be combined, so every arm informs on every trick"
 
 
 def _fraction_says(k: int) -> str:

@@ -20,7 +20,9 @@ def folded(data: Data, repeats: int, folds: int, block: int, seed: int) -> Data:
     repeat, fold = divmod(block, folds)
     assert 0 <= repeat < repeats
     if folds < 2 or np.bincount(images.labels[pool]).min() < folds:
-        raise UsageError(f"--folds {repeats}x{folds}: every class needs as many images as there are folds, and two at least.")
+        raise UsageError(
+            f"--folds {repeats}x{folds}: every class needs at least as many images as there are folds, and at least two."
+        )
     cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed + repeat)
     parts = list(cut.split(pool, images.labels[pool], images.groups[pool]))
     splits = images.splits.copy()

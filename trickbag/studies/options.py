@@ -28,53 +28,54 @@ class Options(BaseModel):
     recipe: str = "auto"
     """The reference arm: a built-in recipe, or a TOML file."""
     model: str | None = None
-    """A timm model, or cifar_resnet8, 20, 32, 56."""
+    """A timm model, or cifar_resnet8, 20, 32 or 56."""
     weights: str | None = None
-    """Where training starts: a .safetensors file, a run's folder, hub or none."""
+    """Initial weights: a .safetensors file, a run's folder, hub or none."""
     with_: Annotated[tuple[str, ...], Field(alias="with")] = ()
-    """Tricks put into the reference arm."""
+    """Tricks added to the reference arm."""
     without: tuple[str, ...] = ()
-    """Tricks taken out of the reference arm."""
+    """Tricks removed from the reference arm."""
     set_: Annotated[dict[str, Any], Field(alias="set")] = {}
     """Fields of the reference arm."""
     tricks: tuple[str, ...] | Literal["auto"] = ()
-    """The tricks to try, or auto: those that what is known of the data set suggests."""
+    """The tricks to try; auto: those that the check of the data set suggests."""
     teacher: str = ""
     """A run's folder or a recipe from which tricks = "auto" may propose to distil."""
     vary: dict[str, tuple[Any, ...]] = {}
-    """Fields to try at other values."""
+    """Fields to try with other values."""
     combine: tuple[tuple[str, ...], ...] = ()
-    """Lists of tricks that are put in together, an arm for each list."""
+    """Lists of tricks to add together; each list is an arm."""
     design: Literal["auto", "add-one", "leave-one-out", "two-sided", "stack", "factorial"] = "auto"
-    """Which arms are trained; auto: two-sided up to 6 tricks, else factorial."""
+    """Which arms to train; auto: two-sided for up to 6 tricks, otherwise factorial."""
     on: Literal["val", "test"] = "val"
-    """Where the arms are judged and the recommended recipe is chosen; test is for reproducing published tables."""
+    """The split on which arms are compared and the recommended recipe is chosen; test reproduces published tables."""
     folds: Annotated[str, Field(pattern=r"^(\d+x\d+)?$")] = ""
-    """Repeats x folds of cross-validation over training and validation images, as 5x2, in place of seeds: for small data."""
+    """Repeated cross-validation in place of seeds, for small data: repeats x folds, for example 5x2, over the training and
+    validation images."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Runs of every arm, each with a seed of its own."""
+    """Runs per arm, each with its own seed."""
     looks: bool = False
-    """Whether arms on which there is a verdict, or which can no longer gain, after 3, 5 or 10 seeds get no more seeds. Each
-    look spends a part of the 5 % of false findings, so the last one is stricter."""
+    """Whether to stop training arms that are decided after 3, 5 or 10 seeds. Each interim analysis spends a part of the 5 % of
+    false findings, so the last one is stricter."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """The first seed; it also divides the data set where it has no splits."""
+    """The first seed; it also splits a data set that has no splits."""
     delta: Annotated[float, Field(ge=0, le=100)] = 0.2
-    """Percentage points that are no difference to you: half the width of the region of practical equivalence."""
+    """The largest difference that does not matter to you, in percentage points (the region of practical equivalence)."""
     price: Annotated[float, Field(ge=1)] = 3.0
-    """The most that the recommended recipe may cost, as a multiple of the reference's training time."""
+    """The most that the recommended recipe may cost, as a multiple of the training time of the reference."""
     same: Annotated[int, Field(ge=0, le=10)] = 0
-    """A/A arms: the reference with other seeds, to see the noise floor."""
+    """Number of A/A arms: the reference with other seeds, to measure the noise."""
     matched: bool = False
-    """Whether the reference is also trained as long as each trick that costs over 5 % more takes."""
+    """Whether to also train the reference for as long as each trick takes that costs over 5 % more."""
     sharing: bool = True
-    """Whether what arms have in common is trained once. It changes no number."""
+    """Whether to train once what arms have in common. The results are the same."""
     budget: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds for the whole study: the design and the number of seeds that fit are chosen; 0 for no limit."""
+    """Seconds for the whole study; the design and the number of seeds are chosen to fit. 0: no limit."""
 
     @model_validator(mode="after")
     def _looks_need_seeds(self) -> Self:
         if self.looks and self.folds:
-            raise ValueError("looks are made after seeds; with folds all runs are needed. Leave one of them out")
+            raise ValueError("looks stop after some seeds, but folds need all runs. Remove one of them")
         return self
 
     @classmethod

@@ -40,7 +40,7 @@ def packing(recipe: Recipe, data: Data, seed: int, jobs: int) -> Packing:
     room = free_memory() // (alone.memory + (CONTEXT if gpu else 0))
     workers = min(cores, jobs, max(1, room), SHARING if gpu else cores)
     if workers < 2:
-        return Packing(1, "one training at a time: there are no cores, jobs or memory for more")
+        return Packing(1, "one training at a time: not enough cores, jobs or memory for more")
     context = multiprocessing.get_context(START)
     with context.Pool(workers, prepared, (cores // workers, context.Barrier(workers))) as pool:
         rates = pool.starmap(rate, [(recipe, data, seed)] * workers, chunksize=1)

@@ -9,7 +9,7 @@ from typing import Self
 from trickbag.engine.assemble import build_model
 from trickbag.engine.speed import Timing, fastest
 from trickbag.ground.errors import TrickbagError
-from trickbag.ground.text import duration
+from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
 from trickbag.runs import auto
 from trickbag.runs.request import Request
@@ -91,24 +91,24 @@ class Plan:
         split = "test" if self.options.on == "test" else "validation"
         lines = [
             f"design: {self.design.kind}{why}. {self.design.weakness}",
-            f"arms: {len(self.design.arms)}, each with {len(self.seeds)} seeds",
+            f"arms: {len(self.design.arms)}, each with {counted(len(self.seeds), 'seed')}",
             *arms,
             *(f"  not run: {text}" for text in self.design.not_run),
-            f"runs: {len(self.cells)}; judged on {self.images:,} {split} images",
+            f"runs: {len(self.cells)}; compared on {counted(self.images, f'{split} image')}",
             f"trainings: {len(self.jobs)}, with {100 * self.steps_share:.0f} % of the steps of runs trained alone",
             f"time: about {duration(self.seconds)} on one worker; disk: about {self.disk / 1e9:.2f} GB",
-            f"smallest difference found with 80 % power, in points: {least} (assuming {100 * ERROR:.0f} % errors)",
-            f"for new images no number of seeds resolves less than about {100 * floor(ERROR, self.images):.2f} points",
+            f"smallest difference detected with 80 % power, in points: {least} (assuming {100 * ERROR:.0f} % errors)",
+            f"on new images, no number of seeds can detect less than about {100 * floor(ERROR, self.images):.2f} points",
         ]
         if len(self.seeds) < SEEDS:
-            lines.append(f"fewer than {SEEDS} seeds give no verdict: the results will be descriptive only")
+            lines.append(f"with fewer than {SEEDS} seeds there are no verdicts: the results are descriptive only")
         if self.options.looks:
             after = ", ".join(map(str, planned(len(self.seeds))))
             lines.append(
-                f"looks after {after} seeds: arms that are decided then get no more, so the time is the most it can be"
+                f"interim analyses after {after} seeds: arms that are decided by then stop, so the time is an upper limit"
             )
         if self.options.on == "test":
-            lines.append("the arms are judged on the test images: what is chosen is chosen on them, and is labelled so")
+            lines.append("the arms are compared on the test images: the recipe is chosen on them, and the report says so")
         return lines
 
 

@@ -51,49 +51,49 @@ def _fitting(spelling: str, reference: Recipe, proposed: dict[Trick, str]) -> Tr
 
 def _teacher(teacher: str) -> Iterator[Candidate]:
     if teacher:
-        yield str(Spec("distill", (), {"teacher": teacher})), f"There is a teacher to learn from: {teacher}."
+        yield str(Spec("distill", (), {"teacher": teacher})), f"The teacher {teacher} can be distilled."
 
 
 def _imbalance(found: Audit) -> Iterator[Candidate]:
     if any(finding.kind == "imbalance" for finding in found.findings):
         ratio = f"The largest class has {found.imbalance:.0f} times as many images as the smallest"
-        yield "class_weights", f"{ratio}: images of rare classes count more."
-        yield "crt", f"{ratio}: the classifier is trained again on equal classes."
-        yield "balanced_sampling", f"{ratio}: every class is shown equally often."
-        yield "drw", f"{ratio}: rare classes count more late in training."
-        yield "logit_adjustment", f"{ratio}: the loss takes account of how rare a class is."
-        yield "tau_norm", f"{ratio}: the classifier's weights are made equally long."
+        yield "class_weights", f"{ratio}: this gives images of rare classes more weight."
+        yield "crt", f"{ratio}: this retrains the classifier with balanced classes."
+        yield "balanced_sampling", f"{ratio}: this shows every class equally often."
+        yield "drw", f"{ratio}: this gives rare classes more weight late in training."
+        yield "logit_adjustment", f"{ratio}: this corrects the loss for class frequencies."
+        yield "tau_norm", f"{ratio}: this normalises the classifier's weights."
 
 
 def _amount(found: Audit, reference: Recipe) -> Iterator[Candidate]:
     each = images_per_class(found, reference)
     said = f"{each:.0f} training images per class are {'few' if each < FEW_IMAGES else 'many'}"
     if each >= FEW_IMAGES:
-        yield "mixup", f"{said}: a network can learn from mixed images too."
-        yield "random_erasing", f"{said}: a network can learn to do without a part of each image."
-        yield "cutmix", f"{said}: a network can learn from images with a part of another."
+        yield "mixup", f"{said}, enough to learn from mixed images."
+        yield "random_erasing", f"{said}, enough to learn from partly erased images."
+        yield "cutmix", f"{said}, enough to learn from images with patches of others."
         return
     if reference.weights != "none":
         yield (
             "freeze(until=0.1)",
-            f"{said}: only the classifier learns at first, so that the pretrained layers keep what they know.",
+            f"{said}: training only the classifier at first protects the pretrained layers.",
         )
-    yield "trivialaugment", f"{said}: strong augmentation makes more of each."
+    yield "trivialaugment", f"{said}: strong augmentation adds variety."
     if reference.weights != "none":
-        yield "head_lr", f"{said}: the fresh classifier learns faster than the pretrained layers."
-    yield "random_erasing", f"{said}: an image with a part erased is another image."
+        yield "head_lr", f"{said}: a new classifier needs a higher learning rate than pretrained layers."
+    yield "random_erasing", f"{said}: erasing parts of images adds variety."
     if reference.weights == "none":
-        yield "mixup", f"{said}: mixed images are new images."
+        yield "mixup", f"{said}: mixing images adds variety."
 
 
 def _basics(found: Audit) -> Iterator[Candidate]:
-    yield "cosine", "The reference's learning rate stays high to the end; this lowers it to zero."
-    yield "label_smoothing", "It costs nothing and keeps the network from being too sure of labels that may be wrong."
-    yield "ema", "Averaged weights cost little and make the result depend less on the moment of the end."
-    yield "warmup", "It costs nothing, and the first steps do less harm to the weights that training starts from."
+    yield "cosine", "The learning rate of the reference stays high to the end; this lowers it to zero."
+    yield "label_smoothing", "It costs nothing and reduces overconfidence in labels that may be wrong."
+    yield "ema", "Averaging weights costs little and reduces noise from the last steps."
+    yield "warmup", "It costs nothing and protects the initial weights during the first steps."
     side = min(found.sizes.get("height", 0), found.sizes.get("width", 0))
     if found.sizes.get("channels") != 1 or side > SMALL_SIDE:
-        yield "flip_tta", "It needs no training: each image is judged together with its mirror image."
+        yield "flip_tta", "It needs no training: predictions for each image and its mirror image are averaged."
 
 
 def images_per_class(found: Audit, reference: Recipe) -> float:

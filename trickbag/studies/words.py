@@ -37,15 +37,15 @@ def answer(
     """Three sentences: the recommended recipe, its gain, its price."""
     plain = chosen.arm.name == study.arms[0].name
     if plain and len(study.seeds) < SEEDS:
-        what = f"No recommendation: fewer than {SEEDS} seeds give no verdict, so the reference stays."
+        what = f"No recommendation: with fewer than {SEEDS} seeds there is no verdict. Keep the reference."
     elif plain:
-        what = "Keep the reference recipe: no trick that was tried proved that it helps here at a price you pay."
+        what = "Keep the reference recipe: none of the tricks was shown to help here at an acceptable cost."
     else:
         what = f"Train the reference recipe with these changes: {' '.join(chosen.taken)}."
         if chosen.rival:
-            what += " It beat the combination of all that helps."
+            what += " This did better than all helpful tricks together."
     if chosen.dear:
-        what = what.removesuffix(".") + f"; {', '.join(chosen.dear)} helps too, and costs more than you pay."
+        what = what.removesuffix(".") + f"; {', '.join(chosen.dear)} helps too, but costs more than the limit (--price)."
     return what, gain(chosen, confirmed, effects, study), cost(chosen, arms)
 
 
@@ -57,7 +57,7 @@ def gain(chosen: Choice, confirmed: Confirmation | None, effects: Sequence[Effec
         seen = confirmed.effect
         return (
             f"Confirmed with {len(confirmed.seeds)} fresh seeds on {confirmed.images:,} untouched test images: "
-            f"{points(seen.difference)} points ({between(seen.new_images)} for new images); the study had seen "
+            f"{points(seen.difference)} points ({between(seen.new_images)} for new images); in the study it was "
             f"{points(confirmed.selected)}."
         )
     if chosen.arm.name == study.arms[0].name:
@@ -65,14 +65,14 @@ def gain(chosen: Choice, confirmed: Confirmation | None, effects: Sequence[Effec
         if best is None:
             return f"Nothing was compared on {judged}."
         if best.difference <= 0:
-            return f"Nothing that was tried did better than the reference on {judged}."
+            return f"Nothing did better than the reference on {judged}."
         seen_best = f"{points(best.difference)} points ({between(best.this_set)}; {judged})"
-        return f"The largest difference seen is that of {best.name}: {seen_best}."
+        return f"The largest difference is that of {best.name}: {seen_best}."
     if not chosen.proved:
-        return f"This combination was not trained in the study itself; run the study again to train it ({judged})."
+        return f"This combination was not trained yet; run the study again to train it ({judged})."
     return (
-        f"It gained {points(chosen.gain)} points where it was chosen ({judged}), so expect less; --confirm measures it on test "
-        "images."
+        f"It gained {points(chosen.gain)} points on the images on which it was chosen ({judged}), so expect less; --confirm "
+        "measures the gain on test images."
     )
 
 
@@ -80,12 +80,12 @@ def cost(chosen: Choice, arms: Sequence[Arm]) -> str:
     """The price of the recommended recipe."""
     own = next((arm for arm in arms if arm.name == chosen.arm.name), None)
     if own is None or own.price is None:
-        return "Its price was not measured."
+        return "Its cost was not measured."
     shared = "" if own.price.alone else " (measured while other runs shared the machine)"
     model = f"a model of {own.price.model_bytes / 1e6:.1f} MB"
     return (
-        f"A training takes {duration(own.price.seconds)}, {own.price.ratio:.2f} times the reference's{shared}, and "
-        f"gives {model} that takes {1000 * own.price.latency:.1f} ms an image."
+        f"Training takes {duration(own.price.seconds)}, {own.price.ratio:.2f} times as long as the reference{shared}, and "
+        f"gives {model} that takes {1000 * own.price.latency:.1f} ms per image."
     )
 
 
@@ -100,16 +100,16 @@ def noise(study: Study, arms: Sequence[Arm], effects: Sequence[Effect]) -> tuple
     told = []
     if reference.sd is not None:
         told.append(
-            f"The reference's accuracy varies by {100 * reference.sd:.2f} points (sd over {len(study.seeds)} seeds) though "
-            "nothing but the seed changes."
+            f"The accuracy of the reference varies by {100 * reference.sd:.2f} points (sd over {len(study.seeds)} seeds) "
+            "although only the seed changes."
         )
     kind = "measured" if measured else "assumed"
     told.append(
-        f"The smallest difference that is found with 80 % power, in points, by seeds: {least} ({kind} sd {100 * sd:.2f})."
+        f"Smallest difference detected with 80 % power, in points, by number of seeds: {least} ({kind} sd {100 * sd:.2f})."
     )
     told.append(
-        f"No number of seeds resolves a difference on new images below about {100 * floor(error, images):.2f} points with "
-        f"{images:,} judged images if runs disagree on {100 * error:.0f} % of them: more seeds cannot fix this, more images do."
+        f"With {images:,} judged images, and runs that disagree on {100 * error:.0f} % of them, no number of seeds can detect "
+        f"a difference on new images below about {100 * floor(error, images):.2f} points. More images can."
     )
     controls = (e for e in effects if e.kind == "control")
     return (*told, *(f"Control {e.name}: {points(e.difference)} points, {e.verdict}." for e in controls))

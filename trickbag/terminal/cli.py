@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 app = typer.Typer(
-    help="Train image classifiers with the whole bag of tricks, and measure which of them help.",
+    help="Train image classifiers with a bag of tricks, and measure on your own photos which tricks help.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -41,42 +41,47 @@ DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A folder of class folders (with train/val/test folders above them, or without), a CSV or Parquet manifest with "
-        "the columns path,label[,split][,group][,left,top,right,bottom], an archive of such a folder, the pattern of "
-        "WebDataset shards as 'shards/{train,val}-{000000..000003}.tar' (in quotes), torchvision:NAME or timm:NAME.",
+        help="A folder with one folder per class (optionally below train/val/test folders); a CSV or Parquet file with the "
+        "columns path,label[,split][,group][,left,top,right,bottom]; an archive of such a folder; a quoted pattern of "
+        "WebDataset shards, for example 'shards/{train,val}-{000000..000003}.tar'; torchvision:NAME or timm:NAME.",
     ),
 ]
 RecipeOption = Annotated[
     str, typer.Option(metavar="NAME|FILE", help="A built-in recipe, or a TOML file.", autocompletion=_named("recipes/*.toml"))
 ]
-ModelOption = Annotated[str | None, typer.Option(metavar="NAME", help="A timm model, or cifar_resnet8, 20, 32, 56.")]
+ModelOption = Annotated[str | None, typer.Option(metavar="NAME", help="A timm model, or cifar_resnet8, 20, 32 or 56.")]
 WeightsOption = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Where training starts: a .safetensors file, a run's folder, hub or none.")
+    str | None, typer.Option(metavar="FILE", help="Initial weights: a .safetensors file, a run's folder, hub or none.")
 ]
 WithOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--with", metavar="SPEC", help="Put a trick in, as 'mixup(alpha=0.4)'. May be repeated.", autocompletion=TRICK_NAMES
+        "--with",
+        metavar="SPEC",
+        help="Add a trick, for example 'mixup(alpha=0.4)'. May be repeated.",
+        autocompletion=TRICK_NAMES,
     ),
 ]
 WithoutOption = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="Take a trick out. May be repeated.", autocompletion=TRICK_NAMES)
+    list[str] | None, typer.Option(metavar="NAME", help="Remove a trick. May be repeated.", autocompletion=TRICK_NAMES)
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="FIELD=VALUE", help="Set a field of the recipe, or of a trick as in mixup.alpha=0.4. May be repeated."
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Set a field of the recipe or of a trick, for example lr=0.1 or mixup.alpha=0.4. May be repeated.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="The seed that every draw is keyed by.")]
-BudgetOption = Annotated[str, typer.Option(metavar="TIME", help="Time for the whole run, as 10m, 2h or 90s.")]
-OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder. Default: under runs/.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="The random seed. The same seed gives the same result.")]
+BudgetOption = Annotated[str, typer.Option(metavar="TIME", help="Time limit for the whole run, for example 90s, 10m or 2h.")]
+OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the run. Default: a new one in runs/.")]
 OnBadOption = Annotated[
-    Literal["skip", "error"], typer.Option(help="Leave unreadable files out and list them, or stop at the list.")
+    Literal["skip", "error"], typer.Option(help="Skip and list unreadable files, or stop with an error that lists them.")
 ]
 OnLeakOption = Annotated[
     Literal["skip", "error"],
-    typer.Option(help="Images that stand in two splits: leave the copy in the training split out and list it, or stop."),
+    typer.Option(help="Images that appear in two splits: drop and list the training copies, or stop with an error."),
 ]
 DEMO: dict[str, Any] = {
     "set": {"model": "cifar_resnet8", "epochs": 6},
@@ -122,9 +127,9 @@ def _study(field: str, metavar: str | None = None, more: str = "", flag: str = "
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the data, the study and the run go.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the images, the study and the run.")] = Path("runs/demo"),
 ) -> None:
-    """Check the embedded digits, study which of six tricks help on them, and train the recommended recipe."""
+    """Try everything on bundled images of digits: check them, study six tricks, train the recommended recipe."""
     import trickbag as tb
     from trickbag.data import digits
 
@@ -145,7 +150,7 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     on_bad: OnBadOption = "skip",
 ) -> None:
-    """Say what is wrong with a data set: counts, imbalance, duplicates, what will be left out and why, and what to do."""
+    """Check a data set: class counts, imbalance, duplicates, unreadable files, and what to do about them."""
     import trickbag as tb
 
     with screen_of(quiet=json) as screen:
@@ -165,13 +170,13 @@ def train(
     set_: SetOption = None,
     seed: SeedOption = 0,
     out: OutOption = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done and what it costs; train nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what the training would do and cost, and stop.")] = False,
     on_bad: OnBadOption = "skip",
     on_leak: OnLeakOption = "skip",
 ) -> None:
-    """Train a classifier on a data set and score it once on its test split.
+    """Train a classifier on a data set and score it once on the test split.
 
-    The same command again continues where it was stopped.
+    Run the same command again to continue a training that was stopped.
     """
     import trickbag as tb
 
@@ -186,7 +191,7 @@ def train(
 
 
 @app.command()
-def finish(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that train wrote.")]) -> None:
+def finish(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]) -> None:
     """Score and seal a training that was stopped, with its best epoch so far."""
     import trickbag as tb
 
@@ -197,7 +202,7 @@ def finish(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder t
 @app.command()
 def study(
     data: DataArgument,
-    file: Annotated[Path | None, typer.Argument(metavar="[STUDY.toml]", help="A file of the options below.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[STUDY.toml]", help="A TOML file with the options below.")] = None,
     recipe: Annotated[str | None, _study("recipe", "NAME|FILE")] = None,
     model: ModelOption = None,
     weights: WeightsOption = None,
@@ -219,20 +224,28 @@ def study(
     matched: Annotated[bool | None, _study("matched", flag="--matched")] = None,
     teacher: Annotated[str | None, _study("teacher", "RUN|RECIPE")] = None,
     budget: Annotated[str, _study("budget", "TIME")] = "",
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, what it costs and can resolve.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what the study would train, cost and be able to detect, and stop.")
+    ] = False,
     confirm: Annotated[
-        bool, typer.Option("--confirm", help="Train the recommended recipe with fresh seeds and read the test images.")
+        bool, typer.Option("--confirm", help="Confirm the recommended recipe with fresh seeds on the test images.")
     ] = False,
     workers: Annotated[
-        str, typer.Option(metavar="N|auto", help="Processes that train at the same time; auto times what is the fastest.")
+        str, typer.Option(metavar="N|auto", help="How many trainings run at the same time; auto measures what is fastest.")
     ] = "1",
-    ray: Annotated[str, typer.Option(metavar="ADDRESS", help="A Ray cluster; local starts one here.")] = "",
-    no_sharing: Annotated[bool, typer.Option("--no-sharing", help="Train every run alone; no number changes.")] = False,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The study's folder. Default: under studies/.")] = None,
+    ray: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address of a Ray cluster; local starts one on this machine.")
+    ] = "",
+    no_sharing: Annotated[
+        bool, typer.Option("--no-sharing", help="Do not share training between runs. The results are the same.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the study. Default: a new one in studies/.")
+    ] = None,
 ) -> None:
-    """Measure which tricks help on a data set, by how much, how sure, at what price.
+    """Measure which tricks help on a data set: by how much, how certainly and at what cost.
 
-    The same command again continues where it was stopped; with more tricks or seeds it trains only what is new.
+    Run the same command again to continue a study that was stopped. With more tricks or seeds, only new runs are trained.
     """
     from trickbag.studies import conduct
 
@@ -265,10 +278,10 @@ def study(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder that study wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study.")],
     open_: Annotated[bool, typer.Option("--open", help="Show the report in the browser.")] = False,
 ) -> None:
-    """Compute a study's findings anew from its stored predictions and write its report and tables."""
+    """Recompute the findings of a study from its stored predictions, and write its report and tables."""
     from trickbag.studies import conduct
 
     with screen_of() as screen:
@@ -280,19 +293,19 @@ def report(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that train wrote.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     data: DataArgument,
     with_: WithOption = None,
     open_set: Annotated[
         bool,
-        typer.Option("--open-set", help="Reject images of classes that the run does not know, and say how well that works."),
+        typer.Option("--open-set", help="Measure how well images of classes unknown to the run are rejected."),
     ] = False,
     energy: Annotated[
-        bool, typer.Option("--energy", help="With --open-set: reject by the energy, not by the largest probability.")
+        bool, typer.Option("--energy", help="With --open-set: reject by energy instead of by the largest probability.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Score a trained run on other data, with test-time tricks if wanted. All splits of the data are taken together."""
+    """Score a run on other data, optionally with test-time tricks. All splits of the data are scored together."""
     import trickbag as tb
 
     with screen_of(quiet=json) as screen:
@@ -302,17 +315,17 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that train wrote.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER", help="Images, or folders of images.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to show for each image.")] = 1,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV: path, rank, class, probability.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to show per image.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV with the columns path, rank, class, probability.")] = False,
 ) -> None:
-    """Classify images. An image that cannot be read is an error: nothing is predicted in its place."""
+    """Classify images. An image that cannot be read is an error."""
     import trickbag as tb
 
     if json and csv:
-        raise UsageError("--json and --csv exclude each other. Choose one.")
+        raise UsageError("--json and --csv cannot be combined. Choose one.")
     with screen_of(quiet=json or csv) as screen:
         screen.predictions(tb.load(run).predict(images, top), "json" if json else "csv" if csv else "text")
 
@@ -322,15 +335,15 @@ def tricks(
     spec: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A trick; with values, as cosine(final=0.1), for --plot.", autocompletion=TRICK_NAMES
+            metavar="NAME", help="A trick, with values for --plot, for example cosine(final=0.1).", autocompletion=TRICK_NAMES
         ),
     ] = "",
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Draw the curve of a schedule, or a photo as an augmentation shows it."),
+        typer.Option(metavar="FILE.png", help="Draw the curve of a schedule, or what an augmentation does to a photo."),
     ] = None,
 ) -> None:
-    """List the bag, or show one trick's card: formula, paper, cost, what it helps and hurts, fields with bounds."""
+    """List all tricks, or describe one: formula, paper, cost, when it helps and hurts, fields with their bounds."""
     with screen_of() as screen:
         if not spec and plot:
             raise UsageError("--plot draws one trick. Name it: trickbag tricks cosine --plot cosine.png.")
@@ -350,12 +363,14 @@ def tricks(
 
 @app.command()
 def explain(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that train wrote.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER", help="Images, or folders of images.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures go.")] = Path("explained"),
-    name: Annotated[str, typer.Option("--class", metavar="NAME", help="Look for this class; default: the predicted one.")] = "",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pictures.")] = Path("explained"),
+    name: Annotated[
+        str, typer.Option("--class", metavar="NAME", help="The class to explain. Default: the predicted one.")
+    ] = "",
 ) -> None:
-    """Draw where in each image the network sees its class (Grad-CAM); a picture for each image."""
+    """Draw which parts of each image speak for its class (Grad-CAM), one picture per image."""
     import trickbag as tb
     from trickbag.ground import store
     from trickbag.report import figures
@@ -376,7 +391,7 @@ def loop(
     without: WithoutOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Print the training loop with who sits at which plug point, and the parameter groups."""
+    """Print the training loop with the tricks at each plug point, and the parameter groups."""
     from trickbag.engine.outline import outline
     from trickbag.runs.request import edited
 

@@ -181,7 +181,7 @@ def test_any_name_is_usable(tmp_path):
     assert all(images.path(i).read_text() == ascii(p) for i, p in enumerate(images.paths))
     assert len(images.fingerprint) == 32
     assert [s for s in gaps(images) if "normalisation" in s] == [
-        f"classes {nfd!r}, {nfc!r} look alike and differ in Unicode normalisation alone. Rename them if one class is meant."
+        f"2 classes that differ only in Unicode normalisation: {nfd!r}, {nfc!r}. Rename them if they are one class."
     ]
     assert all(sentence.isprintable() for sentence in gaps(replace(images, classes=(*images.classes, "zz\n\x1b[31m" + latin))))
 

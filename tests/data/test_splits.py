@@ -106,11 +106,11 @@ def test_gaps_say_where_a_class_is_missing():
     )
     images = replace(images, classes=("a", "b", "c", "d", "e", "f"), groups=np.array([0, 0, 2, 3, 4, 5, 6, 7, 8, 9, 10]))
     assert gaps(images) == [
-        "classes 'f' hold no image. Add some, or remove the folder.",
-        "classes 'd' have one image, so that either training or judging goes without. Add more.",
-        "classes 'c' lie in val only and cannot be learned. Add images to train and test.",
-        "classes 'b', 'e' lie in train only and are not judged in val and test. Add images to val and test.",
-        "groups: 1 cross splits, so that the score is too good. Give each group one split.",
+        "1 class without an image: 'f'. Add some, or remove the folder.",
+        "1 class with one image, so that training or scoring gets none: 'd'. Add more.",
+        "1 class in val only, so not learned: 'c'. Add images to train and test.",
+        "2 classes in train only, so not scored in val and test: 'b', 'e'. Add images to val and test.",
+        "1 group in more than one split, which inflates the scores. Give each group one split.",
     ]
     assert gaps(divide(make([0] * 10 + [1] * 3), 0)) == []
 
@@ -121,7 +121,7 @@ def test_an_empty_class_stays_in_the_map(tmp_path):
     (root / "val").mkdir()
     images = read(root)
     assert images.classes == ("ape", "cat")
-    assert "classes 'ape' hold no image. Add some, or remove the folder." in gaps(images)
+    assert "1 class without an image: 'ape'. Add some, or remove the folder." in gaps(images)
 
 
 def test_taking_rows():

@@ -29,7 +29,7 @@ from trickbag.data.findings import (
 )
 from trickbag.data.images import Images
 from trickbag.ground.errors import TrickbagError
-from trickbag.ground.text import show
+from trickbag.ground.text import counted, show
 
 __all__ = ["Audit", "Finding", "audit"]
 
@@ -81,11 +81,11 @@ class Audit:
             for pair in finding.pairs if finding.kind == "leak" else ():
                 less, more = sorted((rows[name] for name in pair), key=lambda row: LEAST.index(self.images.splits[row]))
                 gone[less] = f"a copy of {show(self.images.paths[more])}"
-        findings = tuple(
-            f.model_copy(update={"severity": "warning", "suggestion": f"{len(gone)} training copies are left out."})
-            if f.kind == "leak" else f
-            for f in self.findings
-        )  # fmt: skip
+        milder = {
+            "severity": "warning",
+            "suggestion": f"Dropped {counted(len(gone), 'training copy', 'training copies')}.",
+        }
+        findings = tuple(f.model_copy(update=milder) if f.kind == "leak" else f for f in self.findings)
         left_out = self.left_out | {self.images.paths[row]: reason for row, reason in gone.items()}
         kept = [row for row in range(len(self.images)) if row not in gone]
         return replace(self, images=self.images.take(kept), findings=findings, left_out=left_out)
@@ -152,7 +152,9 @@ def reasons(facts: Sequence[Facts], channels: int | None) -> list[str]:
 
 def _refusal(left_out: dict[str, str], total: int) -> str:
     named = some([f"{show(path)}: {reason}" for path, reason in left_out.items()], 20)
-    return f"{len(left_out)} of {total} files give no image ({named}). Repair or remove them, or leave them out (on-bad skip)."
+    return (
+        f"{len(left_out):,} of {counted(total, 'file')} cannot be read ({named}). Repair or remove them, or use --on-bad skip."
+    )
 
 
 def _sizes(facts: Sequence[Facts]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from trickbag.data.duplicates import near
 from trickbag.data.facts import Facts
 from trickbag.data.images import Images, gaps
 from trickbag.data.manifests import SLACK
-from trickbag.ground.text import show
+from trickbag.ground.text import counted, show
 
 Severity = Literal["error", "warning", "note"]
 
@@ -44,7 +44,7 @@ def about_left_out(left_out: dict[str, str], total: int) -> Iterable[Finding]:
     for path, reason in left_out.items():
         by_reason[reason.partition(":")[0] if reason.startswith(("broken", "too large")) else reason].append(show(path))
     for reason, paths in sorted(by_reason.items()):
-        message = f"{len(paths)} of {total} files left out: {reason}."
+        message = f"{len(paths):,} of {counted(total, 'file')} left out: {reason}."
         remedy = reason.partition("; ")[2].capitalize()
         yield Finding(
             kind="left out",
@@ -57,8 +57,8 @@ def about_left_out(left_out: dict[str, str], total: int) -> Iterable[Finding]:
         yield Finding(
             kind="nothing",
             severity="error",
-            message="Not one file gives an image.",
-            suggestion="Check that the path leads to the folder above the class folders.",
+            message="None of the files is a readable image.",
+            suggestion="Check that the path is the folder that contains the class folders.",
         )
 
 
@@ -76,7 +76,7 @@ def about_duplicates(images: Images, same: list[int], on_conflict: Severity, on_
             conflicts,
             "conflict",
             on_conflict,
-            "images stand in two classes",
+            "images are in two classes",
             "Decide which class is right and delete the other file.",
         )
     leaks = [pair for rows in copies for pair in _pairs([row for row in rows if splits[row]], splits)]
@@ -86,7 +86,7 @@ def about_duplicates(images: Images, same: list[int], on_conflict: Severity, on_
             leaks,
             "leak",
             on_leak,
-            "images stand in two splits, which makes scores too good",
+            "images are in two splits, which inflates the scores",
             "Delete them from the training split.",
         )
     kept_together = [(rows[0], row) for rows in copies for row in rows[1:] if splits[row] == splits[rows[0]]]
@@ -96,8 +96,8 @@ def about_duplicates(images: Images, same: list[int], on_conflict: Severity, on_
             kept_together,
             "duplicate",
             "note",
-            "images are exact copies of another and are kept in one split with it",
-            "Delete the copies, unless they are meant to count more.",
+            "images are exact copies and are kept in the same split",
+            "Delete the copies, unless they should count more than once.",
         )
 
 
@@ -118,7 +118,7 @@ def _about_pairs(
     named = [(show(images.paths[left]), show(images.paths[right])) for left, right in pairs]
     paths = list(dict.fromkeys(chain.from_iterable(named)))
     shown = f"{named[0][0]} and {named[0][1]}"
-    message = f"{len(pairs)} pair{'s'[: len(pairs) > 1]} of {what}: {shown}{', …' if len(pairs) > 1 else ''}."
+    message = f"{counted(len(pairs), 'pair')} of {what}: {shown}{', …' if len(pairs) > 1 else ''}."
     return Finding(kind=kind, severity=severity, message=message, suggestion=suggestion, paths=paths, pairs=named)
 
 
@@ -133,8 +133,8 @@ def about_near_duplicates(images: Images, facts: Sequence[Facts], same: NDArray[
             pairs,
             "near duplicate",
             "warning",
-            "images that look the same stand in two splits",
-            "Look at them; delete one of each pair, or give both the same group in a manifest.",
+            "images that look the same are in two splits",
+            "Compare them. Delete one of each pair, or give both the same group in a manifest.",
         )
 
 
@@ -150,15 +150,15 @@ def about_classes(images: Images, counts: dict[str, dict[str, int]], imbalance: 
         yield Finding(
             kind="few",
             severity="warning",
-            message=f"{len(few)} of {len(training)} classes have fewer than {FEW} images to train on: {some(few)}.",
-            suggestion="Add images; with so few, train on frozen features (recipe linear-probe or one-nn).",
+            message=f"{len(few):,} of {len(training):,} classes with fewer than {FEW} images to train on: {some(few)}.",
+            suggestion="Add images, or train on frozen features (recipe linear-probe or one-nn).",
         )
     if imbalance > IMBALANCE:
         yield Finding(
             kind="imbalance",
             severity="warning",
             message=f"The largest class has {imbalance:.0f} times as many images as the smallest.",
-            suggestion="Use class_weights or balanced_sampling, and judge by macro recall rather than by accuracy.",
+            suggestion="Use class_weights or balanced_sampling, and look at macro recall rather than at accuracy.",
         )
 
 
@@ -173,19 +173,19 @@ def about_files(images: Images, facts: Sequence[Facts]) -> Iterable[Finding]:
         yield Finding(
             kind="extension",
             severity="note",
-            message=f"{len(wrong)} files are not what their names say and are read by content.",
-            suggestion="Rename them if other programs are to read them.",
+            message=f"{counted(len(wrong), 'file')} with a wrong or missing extension, recognised by content.",
+            suggestion="Rename them if other programs need to read them.",
             paths=wrong,
         )
     for note, paths in sorted(by_note.items()):
-        yield Finding(kind="decoded", severity="note", message=f"{len(paths)} files: {note}.", paths=paths)
+        yield Finding(kind="decoded", severity="note", message=f"{counted(len(paths), 'file')}: {note}.", paths=paths)
     tiny = [show(path) for path, fact in zip(images.paths, facts, strict=True) if min(fact.height, fact.width) < TINY]
     if tiny:
         yield Finding(
             kind="tiny",
             severity="note",
-            message=f"{len(tiny)} images are less than {TINY} pixels high or wide.",
-            suggestion="Thumbnails hold little to learn from: give the originals if there are any.",
+            message=f"{counted(len(tiny), 'image')} less than {TINY} pixels high or wide.",
+            suggestion="Thumbnails contain little information. Use the originals if you have them.",
             paths=tiny,
         )
     grey = [show(path) for path, fact in zip(images.paths, facts, strict=True) if fact.channels == 1]
@@ -193,8 +193,8 @@ def about_files(images: Images, facts: Sequence[Facts]) -> Iterable[Finding]:
         yield Finding(
             kind="grey",
             severity="note",
-            message=f"{len(grey)} of {len(facts)} images are grey, the others in colour.",
-            suggestion="If whole classes are grey the network may learn that alone: make all images grey then.",
+            message=f"Some images are grey and others in colour: {len(grey):,} of {len(facts):,} are grey.",
+            suggestion="If whole classes are grey, the network may learn only that. Convert all images to grey then.",
             paths=grey,
         )
 
@@ -211,7 +211,7 @@ def about_boxes(images: Images) -> Iterable[Finding]:
         yield Finding(
             kind="box",
             severity="error",
-            message=f"{len(beyond)} of the boxes reach outside of the image: {said}{', …' if len(beyond) > 1 else ''}.",
+            message=f"{counted(len(beyond), 'box', 'boxes')} outside of the image: {said}{', …' if len(beyond) > 1 else ''}.",
             suggestion="Write left, top, right, bottom in the manifest in pixels of the upright image, as a viewer shows it.",
             paths=[show(images.paths[row]) for row in beyond],
         )
@@ -219,8 +219,8 @@ def about_boxes(images: Images) -> Iterable[Finding]:
     yield Finding(
         kind="boxes",
         severity="note",
-        message=f"{boxed} of {len(images)} images have a box.",
-        suggestion="The trick box_crop looks at boxes, nothing else does.",
+        message=f"Images with a box: {boxed:,} of {len(images):,}.",
+        suggestion="Only the trick box_crop uses boxes.",
     )
 
 
@@ -235,7 +235,7 @@ def about_ignored(images: Images) -> Iterable[Finding]:
             kind="ignored",
             severity="note" if harmless else "warning",
             message=f"{len(paths)} ignored: {reason}.",
-            suggestion="" if harmless else "Nothing of it is used; remove it or make it readable.",
+            suggestion="" if harmless else "It is not used. Make it readable, or remove it.",
             paths=paths,
         )
 

@@ -20,6 +20,7 @@ from trickbag.data.listing import SPLITS, Ignored
 from trickbag.data.splits import Ints, Words, fill
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import generator
+from trickbag.ground.text import counted
 
 Floats = npt.NDArray[np.float64]
 NOWHERE = (math.nan,) * 4
@@ -191,8 +192,8 @@ def divide(images: Images, seed: int, val: float = 0.1, test: float = 0.2) -> Im
 def gaps(images: Images) -> list[str]:
     """What the table lacks, a sentence for each: classes without images or missing in a split, twin names, split groups."""
     counts = images.counts()
-    found = _about(images, counts == 0, "hold no image. Add some, or remove the folder.")
-    found += _about(images, counts == 1, "have one image, so that either training or judging goes without. Add more.")
+    found = _about(images, counts == 0, "without an image", "Add some, or remove the folder.")
+    found += _about(images, counts == 1, "with one image, so that training or scoring gets none", "Add more.")
     splits = [name for name in ("train", "val", "test") if (images.splits == name).any()]
     if splits:
         table = np.stack([images.split(name).counts() > 0 for name in splits])
@@ -201,21 +202,23 @@ def gaps(images: Images) -> list[str]:
             missing = [name for name in splits if name not in there]
             alike = (table == pattern[:, None]).all(0) & (counts > 1)
             if missing:
-                harm = "cannot be learned" if "train" in missing else f"are not judged in {' and '.join(missing)}"
+                harm = "not learned" if "train" in missing else f"not scored in {' and '.join(missing)}"
                 where = " and ".join(there) + (" only" if len(there) == 1 else "") if there else "no split"
-                found += _about(images, alike, f"lie in {where} and {harm}. Add images to {' and '.join(missing)}.")
+                found += _about(images, alike, f"in {where}, so {harm}", f"Add images to {' and '.join(missing)}.")
     pairs = {(group, split) for group, split in zip(images.groups.tolist(), images.splits.tolist(), strict=True) if split}
     torn = len(pairs) - len({group for group, _ in pairs})
     if torn:
-        found.append(f"groups: {torn} cross splits, so that the score is too good. Give each group one split.")
+        found.append(f"{counted(torn, 'group')} in more than one split, which inflates the scores. Give each group one split.")
     normal = Counter(unicodedata.normalize("NFC", name) for name in images.classes)
     twins = np.array([normal[unicodedata.normalize("NFC", name)] > 1 for name in images.classes], dtype=bool)
-    found += _about(images, twins, "look alike and differ in Unicode normalisation alone. Rename them if one class is meant.")
+    found += _about(images, twins, "that differ only in Unicode normalisation", "Rename them if they are one class.")
     above = np.array([name.partition("/")[0].lower() in SPLITS and "/" in name for name in images.classes], dtype=bool)
-    return found + _about(images, above, "begin with a split's name, beside other folders. Put only split folders at the top.")
+    return found + _about(
+        images, above, "below a folder named like a split, beside other folders", "Put only split folders at the top."
+    )
 
 
-def _about(images: Images, which: npt.NDArray[np.bool_], what: str) -> list[str]:
+def _about(images: Images, which: npt.NDArray[np.bool_], what: str, cure: str) -> list[str]:
     names = [repr(images.classes[k]) for k in np.flatnonzero(which)]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return [f"classes {', '.join(names[:5])}{more} {what}"] if names else []
+    return [f"{counted(len(names), 'class', 'classes')} {what}: {', '.join(names[:5])}{more}. {cure}"] if names else []

@@ -541,7 +541,7 @@ class Bypassed(nn.Module):
 
 def test_a_network_without_a_place_is_refused_and_left_without_hooks() -> None:
     model = Bypassed()
-    with pytest.raises(UsageError, match="no layer that all goes through"):
+    with pytest.raises(UsageError, match="no layer that everything passes through"):
         ManifoldMixup().setup(model, fit_of(2))
     assert not any(module._forward_hooks for module in model.modules())
     ManifoldMixup(alpha=0).setup(model, fit_of(2))

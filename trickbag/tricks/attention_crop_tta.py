@@ -87,7 +87,7 @@ class AttentionCropTta(Trick):
         if not isinstance(head, nn.Linear) or head.in_features != maps.shape[1] or maps[0, 0].numel() == 1:
             raise UsageError(
                 "attention_crop_tta lays the weights of a linear classifier over the last map; this network ends with a map "
-                f"{list(maps.shape[1:])} and {head}. Remove attention_crop_tta, or take larger images or a ResNet."
+                f"{list(maps.shape[1:])} and {head}. Remove attention_crop_tta, or use larger images or a ResNet."
             )
 
     def finish(self, model: Any, fit: Fit, rng: Generator) -> Any:

@@ -43,10 +43,10 @@ class BlurPool(Trick):
             twin = name.replace("resnet", "resnetblur", 1)
             found = twin != name and timm.is_model_pretrained(twin)
             other = f"A pretrained network that blurs is {twin}." if found else "Leave it out."
-            raise UsageError(f"{self} would spoil what pretrained weights of {name} compute. {other}")
+            raise UsageError(f"{self} would invalidate the pretrained weights of {name}. {other}")
         blocks = [(block, conv) for block in model.modules() if (conv := strided(block))]
         if not blocks:
-            raise UsageError(f"{self}: no block of the network has a stride that timm can smooth. Remove it, or take a ResNet.")
+            raise UsageError(f"{self}: no block of the network has a stride that timm can smooth. Remove it, or use a ResNet.")
         for block, conv in blocks:
             conv.stride = (1, 1)
             block.aa = BlurPool2d()
@@ -65,5 +65,5 @@ class BlurPool(Trick):
                 model.eval()(image)
         except RuntimeError as error:
             raise UsageError(
-                f"{self}: images of {size} pixels are too small for this network ({error}). Take larger."
+                f"{self}: images of {size} pixels are too small for this network ({error}). Use larger images."
             ) from None

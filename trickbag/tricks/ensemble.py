@@ -31,7 +31,7 @@ def mean_logits(logits: Sequence[Tensor]) -> Tensor:
 
 def _others(runs: tuple[str, ...]) -> tuple[str, ...]:
     if "self" in runs:
-        raise ValueError("this run is in by itself; name other runs")
+        raise ValueError("this run is included anyway; name other runs")
     return runs
 
 

@@ -97,7 +97,7 @@ class ManifoldMixup(Trick):
             later = modules[max(0, math.ceil(len(modules) / parts) - 1) :]
             place = next((module for module in later if all_goes_through(model, module, x)), INPUT)
             if place == INPUT:
-                raise UsageError("manifold_mixup: this network has no layer that all goes through. Take mixup.")
+                raise UsageError("manifold_mixup: this network has no layer that everything passes through. Use mixup instead.")
             self.places_.append(place)
 
     def forward(self, forward: Forward, model: Any, t: float, rng: Generator) -> Forward:

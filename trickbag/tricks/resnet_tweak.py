@@ -51,7 +51,9 @@ class ResnetTweak(Trick):
             return model
         net = model.net
         if not isinstance(net, ResNet):
-            raise UsageError(f"{self} is made for ResNets of timm; {model.name} is none. Remove it, or take one, as resnet50.")
+            raise UsageError(
+                f"{self} is for ResNets of timm, and {model.name} is not one. Remove it, or use one, for example resnet50."
+            )
         if getattr(model, "pretrained", False):
             name = model.name.partition(".")[0]
             twin = f"{name}{self.variant}"

@@ -66,7 +66,7 @@ def weights_of(network: nn.Module, run: str, model: nn.Module, x: Tensor) -> Wei
 
 def _others(runs: tuple[str, ...]) -> tuple[str, ...]:
     if "self" in runs:
-        raise ValueError("this run is in by itself; name other runs")
+        raise ValueError("this run is included anyway; name other runs")
     return runs
 
 

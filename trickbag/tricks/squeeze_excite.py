@@ -50,10 +50,10 @@ class SqueezeExcite(Trick):
             other = (
                 f"A pretrained network with gates is se{name}." if timm.is_model_pretrained(f"se{name}") else "Leave it out."
             )
-            raise UsageError(f"{self} would spoil what pretrained weights of {name} compute. {other}")
+            raise UsageError(f"{self} would invalidate the pretrained weights of {name}. {other}")
         blocks = [block for block in model.modules() if ends_with_gate(block)]
         if not blocks:
-            raise UsageError(f"{self}: the network has no residual blocks without gates. Remove it, or take a ResNet.")
+            raise UsageError(f"{self}: the network has no residual blocks without gates. Remove it, or use a ResNet.")
         for block in blocks:
             channels = last_conv(block).out_channels
             block.se = SEModule(channels, rd_channels=max(1, channels // self.ratio))

@@ -50,7 +50,7 @@ class StochasticDepth(Trick):
             return model
         blocks = [(block, places) for block in model.modules() if (places := droppable(block))]
         if not blocks:
-            raise UsageError(f"{self}: the network has no residual blocks that timm can drop. Remove it, or take a ResNet.")
+            raise UsageError(f"{self}: the network has no residual blocks that timm can drop. Remove it, or use a ResNet.")
         for (block, places), rate in zip(blocks, rates(self.rate, len(blocks)), strict=True):
             for place in places:
                 setattr(block, place, DropPath(rate))

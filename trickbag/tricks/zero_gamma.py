@@ -50,9 +50,7 @@ class ZeroGamma(Trick):
             raise UsageError("zero_gamma would destroy pretrained weights. Remove it, or train from scratch with weights=none.")
         norms = [norm for block in model.modules() if is_residual(block) and (norm := last_norm(block)) is not None]
         if not norms:
-            raise UsageError(
-                "zero_gamma: the network has no residual block that ends with a norm. Remove it, or take a ResNet."
-            )
+            raise UsageError("zero_gamma: the network has no residual block that ends with a norm. Remove it, or use a ResNet.")
         for norm in norms:
             torch.nn.init.zeros_(norm.get_parameter("weight"))
         return model

@@ -16,7 +16,7 @@ import trickbag as tb
 from trickbag.engine.speed import Timing
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
-from trickbag.ground.events import CellDone, Note
+from trickbag.ground.events import CellDone, Note, silent
 from trickbag.runs.auto import SAFETY
 from trickbag.studies import conduct
 
@@ -273,6 +273,25 @@ def test_a_budget_chooses_seeds_or_says_that_it_is_too_short(place, monkeypatch)
         planned(budget=0.001)
     with pytest.raises(UsageError, match=r"design, with the confirmation, take about .* s\. Give as much"):
         planned(budget=2.9 * one, confirm=True)
+
+
+def test_what_a_budget_chose_stays_when_the_study_goes_on(place, monkeypatch):
+    """On a machine that is slower by then, and with other options on one that is not."""
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+
+    def planned(train, **options):
+        timing = Timing(train=train, judge=0.004, memory=0, loss=1.0)
+        monkeypatch.setattr("trickbag.studies.plan.fastest", lambda recipe, *_: (recipe, timing))
+        asked = {"recipe": study_lab.recipe(place, epochs=2), "tricks": ["mixup", "random_erasing"], "budget": 60.0} | options
+        conductor = conduct.Conductor(place / "album", None, place / "slower", conduct.Means(), 100.0, silent, asked)
+        return conductor, conductor.planned(confirm=False)
+
+    first, plan = planned(0.01)
+    first.write(plan)
+    assert len(plan.seeds) > 3
+    again = planned(0.012)[1]
+    assert (again.seeds, again.design.kind) == (plan.seeds, plan.design.kind)
+    assert len(planned(0.012, budget=61.0)[1].seeds) < len(plan.seeds)
 
 
 def test_an_arm_that_a_look_decided_gets_no_more_seeds(place):

@@ -31,8 +31,9 @@ Table = dict[str, tuple[str, ...]]
 
 
 def keep(wanted: Request, folder: Path, **more: Any) -> None:
-    """Write what was asked for, and ``more`` of it, the images that it was asked for, and where they come from."""
-    store.write(folder / SOURCE, json.dumps(wanted.source))
+    """Write what was asked for, and ``more`` of it, the images that it was asked for, and where a run finds them again."""
+    if wanted.source:
+        store.write(folder / SOURCE, json.dumps(wanted.source))
     store.write(folder / ASKED, store.to_json(fields(wanted) | more, indent=2))
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows(

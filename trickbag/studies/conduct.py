@@ -199,6 +199,9 @@ class Conductor:
         tricks = self.proposed(reference) if o.tricks == "auto" else named
         pilot = Pilot(replace(self.wanted, recipe=reference), TRIAL_SHARE * o.budget or math.inf)
         repeats, folds = o.blocks
+        if o.budget and (decided := self.decided()):
+            made = design(reference, tricks, kind=decided[0], vary=o.vary, combine=together, same=o.same)
+            return self.laid(reference, made, tricks, decided[1], pilot)
         for kind in [o.design, "add-one"] if o.design == "auto" and o.budget else [o.design]:
             made = design(reference, tricks, kind=kind, vary=o.vary, combine=together, same=o.same)
             if not o.budget:
@@ -216,6 +219,12 @@ class Conductor:
             f"{', with the confirmation,' if confirm else ''} take about {duration(least)}. Give as "
             "much, try fewer tricks, or train fewer epochs (--set epochs=…)."
         )
+
+    def decided(self) -> tuple[str, int] | None:
+        """The design and the number of seeds that an earlier call with the same options chose; None where there was none."""
+        held = self.held
+        same = held and held["options"] == json.loads(store.to_json(self.options.model_dump(by_alias=True)))
+        return (held["design"], len(held["seeds"])) if same else None
 
     def later(self, made: Design, tricks: int, pilot: Pilot) -> float:
         """About how many seconds a seed takes in the arms to which a study of so many tricks may lead."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from trickbag.data.findings import some
@@ -90,9 +91,9 @@ def another(wanted: Request, folder: Path, what: str = "run", **more: Any) -> st
     if any("is gone" in text or "are gone" in text for text in differences):
         other += f", or put back what is gone to return to this {what}"
     if what == "run" and names and names <= LONGER | {"set by you"}:
-        other += f"; to train on from its weights, add --weights {folder}"
+        other += f"; to train on from its weights, add --weights {quote(str(folder))}"
         if (folder / ".work").exists():
-            other += f" once trickbag finish {folder} has ended it"
+            other += f" after trickbag finish {quote(str(folder))}"
     return f"{folder} holds another {what}: {said}. {other}."
 
 

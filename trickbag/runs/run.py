@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -168,7 +169,7 @@ class Run:
         try:
             loop = self.train()
         except Interrupted as stop:
-            stop.args = (f"{stop} To score the best epoch so far instead: trickbag finish {self.folder}.",)
+            stop.args = (f"{stop} To score the best epoch so far instead: trickbag finish {quote(str(self.folder))}.",)
             raise
         return self.seal(loop)
 

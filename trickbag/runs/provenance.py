@@ -22,7 +22,7 @@ from trickbag.recipe import Recipe
 from trickbag.runs.request import Request, identity, request
 
 ASKED, IMAGES = "asked.json", "images.csv.gz"
-SOURCE = ".work/source.json"
+BEGUN, SOURCE = ".work/request.json", ".work/source.json"
 """As long as the run may go on: a finished one is handed around, and need not say where the photos lay."""
 COLUMNS = ("path", "class", "split", "content")
 LONGER = {"epochs", "budget"}
@@ -48,12 +48,13 @@ def again(folder: Path, tell: Tell) -> Request:
     try:
         source = json.loads((folder / SOURCE).read_text("utf-8"))
         held = json.loads((folder / ASKED).read_text("utf-8"))
+        key = json.loads((folder / BEGUN).read_text("utf-8"))["request"]
         recipe = Recipe.build({name: held[name] for name in Recipe.model_fields}, f"{folder / ASKED}: ")
         wanted = request(recipe=recipe, budget=held["budget"], seed=held["seed"], tell=tell, **source)
         wanted = replace(wanted, auto=held["recipe"] == "auto", chosen=frozenset(held["set by you"]))
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"{folder} holds no run that was stopped. Give the folder that train wrote.") from None
-    if compared(wanted, folder, {})[0]:
+    if wanted.key != key:
         raise UsageError(another(wanted, folder))
     return wanted
 

@@ -107,7 +107,7 @@ def finish(run: str | Path, *, tell: Tell = silent) -> Result:
 
 def finished(wanted: Request, folder: Path) -> bool:
     """Whether the folder holds the finished run. Raises where it holds something else, or the run diverged."""
-    begun = folder / ".work" / "request.json"
+    begun = folder / provenance.BEGUN
     done = folder / "result.json"
     complete = done.exists() and not store.verify(folder)
     if complete or begun.exists():
@@ -127,7 +127,7 @@ def concrete(wanted: Request, folder: Path, tell: Tell) -> Recipe:
     decision = auto.decide(wanted, tell)
     for reason in decision.reasons:
         tell(Note(reason))
-    store.write(folder / ".work" / "request.json", json.dumps({"request": wanted.key}))  # first: it says whose folder this is
+    store.write(folder / provenance.BEGUN, json.dumps({"request": wanted.key}))  # first: it says whose folder this is
     provenance.keep(wanted, folder)
     store.write(folder / "check.json", store.to_json(wanted.audit.as_json(), indent=2))
     store.write(folder / "recipe.toml", decision.recipe.toml(decision.reasons))

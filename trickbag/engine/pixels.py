@@ -213,8 +213,8 @@ def pixels(data: Data, shorter: int, tell: Tell) -> Pixels:
             Note(
                 f"the decoded images need {need / 1e9:.1f} GB and the cache is limited to {limit / 1e9:.1f} GB, so images are "
                 "decoded again in each epoch, which is slower. Raise TRICKBAG_CACHE_LIMIT (gigabytes), or set "
-                "TRICKBAG_CACHE to a folder on a larger disk. On disks that are slow at random access, add --with shuffle_buffer, which reads "
-                "files nearly in order."
+                "TRICKBAG_CACHE to a folder on a larger disk. On disks that are slow at random access, add "
+                "--with shuffle_buffer, which reads files nearly in order."
             )
         )
         return plain

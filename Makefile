@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test test-trainings lint bench docs clean
 
 demo: .venv/ready
 	$(BIN)/trickbag demo --out runs/demo
@@ -11,6 +11,13 @@ demo: .venv/ready
 test: export OMP_NUM_THREADS := 1
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Whole trainings, none of whose tests may depend on how a processor rounds. To compute as another one:
+# ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 make test-trainings
+TRAININGS := engine runs/test_run.py runs/test_ranks.py studies/test_study.py studies/test_sharing.py tricks/test_boxes.py
+test-trainings: export OMP_NUM_THREADS ?= 1
+test-trainings: .venv/ready
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(addprefix tests/,$(TRAININGS))
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import os
+
 import pytest
 import torch
 from answers import Here
@@ -9,7 +11,7 @@ from hypothesis import settings
 settings.register_profile("trickbag", deadline=None, derandomize=True, database=None)
 settings.load_profile("trickbag")
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture

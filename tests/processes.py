@@ -64,7 +64,7 @@ class Training:
         self.environment = {
             "TRICKBAG_CACHE": str(place / "cache"),
             "TRICKBAG_CHECKPOINT_SECONDS": str(checkpoint_seconds),
-            "OMP_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         }
         self.starts = 0
         self.story = ""

@@ -29,14 +29,14 @@ ARGUMENTS = ("--tricks", "mixup,drw(start=0.5),ema", "--design", "add-one", "--p
 class Studying:
     """One ``trickbag study`` command, started as often as it takes."""
 
-    def __init__(self, place: Path, data: Path, *arguments: str, checkpoint_seconds: float = 0.0, threads: int = 1) -> None:
+    def __init__(self, place: Path, data: Path, *arguments: str, checkpoint_seconds: float = 0.0) -> None:
         self.out, self.said = place / "study", place / "said"
         place.mkdir(parents=True, exist_ok=True)
         self.arguments = ["study", str(data), "--out", str(self.out), *ARGUMENTS, *arguments]
         self.environment = {
             "TRICKBAG_CACHE": str(place / "cache"),
             "TRICKBAG_CHECKPOINT_SECONDS": str(checkpoint_seconds),
-            "OMP_NUM_THREADS": str(threads),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         }
 
     def start(self, at: str = "", nth: int = 1, number: int = signal.SIGKILL) -> ForkServerProcess:

@@ -11,6 +11,8 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,39 @@ SEALED = r"^os.rename run/\.work$"
 TIMES = ("seconds", "images_per_second")
 
 
-def command_line(arguments: list[str], environment: dict[str, str], said: Path, at: str, nth: int, number: int) -> None:
+class Dying:
+    """An object whose finaliser is hit by a signal; Python drops what a handler raises there."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+        for _ in range(1000):
+            pass
+
+
+def hit(number: int) -> None:
+    """Send this process a signal."""
+    os.kill(os.getpid(), number)
+
+
+def hit_twice(number: int) -> None:
+    """Send it twice."""
+    with suppress(BaseException):
+        hit(number)
+    hit(number)
+
+
+def command_line(
+    arguments: list[str],
+    environment: dict[str, str],
+    said: Path,
+    at: str,
+    nth: int,
+    number: int,
+    how: Callable[[int], object] = hit,
+) -> None:
     """Be ``trickbag`` with these arguments, its output in the files ``said``.out and .err.
 
     The process sends itself the signal ``number`` just before it opens or renames the ``nth`` file whose event and name, as
@@ -44,7 +78,7 @@ def command_line(arguments: list[str], environment: dict[str, str], said: Path, 
         if event in ("open", "os.rename") and isinstance(values[0], str | Path):
             path = Path(values[0])
             if re.search(at, f"{event} {path.parent.name}/{path.name}") and next(seen) == nth:
-                os.kill(os.getpid(), number)
+                how(number)
 
     from trickbag.terminal.cli import main
 
@@ -70,17 +104,24 @@ class Training:
         self.story = ""
         """What the start that came to the end wrote to standard output."""
 
-    def start(self, at: str = "", nth: int = 1, number: int = signal.SIGKILL, **variables: str) -> ForkServerProcess:
+    def start(
+        self,
+        at: str = "",
+        nth: int = 1,
+        number: int = signal.SIGKILL,
+        how: Callable[[int], object] = hit,
+        **variables: str,
+    ) -> ForkServerProcess:
         """Start the command, each time with another number of loader threads."""
         self.starts += 1
         environment = self.environment | {"TRICKBAG_WORKERS": str(1 + self.starts % 3)} | variables
-        process = SERVER.Process(target=command_line, args=(self.arguments, environment, self.said, at, nth, number))
+        process = SERVER.Process(target=command_line, args=(self.arguments, environment, self.said, at, nth, number, how))
         process.start()
         return process
 
-    def run(self, at: str = "", nth: int = 1, number: int = signal.SIGKILL) -> int:
+    def run(self, at: str = "", nth: int = 1, number: int = signal.SIGKILL, how: Callable[[int], object] = hit) -> int:
         """Start the command, wait for its end and return the exit code, negative for a signal that killed it."""
-        process = self.start(at, nth, number)
+        process = self.start(at, nth, number, how)
         process.join()
         assert process.exitcode is not None
         return process.exitcode

@@ -1,5 +1,18 @@
-"""``python -m trickbag`` is the command line."""
+"""The command ``trickbag``, and ``python -m trickbag``: signals are heard before anything large is imported."""
 
-from trickbag.terminal.cli import main
+from trickbag.terminal.start import begin
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    begin(_verbs)
+
+
+def _verbs() -> None:
+    from trickbag.terminal.cli import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -14,12 +13,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from trickbag import tricks
-from trickbag.ground import files
+from trickbag.ground import files, toml
 from trickbag.ground.errors import UsageError
-from trickbag.ground.text import brief
+from trickbag.ground.text import brief, clipped
 from trickbag.trick import Trick, ordered
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+LEAST_STD = 1e-4
+"""Pixels have 256 levels; dividing by less than a fraction of one leaves the range of float32."""
 
 
 def _tricks(value: Any) -> tuple[Trick, ...]:
@@ -51,11 +52,11 @@ class Recipe(BaseModel):
     """Passes over the training images; 0 trains no step."""
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     """Images per step over all devices."""
-    micro_batch: Annotated[int, Field(ge=0)] = 0
+    micro_batch: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Images per forward pass on a device: larger batches accumulate gradients; 0 takes the whole batch at once."""
-    lr: Annotated[float, Field(gt=0)] = 0.01
+    lr: Annotated[float, Field(gt=0, le=1000)] = 0.01
     """Learning rate, multiplied by the schedules."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 1e-4
     """Weight decay."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Nesterov momentum of the default optimiser."""
@@ -65,9 +66,9 @@ class Recipe(BaseModel):
     """Memory layout of images and convolutions: auto takes the faster."""
     compile: bool | Literal["auto"] = "auto"
     """Compile the network with torch.compile: auto does so on a GPU where a long training repays it."""
-    mean: tuple[float, ...] = ()
+    mean: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(max_length=1000)] = ()
     """Mean of each channel, 0 to 1; empty: what the weights were trained with."""
-    std: tuple[float, ...] = ()
+    std: Annotated[tuple[Annotated[float, Field(le=1)], ...], Field(max_length=1000)] = ()
     """Standard deviation of each channel, 0 to 1; empty: what the weights were trained with."""
     keep: Literal["best", "last"] = "best"
     """Which epoch is kept: the best on validation (top-1, then NLL) or the last."""
@@ -82,8 +83,8 @@ class Recipe(BaseModel):
         """Check what spans fields."""
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean has {len(self.mean)} values and std {len(self.std)}: give as many, one per channel")
-        if any(not value > 0 for value in self.std):
-            raise ValueError("std: every value must be above 0")
+        if any(not value >= LEAST_STD for value in self.std):
+            raise ValueError(f"std: every value must be above 0, by {LEAST_STD:g} at least")
 
     @property
     def key(self) -> str:
@@ -110,7 +111,7 @@ class Recipe(BaseModel):
             name, _, field = path.partition(".")
             if field:
                 if name not in chosen:
-                    raise UsageError(f"{path}: the recipe has no trick {name}. Add it with --with {name}.")
+                    raise UsageError(f"{brief(path)}: the recipe has no trick {brief(name)}. Add it with --with.")
                 old = chosen[name]
                 chosen[name] = old.build(_spec(old, {field: value}))
         return self.build(dict(self) | own | {"tricks": tuple(chosen.values())})
@@ -122,13 +123,13 @@ class Recipe(BaseModel):
         for name in fields:
             if name not in cls.model_fields:
                 near = difflib.get_close_matches(name, cls.model_fields, n=1)
-                raise UsageError(f"{place}a recipe has no field {name!r}{f'; did you mean {near[0]}?' if near else '.'}")
+                raise UsageError(f"{place}a recipe has no field {brief(name)}{f'; did you mean {near[0]}?' if near else '.'}")
         try:
             return cls(**fields)
         except ValidationError as error:
             first = error.errors()[0]
             reason = first["msg"].removeprefix("Value error, ")
-            name = f"{first['loc'][0]}={first['input']!r}: " if first["loc"] else ""
+            name = f"{'.'.join(map(str, first['loc']))}={clipped(repr(first['input']))}: " if first["loc"] else ""
             raise UsageError(f"{place}{name}{reason[0].lower()}{reason[1:].rstrip('.')}.") from None
 
     @classmethod
@@ -140,8 +141,8 @@ class Recipe(BaseModel):
         """
         text, where = recipe_text(source)
         try:
-            fields = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            fields = toml.parse(text)
+        except ValueError as error:
             raise UsageError(f"recipe {where}: {error}.") from None
         try:
             return cls.build(fields, f"recipe {where}")

@@ -158,7 +158,7 @@ def test_predict_in_three_forms_in_a_process_of_its_own(trained: Answer, ask: He
     rows = list(csv.reader(io.StringIO(table.out)))
     assert rows[0] == ["path", "rank", "class", "probability"]
     assert len(rows) == 1 + 17 * 3
-    assert {row[2] for row in rows[1:]} == {"'=cmd", "ab", "c"}, "a spreadsheet would run a cell that begins with ="
+    assert {row[2] for row in rows[1:]} == {"=cmd", "ab", "c"}, "names for other programs are what they are"
     assert [row[1] for row in rows[1:4]] == ["1", "2", "3"]
     assert sum(float(row[3]) for row in rows[1:4]) == pytest.approx(1, abs=1e-5)
 

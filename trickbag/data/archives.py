@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 
 from trickbag.data import members
 from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, is_system, suffix
+from trickbag.ground import signals
 from trickbag.ground.cache import cache_dir, key_of, made_once, stamp
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Tell, silent
@@ -78,6 +79,7 @@ class _Member(NamedTuple):
 def _extract(archive: Path, folder: Path) -> None:
     try:
         for name, size, content, offset in _members(archive):
+            signals.look()
             inside = Path(name)
             if inside.is_absolute() or inside.drive or ".." in inside.parts:
                 raise UsageError(f"{archive.name}: {name!r} would be written outside. Pack it again with relative paths.")

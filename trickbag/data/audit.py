@@ -29,7 +29,7 @@ from trickbag.data.findings import (
 )
 from trickbag.data.images import Images
 from trickbag.ground.errors import TrickbagError
-from trickbag.ground.text import counted, show
+from trickbag.ground.text import counted, show, unshow
 
 __all__ = ["Audit", "Finding", "audit"]
 
@@ -91,14 +91,14 @@ class Audit:
         return replace(self, images=self.images.take(kept), findings=findings, left_out=left_out)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it in plain values; names are spelled by ``text.show``."""
+        """All of it in plain values; names are what they are."""
         return {
             "images": len(self.images.paths),
-            "classes": {show(name): row for name, row in self.counts.items()},
+            "classes": dict(self.counts),
             "imbalance": round(self.imbalance, 3),
             "sizes": self.sizes,
-            "left_out": {show(path): reason for path, reason in self.left_out.items()},
-            "findings": [finding.model_dump() for finding in self.findings],
+            "left_out": dict(self.left_out),
+            "findings": [f.model_dump() | {"paths": list(map(unshow, f.paths))} for f in self.findings],
         }
 
 

@@ -17,6 +17,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from trickbag.ground import signals
+
 SMALLEST = 24
 """Images whose shorter side has fewer pixels have no perceptual hash: too many of them are alike."""
 
@@ -85,6 +87,7 @@ def near(likenesses: Sequence[Likeness], sides: NDArray[Any], same: NDArray[Any]
     chunk = max(1, _MEMORY // len(hashes))
     pairs: set[tuple[int, int]] = set()
     for rows in (queries[at : at + chunk] for at in range(0, len(queries), chunk)):
+        signals.look()
         distance = np.bitwise_count(hashes[rows, None] ^ hashes)
         distance[(side[rows, None] == side) | (same[rows, None] == same)] = 255
         found = (distance <= _DISTANCE).any(1)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from trickbag.data.decode import Unreadable, decode, opened
 from trickbag.data.duplicates import Likeness, likenesses, reduced
+from trickbag.ground import signals
 from trickbag.ground.cache import Stamp, cache_dir, key_of, remove, stamp
 
 _VERSION = 3
@@ -120,13 +121,17 @@ def look_at_all(
         count, began = max(rates, key=rates.__getitem__), time.perf_counter()
         some = new[start : start + _AT_ONCE]
         parts = [some[at : at + _TOGETHER] for at in range(0, len(some), _TOGETHER)]
-        with ThreadPoolExecutor(count) as pool:
+        pool = ThreadPoolExecutor(count)
+        try:
             facts = pool.map(lambda part: look([root / path for path in part], channels), parts)
             for part, seen in zip(parts, facts, strict=True):
+                signals.look()
                 found |= zip(part, seen, strict=True)
                 done += len(part)
                 if progress is not None:
                     progress(done, len(paths))
+        finally:
+            pool.shutdown(cancel_futures=True)
         rates[count] = len(some) / (time.perf_counter() - began)
         _remember(memory, ((path, stamps[path], found[path]) for path in some if path in stamps and found[path].content))
     return [found[path] for path in paths]

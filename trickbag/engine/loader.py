@@ -13,6 +13,8 @@ from torch.nn.functional import one_hot
 
 from trickbag.engine.cutting import Resident, cut, cuts_of, cuts_to, framed
 from trickbag.engine.pixels import Rows, ahead
+from trickbag.ground import signals
+from trickbag.ground.environment import whole
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import generator, key, uniforms
 from trickbag.trick import Batch, Draw, Trick, View, having
@@ -184,7 +186,7 @@ class Loader:
         self.mean, self.std = (torch.tensor(v, device=device).mul(255)[:, None, None] for v in normal)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.rank, self.ranks, self.resident = rank, ranks, resident
-        given = int(os.environ.get("TRICKBAG_WORKERS", "0"))
+        given = whole("TRICKBAG_WORKERS", 0)
         self.workers = given or max(1, (os.cpu_count() or 2) // 2)
         self.most_workers = given or os.cpu_count() or 1
 
@@ -269,6 +271,7 @@ class Loader:
             return part, self.pinned(images(part))
 
         for part, x in ahead(make, list(torch.split(rows, batch_size)), self.workers, DEPTH):
+            signals.look()
             yield self.batch(x, part)
 
     def pinned(self, x: Tensor) -> Tensor:

@@ -19,7 +19,9 @@ from torchvision.transforms.v2 import functional as F
 from trickbag.data.decode import Unreadable, decode, opened
 from trickbag.data.facts import content_of, forget
 from trickbag.data.images import Images
+from trickbag.ground import signals
 from trickbag.ground.cache import altered, cache_dir, made_once, spoil
+from trickbag.ground.environment import number
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.events import Doing, Note, Tell, silent
 
@@ -192,13 +194,7 @@ class Rows:
 
 def size_limit() -> int:
     """Bytes that a cache may take: TRICKBAG_CACHE_LIMIT (gigabytes), else half of the free disk."""
-    given = os.environ.get("TRICKBAG_CACHE_LIMIT")
-    if given is None:
-        return shutil.disk_usage(cache_dir()).free // 2
-    try:
-        return int(float(given) * 1e9)
-    except (ValueError, OverflowError):
-        raise TrickbagError(f"TRICKBAG_CACHE_LIMIT={given!r} is no number of gigabytes.") from None
+    return int(1e9 * number("TRICKBAG_CACHE_LIMIT", shutil.disk_usage(cache_dir()).free / 2e9))
 
 
 def pixels(data: Data, shorter: int, tell: Tell) -> Pixels:
@@ -232,6 +228,7 @@ def build(source: Pixels, folder: Path, tell: Tell = silent) -> None:
     index = np.zeros((len(source), 4), np.int64)
     with (folder / "pixels.bin").open("wb") as out:
         for row, image in enumerate(ahead(source.__getitem__, range(len(source)), os.cpu_count() or 1, AHEAD)):
+            signals.look()
             written = image.contiguous().numpy()
             index[row] = *image.shape, zlib.crc32(written.data)
             out.write(written.data)

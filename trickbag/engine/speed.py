@@ -20,8 +20,9 @@ from trickbag.engine.assemble import Normal, assemble, build_model, kept_pixels
 from trickbag.engine.loop import ENGINE, Judged, Loop
 from trickbag.engine.pixels import Data, Files, Pixels
 from trickbag.engine.precision import fabric_for
+from trickbag.ground import signals
 from trickbag.ground.cache import cache_dir, key_of, recalled, remember
-from trickbag.ground.errors import TrickbagError
+from trickbag.ground.errors import TrickbagError, lacks_memory
 from trickbag.recipe import Recipe
 from trickbag.trick import having
 
@@ -137,6 +138,7 @@ def _timed(loop: Loop, fabric: Fabric, steps: int, slowest: float, until: float)
             if isinstance(event, Judged):
                 start = time.perf_counter()
                 continue
+            signals.look()
             _wait(fabric)
             seconds.append((time.perf_counter() - start) / event.images)
             losses.append(float(event.loss))
@@ -236,7 +238,9 @@ def _fitting(
     while True:
         try:
             return recipe, time_steps(recipe, data, pixels, seed, slowest=slowest, until=until)
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not lacks_memory(error):
+                raise
             fitting = (recipe.micro_batch or recipe.batch_size) // 2
         if not fitting:
             raise TrickbagError(

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from trickbag.ground import store
-from trickbag.ground.errors import TrickbagError
+from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.files import content, regular
 from trickbag.ground.text import show
@@ -27,9 +28,32 @@ Stamp = tuple[int, int, int, int]
 def cache_dir() -> Path:
     """Where all that can be made again is kept: $TRICKBAG_CACHE, else $XDG_CACHE_HOME/trickbag, else ~/.cache/trickbag."""
     if own := os.environ.get("TRICKBAG_CACHE"):
-        return Path(own).expanduser().absolute()
+        return expanded(own).absolute()
     shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache").absolute() / "trickbag"
+    return (Path(shared) if shared else expanded("~/.cache")).absolute() / "trickbag"
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with the home folder in place of ``~``. Raises UsageError where there is no home, as in containers."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path}: there is no home folder. Set HOME, or TRICKBAG_CACHE for the cache.") from None
+
+
+def check_writable() -> None:
+    """Raise TrickbagError where the cache cannot be written, before work that needs it."""
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 16))
+            file.flush()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TrickbagError(
+            f"the cache {folder} cannot be written ({reason}): set TRICKBAG_CACHE to a folder with room."
+        ) from None
 
 
 def stamp(status: os.stat_result) -> Stamp:

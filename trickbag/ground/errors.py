@@ -13,6 +13,16 @@ class UsageError(TrickbagError):
     exit_code = 2
 
 
+class NoRoomError(TrickbagError):
+    """The disk is full: what is begun next would fail as well."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice, of this machine or a device: torch has no one type for it."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
 class Interrupted(BaseException):
     """The work was stopped by a signal; what was finished is kept. Exit code 128 + the signal's number, as shells have it."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trickbag.ground.errors import UsageError
+from trickbag.ground.text import brief
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def parse(text: str) -> Spec:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         value = None
     if not isinstance(value, Spec):
-        raise UsageError(f"{text!r} is no trick: write name or name(field=value, …).")
+        raise UsageError(f"{brief(text)} is no trick: write name or name(field=value, …).")
     return value
 
 
@@ -67,6 +68,8 @@ def _read(node: ast.expr) -> Any:
             return Spec(name, tuple(map(_read, args)), fields)
         case ast.Tuple(elts=values) | ast.List(elts=values):
             return tuple(map(_read, values))
+        case ast.Constant(value=int(number)) if number >= 1 << 63:
+            raise ValueError("a whole number is larger than 64 bits")
         case ast.Constant(value=int() | float() | str() | bool() | None):
             return node.value
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float())):

@@ -25,8 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.ground.errors import NoRoomError, TrickbagError, UsageError
 from trickbag.ground.state import pack, unpack
+from trickbag.ground.text import brief
 
 MANIFEST = "MANIFEST.json"
 
@@ -148,7 +149,7 @@ def _save_copies(path: Path, tensors: dict[str, Tensor]) -> None:
         try:
             save_file(tensors, temporary)
         except SafetensorError as error:
-            raise TrickbagError(f"cannot write {path}: {error}. Free some space, or choose another folder.") from None
+            raise NoRoomError(f"cannot write {path}: {error}. Free some space, or choose another folder.") from None
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -183,6 +184,17 @@ def load_state(folder: Path) -> Any:
         return unpack(load_tensors(folder / "state.safetensors"), json.loads((folder / "state.json").read_bytes()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrickbagError(f"{folder} holds no state that this version can read ({error}).") from None
+
+
+def check_room(folder: Path, state: Any, times: int = 2) -> None:
+    """Raise NoRoomError where a folder's disk has no room for so many copies of a state, before work that would leave them."""
+    need = times * sum(tensor.numel() * tensor.element_size() for tensor in pack(state)[0].values())
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    if free < need:
+        told = f"checkpoints need {need / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"
+        raise NoRoomError(f"{folder}: {told}. Free some space, or choose another folder.")
 
 
 class Checkpoints:
@@ -236,6 +248,17 @@ class Checkpoints:
         return sorted(self.folder.glob("step-" + 8 * "[0-9]"), reverse=True)
 
 
+def folder_of(out: str | Path) -> Path:
+    """A folder that the user names for results. Raises UsageError for a name under which none can be made."""
+    path = Path(out)
+    path = path if path.name not in ("", "..") else path.resolve()
+    if not str(out).strip() or not path.name:
+        raise UsageError(f"--out {str(out)!r} cannot be a folder of results. Name a folder of its own.")
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--out {brief(str(out))} is a file. Name a folder.")
+    return path
+
+
 @contextmanager
 def lock(path: Path, wait: bool = False) -> Iterator[None]:
     """Be the only process that writes to ``path``; what killed writers left half-written there is removed.
@@ -246,6 +269,7 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
     held = FileLock(file)
     with _told(file):
         file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o644))  # a folder that takes no file is not one that is locked
         try:
             held.acquire(timeout=-1 if wait else 0)
         except Timeout:
@@ -272,9 +296,11 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "Free some space, or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "Choose"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "Free some space, or choose" if full else "Choose"
         where = error.filename if isinstance(error, FileExistsError) else path
-        raise TrickbagError(f"cannot write {where}: {error.strerror or error}. {remedy} another folder.") from None
+        kind = NoRoomError if full else TrickbagError
+        raise kind(f"cannot write {where}: {error.strerror or error}. {remedy} another folder.") from None
 
 
 @contextmanager

@@ -39,7 +39,37 @@ def brief(value: str, most: int = 80) -> str:
     >>> brief("resnet50"), brief("n" * 5000, 8)
     ("'resnet50'", "'nnnn…nnnn'")
     """
-    return repr(value if len(value) <= most else f"{value[: most // 2]}…{value[-(most // 2) :]}")
+    return repr(clipped(value, most))
+
+
+def clipped(value: str, most: int = 80) -> str:
+    """A text without its middle where it is long.
+
+    >>> clipped("n" * 5000, 8)
+    'nnnn…nnnn'
+    """
+    return value if len(value) <= most else f"{value[: most // 2]}…{value[-(most // 2) :]}"
+
+
+def as_bytes(name: str) -> bytes:
+    r"""A name in UTF-8, stray bytes as they were.
+
+    >>> as_bytes("é \udcff \ud800")
+    b'\xc3\xa9 \xff \xed\xa0\x80'
+    """
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair, from JSON
+        return b"".join(map(as_bytes, name)) if len(name) > 1 else name.encode("utf-8", "surrogatepass")
+
+
+def file_name(name: str, most: int = 60) -> str:
+    r"""A name as part of another file's: at most so many characters that every file system takes.
+
+    >>> file_name("IMG 2 (1)"), file_name("a\n\udcff/b"), len(file_name("猫" * 300).encode())
+    ('IMG 2 (1)', 'a___b', 180)
+    """
+    return "".join(sign if sign.isprintable() and sign not in r'\/:*?"<>|' else "_" for sign in name[:most])
 
 
 def _spell(character: str) -> str:

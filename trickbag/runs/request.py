@@ -16,10 +16,12 @@ from trickbag.data.reading import read
 from trickbag.data.shards import is_pattern, title
 from trickbag.data.unlabelled import read_unlabelled
 from trickbag.engine.pixels import Data
-from trickbag.ground.cache import Stamp, stamp
+from trickbag.ground.cache import Stamp, check_writable, expanded, stamp
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
 from trickbag.ground.spec import parse
+from trickbag.ground.streams import MOST_SEED
+from trickbag.ground.text import clipped
 from trickbag.models import weights as files
 from trickbag.recipe import Recipe
 from trickbag.trick import Trick
@@ -106,6 +108,7 @@ def check(data: str | Path, *, on_bad: Bad = "skip", tell: Tell = silent) -> Aud
 
 def ingest(source: str | Path, recipe: Recipe, seed: int, on_bad: Bad, on_leak: Bad, tell: Tell) -> tuple[Data, Audit]:
     """Read, check and divide a data set. Raises UsageError where its errors forbid training."""
+    check_writable()
     found = check(source, on_bad=on_bad, tell=tell)
     if on_leak == "skip":
         found = found.without_leaks()
@@ -159,6 +162,8 @@ def request(
     The budget counts from ``began``, by the monotonic clock; None: from now.
     """
     began = time.monotonic() if began is None else began
+    if not 0 <= seed <= MOST_SEED:
+        raise UsageError(f"seed {clipped(repr(seed))}: give a whole number from 0 to {MOST_SEED:,}.")
     asked, chosen = started(*edited(recipe, model, weights, with_, without, set_), recipe == "auto", tell)
     check_named(asked.tricks)
     table, found = ingest(data, asked, seed, on_bad, on_leak, tell)
@@ -176,7 +181,7 @@ def check_named(tricks: Iterable[Trick]) -> None:
                     Recipe.load(name)
                 except UsageError as error:
                     raise UsageError(f"{trick}: {name!r} is no folder of a finished run, and {error}") from None
-        if trick.folder and not Path(folder := str(getattr(trick, trick.folder))).expanduser().is_dir():
+        if trick.folder and not expanded(folder := str(getattr(trick, trick.folder))).is_dir():
             raise UsageError(f"{trick}: {folder!r} is no folder. Give a folder with images.")
 
 

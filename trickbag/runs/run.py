@@ -1,7 +1,6 @@
 """A run: (recipe, data, seed) -> result, the one place where engine, data and store meet; resumable at any moment."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from trickbag.engine.loop import Diverged, Judged, Loop, Step
 from trickbag.engine.pixels import Joined, Pixels, pixels
 from trickbag.engine.precision import fabric_for
 from trickbag.ground import store
+from trickbag.ground.environment import number, whole
 from trickbag.ground.errors import Interrupted, TrickbagError, UsageError
 from trickbag.ground.events import Doing, EpochDone, Note, Tell, silent
 from trickbag.ground.signals import stopping
@@ -29,7 +29,8 @@ from trickbag.runs.outcome import Spent, write_result
 from trickbag.runs.request import Request, edited, request, unlabelled
 from trickbag.trick import judged_weights
 
-CHECKPOINT_SECONDS = float(os.environ.get("TRICKBAG_CHECKPOINT_SECONDS", "20"))
+CHECKPOINT_SECONDS = 20.0
+"""Between two checkpoints, unless TRICKBAG_CHECKPOINT_SECONDS says otherwise."""
 LOG_EVERY = 50
 
 
@@ -63,8 +64,9 @@ def train(
     (seconds), with_, without, set_, seed, on_bad, as on the command line. Raises UsageError for what cannot be done as
     asked, TrickbagError where the run fails.
     """
+    place = None if out is None else store.folder_of(out)
     wanted = request(data, recipe, tell=tell, **asked)
-    return carry_out(wanted, Path(out) if out else wanted.folder, tell)
+    return carry_out(wanted, place or wanted.folder, tell)
 
 
 def carry_out(wanted: Request, folder: Path, tell: Tell = silent, wait: bool = False) -> Result:
@@ -72,8 +74,8 @@ def carry_out(wanted: Request, folder: Path, tell: Tell = silent, wait: bool = F
 
     Raises UsageError where another process writes to the folder, unless ``wait`` is true.
     """
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    nodes = int(os.environ.get("WORLD_SIZE", "1")) // ranks
+    ranks = whole("LOCAL_WORLD_SIZE", 1, 1)
+    nodes = whole("WORLD_SIZE", 1, 1) // ranks
     fabric = fabric_for("fp32", ranks, nodes)
     fabric.launch()
     leader = fabric.global_rank == 0
@@ -200,9 +202,11 @@ class Run:
         began = time.monotonic()
         loop = self.assemble()
         self.resume(loop)
+        if self.leader:
+            store.check_room(self.folder, self.state(loop))
         self.spend(seconds=time.monotonic() - began - self.waited)
         try:
-            with stopping() as stop:
+            with stopping(together=self.fabric.world_size > 1) as stop:
                 self.follow(loop, stop)
         except Diverged as diverged:
             raise TrickbagError(self.diverged(diverged, loop)) from None
@@ -256,6 +260,7 @@ class Run:
     def follow(self, loop: Loop, stop: Callable[[], int]) -> None:
         """Train to the end; log, tell, and save the state now and then."""
         saved = clock = time.monotonic()
+        often = number("TRICKBAG_CHECKPOINT_SECONDS", CHECKPOINT_SECONDS)
         for judged in loop.prepare() if not loop.best else ():
             self.spend(seconds=time.monotonic() - clock)
             clock = time.monotonic()
@@ -271,7 +276,7 @@ class Run:
                 self.stepped(event, loop)
                 self.fork(event, loop)
             stopped = self.agreed(stop())
-            if self.leader and (stopped or now - saved > CHECKPOINT_SECONDS):
+            if self.leader and (stopped or now - saved > often):
                 self.save(loop)
                 saved = time.monotonic()
             if stopped:

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from trickbag.ground import signals
 from trickbag.ground.errors import UsageError
-from trickbag.studies.execute import Outcome, Task, attempt, share
+from trickbag.studies.execute import LOOK_SECONDS, Outcome, Task, attempt, share
 from trickbag.studies.jobs import Job
 
 PATIENCE = 60.0
@@ -50,7 +51,10 @@ class Cluster:
 
     def ended(self) -> list[Outcome]:
         """What the jobs told, and of those whose process or machine died, that it did."""
-        done, _ = self.ray.wait(list(self.running))
+        done: list[Any] = []
+        while not done:
+            done, _ = self.ray.wait(list(self.running), timeout=LOOK_SECONDS)
+            signals.look()
         return [self._outcome(reference, self.running.pop(reference)) for reference in done]
 
     def _outcome(self, reference: Any, job: Job) -> Outcome:

@@ -167,7 +167,7 @@ class Conductor:
         name = called(data)
         self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, began)
         self.failed: list[dict[str, Any]] = []
-        self.place = Place(Path(out) if out else Path("studies") / f"{name}-{self.wanted.key[:8]}")
+        self.place = Place(Path("studies") / f"{name}-{self.wanted.key[:8]}" if out is None else store.folder_of(out))
 
     @property
     def held(self) -> dict[str, Any]:

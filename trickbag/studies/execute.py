@@ -12,16 +12,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any, Protocol, Self
 
 import torch
 
-from trickbag.ground import store
-from trickbag.ground.errors import Interrupted, TrickbagError
+from trickbag.ground import signals, store
+from trickbag.ground.errors import Interrupted, NoRoomError, TrickbagError, lacks_memory
 from trickbag.studies.jobs import Job
 from trickbag.studies.worker import Place
 
@@ -30,7 +31,8 @@ Task = Callable[[Job], None]
 ATTEMPTS = 3
 """How often the process that carries a job may die at the same point of it."""
 LOST = f"its process died {ATTEMPTS} times at the same point; the machine may be short of memory"
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+LOOK_SECONDS = 1.0
+"""Between two looks for a stop signal while others work."""
 START = "forkserver" if sys.platform == "linux" else "spawn"
 """How processes start: from a server that has imported torch and nothing else, where forking after that is safe."""
 
@@ -41,7 +43,7 @@ class Outcome:
 
     job: Job
     kind: str = ""
-    """Empty where it ended well; else error, memory or worker, which is that its process died."""
+    """Empty where it ended well; else error, memory, room, which is that the disk is full, or worker, that its process died."""
     cause: str = ""
 
 
@@ -97,14 +99,17 @@ class Processes:
         """Start the job's process."""
         receiver, sender = self.context.Pipe(duplex=False)
         process = self.context.Process(target=serve, args=(self.task, job, self.threads, sender), daemon=True)  # type: ignore[attr-defined]
-        process.start()
+        with begun_apart():
+            process.start()
         sender.close()
         self.running[receiver] = job, process
 
     def ended(self) -> list[Outcome]:
         """What the processes told before they ended; of those that told nothing, that they died."""
         outcomes = []
-        for receiver in wait(list(self.running)):
+        while not (told := wait(list(self.running), LOOK_SECONDS)):
+            signals.look()
+        for receiver in told:
             assert isinstance(receiver, Connection)
             job, process = self.running.pop(receiver)
             with receiver:
@@ -116,16 +121,26 @@ class Processes:
         return outcomes
 
     def close(self) -> None:
-        """Have the processes stop after their step, with a checkpoint; a second signal ends them at once."""
-        processes = [process for _, process in self.running.values()]
-        for process in processes:
+        """Have the processes stop after their step, with a checkpoint; they end at once when this one does."""
+        for _, process in self.running.values():
             process.terminate()
+        for receiver, (_, process) in self.running.items():
+            with receiver, suppress(EOFError, OSError):  # not join: the server that watches them may be stopped as well
+                while True:
+                    receiver.recv()
+            process.join()
+
+
+@contextmanager
+def begun_apart() -> Iterator[None]:
+    """Inside, processes begin that do not run the user's script again, and that get no signal but SIGTERM."""
+    script = sys.modules["__main__"]
+    with signals.held():
+        sys.modules["__main__"] = ModuleType("__main__")
         try:
-            for process in processes:
-                process.join()
+            yield
         finally:
-            for process in processes:
-                process.kill()
+            sys.modules["__main__"] = script
 
 
 def serve(task: Task, job: Job, threads: int, sender: Connection) -> None:
@@ -137,14 +152,12 @@ def serve(task: Task, job: Job, threads: int, sender: Connection) -> None:
         wait([driver.sentinel])
         os._exit(1)
 
-    def stop(number: int, _: Any) -> None:
-        raise Interrupted("stopped", number)
-
     threading.Thread(target=watch, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes: the driver decides
-    signal.signal(signal.SIGTERM, stop)
-    share(threads)
+    signals.listen(second=False)  # the driver and whoever stops a group of processes both send one
+    for number in {*signals.STOPS} - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)  # a terminal sends them to all processes: the driver decides
     try:
+        share(threads)
         sender.send(attempt(task, job))
     except Interrupted as stopped:
         sys.exit(stopped.exit_code)
@@ -162,7 +175,9 @@ def attempt(task: Task, job: Job) -> Outcome:
         task(job)
     except Exception as error:  # noqa: BLE001 - whatever happened is told, and the other jobs go on
         text = str(error) or type(error).__name__
-        if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
+        if isinstance(error, NoRoomError):
+            return Outcome(job, "room", text)
+        if lacks_memory(error):
             return Outcome(job, "memory", text)
         return Outcome(job, "error", text if isinstance(error, TrickbagError) else f"{type(error).__name__}: {text}")
     return Outcome(job)
@@ -235,6 +250,9 @@ def execute(jobs: Sequence[Job], place: Place, carrier: Carrier, ended: Callable
 
     def settle(outcome: Outcome) -> None:
         job = outcome.job
+        if outcome.kind == "room":
+            ledger.write("stopped", job)
+            raise NoRoomError(f"{outcome.cause} What was finished is kept; the same command continues.")
         if outcome.kind == "worker":
             ledger.write("lost", job)
             if not ledger.hopeless(job):

@@ -1,17 +1,20 @@
 """What a study is asked for: the fields of a study's TOML file, of ``trickbag study`` and of ``tb.study``."""
 
+import math
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from trickbag.ground import files
+from trickbag.ground import files, toml
 from trickbag.ground.errors import UsageError
-from trickbag.ground.text import brief
+from trickbag.ground.streams import MOST_SEED
+from trickbag.ground.text import brief, clipped
 
-FOLDS = re.compile(r"(\d+)x(\d+)")
+FOLDS = re.compile(r"(\d{1,9})x(\d{1,9})")
+MOST_RUNS = 1000
+"""Of an arm, and most arms of a study."""
 
 
 class Options(BaseModel):
@@ -49,7 +52,7 @@ class Options(BaseModel):
     """Which arms to train; auto: two-sided for up to 6 tricks, otherwise factorial."""
     on: Literal["val", "test"] = "val"
     """The split on which arms are compared and the recommended recipe is chosen; test reproduces published tables."""
-    folds: Annotated[str, Field(pattern=r"^(\d+x\d+)?$")] = ""
+    folds: Annotated[str, Field(pattern=r"^(\d{1,9}x\d{1,9})?$")] = ""
     """Repeated cross-validation in place of seeds, for small data: repeats x folds, for example 5x2, over the training and
     validation images."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
@@ -57,7 +60,7 @@ class Options(BaseModel):
     looks: bool = False
     """Whether to stop training arms that are decided after 3, 5 or 10 seeds. Each interim analysis spends a part of the 5 % of
     false findings, so the last one is stricter."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
     """The first seed; it also splits a data set that has no splits."""
     delta: Annotated[float, Field(ge=0, le=100)] = 0.2
     """The largest difference that does not matter to you, in percentage points (the region of practical equivalence)."""
@@ -73,6 +76,17 @@ class Options(BaseModel):
     """Seconds for the whole study; the design and the number of seeds are chosen to fit. 0: no limit."""
 
     @model_validator(mode="after")
+    def _countable(self) -> Self:
+        if math.prod(self.blocks) > MOST_RUNS:
+            raise ValueError(f"folds: {self.folds} are more than {MOST_RUNS:,} runs of every arm. Write fewer")
+        arms = len(self.tricks) * (self.tricks != "auto") + len(self.combine) + sum(map(len, self.vary.values()))
+        if arms > MOST_RUNS:
+            raise ValueError(
+                f"{arms:,} arms are asked for by tricks, combine and vary; {MOST_RUNS:,} are the most. Write fewer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _looks_need_seeds(self) -> Self:
         if self.looks and self.folds:
             raise ValueError("looks stop after some seeds, but folds need all runs. Remove one of them")
@@ -85,7 +99,7 @@ class Options(BaseModel):
             return cls(**fields)
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"][:1])
+            name = clipped(".".join(str(part) for part in first["loc"][:1]))
             reason = first["msg"].removeprefix("Value error, ")
             if first["type"] == "extra_forbidden":
                 reason = f"a study has no such field. It has: {', '.join(f.alias or n for n, f in cls.model_fields.items())}"
@@ -97,10 +111,10 @@ class Options(BaseModel):
         """The options of a TOML file, with changes. Raises UsageError where it cannot be read or holds what no study has."""
         path = Path(file)
         try:
-            fields = tomllib.loads(files.text(path))
+            fields = toml.parse(files.text(path))
         except OSError as error:
             raise UsageError(f"study {brief(str(path))} cannot be read: {files.reason(error)}. Give a TOML file.") from None
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:
             raise UsageError(f"study {path.name}: {error}.") from None
         return cls.build(fields | changes, f"study {path.name}: ")
 

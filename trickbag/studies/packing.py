@@ -11,8 +11,9 @@ import torch
 from trickbag.engine.assemble import kept_pixels
 from trickbag.engine.pixels import Data, Files
 from trickbag.engine.speed import Decoded, time_steps
+from trickbag.ground import signals
 from trickbag.recipe import Recipe
-from trickbag.studies.execute import START, share
+from trickbag.studies.execute import LOOK_SECONDS, START, begun_apart, share
 
 WORTH = 1.05
 """Several at a time must be so many times as fast in all as one after another."""
@@ -42,8 +43,14 @@ def packing(recipe: Recipe, data: Data, seed: int, jobs: int) -> Packing:
     if workers < 2:
         return Packing(1, "one training at a time: not enough cores, jobs or memory for more")
     context = multiprocessing.get_context(START)
-    with context.Pool(workers, prepared, (cores // workers, context.Barrier(workers))) as pool:
-        rates = pool.starmap(rate, [(recipe, data, seed)] * workers, chunksize=1)
+    with begun_apart():
+        pool = context.Pool(workers, prepared, (cores // workers, context.Barrier(workers)))
+    with pool:
+        timed = pool.starmap_async(rate, [(recipe, data, seed)] * workers, chunksize=1)
+        while not timed.ready():
+            timed.wait(LOOK_SECONDS)
+            signals.look()
+        rates = timed.get()
     together, one = sum(rates), 1 / alone.train
     said = f"{together:.0f} images/s with {workers} trainings at a time, {one:.0f} with one"
     return Packing(workers, said) if together > WORTH * one else Packing(1, said)

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import signal
 import sys
 import webbrowser
 from collections.abc import Callable
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from trickbag.ground.errors import Interrupted, TrickbagError, UsageError
-from trickbag.ground.text import show
+from trickbag.ground.errors import UsageError
+from trickbag.ground.text import file_name, show
 from trickbag.terminal import BEGAN, glance
+from trickbag.terminal.start import begin
 from trickbag.terminal.typed import assignments, parted, processes, seconds, varied
 
 if TYPE_CHECKING:
@@ -73,9 +73,11 @@ SetOption = Annotated[
         help="Set a field of the recipe or of a trick, for example lr=0.1 or mixup.alpha=0.4. May be repeated.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="The random seed. The same seed gives the same result.")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, max=2_000_000_000, help="The random seed. The same seed gives the same result.")
+]
 BudgetOption = Annotated[str, typer.Option(metavar="TIME", help="Time limit for the whole run, for example 90s, 10m or 2h.")]
-OutOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the run. Default: a new one in runs/.")]
+OutOption = Annotated[str | None, typer.Option(metavar="DIR", help="Folder for the run. Default: a new one in runs/.")]
 OnBadOption = Annotated[
     Literal["skip", "error"], typer.Option(help="Skip and list unreadable files, or stop with an error that lists them.")
 ]
@@ -240,7 +242,7 @@ def study(
         bool, typer.Option("--no-sharing", help="Do not share training between runs. The results are the same.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for the study. Default: a new one in studies/.")
+        str | None, typer.Option(metavar="DIR", help="Folder for the study. Default: a new one in studies/.")
     ] = None,
 ) -> None:
     """Measure which tricks help on a data set: by how much, how certainly and at what cost.
@@ -377,9 +379,9 @@ def explain(
 
     with screen_of() as screen:
         for number, found in enumerate(tb.load(run).explain(images, name)):
-            file = out / f"{number:05d}-{Path(found.path).stem}.png"
-            store.write(file, figures.heat(found.image, found.map, found.name, found.probability))
-            screen.lines(f"{file}: {found.name}, {100 * found.probability:.1f} %")
+            file = out / f"{number:05d}-{file_name(Path(found.path).stem)}.png"
+            store.write(file, figures.heat(found.image, found.map, show(found.name), found.probability))
+            screen.lines(f"{show(str(file))}: {show(found.name)}, {100 * found.probability:.1f} %")
 
 
 @app.command()
@@ -399,20 +401,6 @@ def loop(
         screen.lines(*outline(edited(recipe, model, weights, with_ or [], without or [], assignments(set_ or []))[0]))
 
 
-def stop(number: int, _: Any) -> None:
-    """End at once, wherever the work stands."""
-    raise Interrupted("stopped. What was finished is kept; the same command continues.", number)
-
-
 def main() -> None:
-    """Run the command line; the user's mistakes end with a sentence and exit code 2, failures with 1."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    try:
-        app()
-    except (TrickbagError, Interrupted) as end:
-        sys.stderr.write(f"trickbag: {show(str(end))}\n")
-        sys.exit(end.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+    """Run the command line."""
+    begin(app)

@@ -1,6 +1,7 @@
 """What the command line shows: progress and results, drawn by rich on a terminal and as plain lines elsewhere."""
 
 import csv
+import io
 import json
 import os
 import shlex
@@ -16,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
-from trickbag.ground.text import counted, duration, show
-from trickbag.report.tables import ACCURACY_HEAD, EFFECT_HEAD, accuracy_row, cell, effect_row, markdown, rows
+from trickbag.ground.text import as_bytes, counted, duration, show
+from trickbag.report.tables import ACCURACY_HEAD, EFFECT_HEAD, accuracy_row, effect_row, markdown, rows
+from trickbag.terminal import output
 from trickbag.terminal.board import Board
 from trickbag.terminal.glance import Listed
 
@@ -235,19 +237,27 @@ class Screen:
 
     def predictions(self, predictions: Iterable[Any], form: str) -> None:
         """The classes of images as text, JSON lines or CSV."""
-        writer = csv.writer(sys.stdout, lineterminator="\n")
         if form == "csv":
-            writer.writerow(("path", "rank", "class", "probability"))
+            self.row("path", "rank", "class", "probability")
         for p in predictions:
+            if output.lost():
+                return
             pairs = list(zip(p.classes, p.probabilities, strict=True))
             if form == "json":
-                best = [{"class": show(name), "probability": round(value, 6)} for name, value in pairs]
-                sys.stdout.write(json.dumps({"path": show(p.path), "predictions": best}) + "\n")
+                best = [{"class": name, "probability": round(value, 6)} for name, value in pairs]
+                sys.stdout.write(json.dumps({"path": p.path, "predictions": best}) + "\n")
             elif form == "csv":
                 for rank, (name, value) in enumerate(pairs, 1):
-                    writer.writerow((cell(show(p.path)), rank, cell(show(name)), f"{value:.6f}"))
+                    self.row(p.path, rank, name, f"{value:.6f}")
             else:
                 self.lines(show(p.path) + "   " + "   ".join(f"{show(name)} {percent(value)}" for name, value in pairs))
+
+    def row(self, *cells: object) -> None:
+        """A line of CSV on standard output, in UTF-8; names are what they are, also bytes that are no text."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(cells)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(as_bytes(text.getvalue()))
 
     def bag(self, bag: Mapping[str, Listed]) -> None:
         """All tricks, a line each."""

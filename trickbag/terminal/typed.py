@@ -4,7 +4,12 @@ import re
 import tomllib
 from typing import Any
 
+from trickbag.ground import toml
 from trickbag.ground.errors import UsageError
+from trickbag.ground.text import brief, clipped
+
+MOST_SECONDS = 1e9
+"""Thirty years."""
 
 
 def seconds(text: str) -> float:
@@ -16,9 +21,10 @@ def seconds(text: str) -> float:
     if not text:
         return 0.0
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if not match or float(match[1]) == 0:
-        raise UsageError(f"--budget {text}: write a time as 90s, 10m or 2h.")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+    found = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 0 < found < MOST_SECONDS:
+        raise UsageError(f"--budget {clipped(text)}: write a time as 90s, 10m or 2h.")
+    return found
 
 
 def processes(text: str) -> int:
@@ -60,7 +66,7 @@ def varied(texts: list[str]) -> dict[str, list[Any]]:
     for text in texts:
         name, equals, values = text.partition("=")
         if not equals or not parted(values):
-            raise UsageError(f"--vary {text}: write FIELD=VALUE,VALUE.")
+            raise UsageError(f"--vary {brief(text)}: write FIELD=VALUE,VALUE.")
         found[name.strip()] = [assignments([f"x={value}"])["x"] for value in parted(values)]
     return found
 
@@ -75,11 +81,13 @@ def assignments(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise UsageError(f"--set {text}: write FIELD=VALUE.")
+            raise UsageError(f"--set {brief(text)}: write FIELD=VALUE.")
         if name in fields:
-            raise UsageError(f"--set {name} was given twice.")
+            raise UsageError(f"--set {brief(name)} was given twice.")
         try:
-            fields[name.strip()] = tomllib.loads(f"x = {value}")["x"]
+            (fields[name.strip()],) = toml.parse(f"x = {value}").values()
         except tomllib.TOMLDecodeError:
             fields[name.strip()] = value.strip()
+        except ValueError as error:
+            raise UsageError(f"--set {brief(text)}: {error}.") from None
     return fields

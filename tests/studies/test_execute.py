@@ -12,7 +12,7 @@ from lab import recipe
 from processes import SERVER
 
 from trickbag.ground import store
-from trickbag.ground.errors import Interrupted, TrickbagError
+from trickbag.ground.errors import Interrupted, NoRoomError, TrickbagError
 from trickbag.studies.execute import ATTEMPTS, LOST, Carrier, Here, Outcome, Processes, execute
 from trickbag.studies.jobs import Cell, Job
 from trickbag.studies.worker import Place
@@ -38,6 +38,8 @@ def task(job: Job, place: Place) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     if name == "fails":
         raise TrickbagError("the disk is full.")
+    if name == "full" and not (place.folder / "freed").exists():
+        raise NoRoomError("no space left.")
     if name == "odd":
         raise OddError("something", "somewhere")
     if name == "large":
@@ -144,6 +146,16 @@ def test_here_a_stop_is_no_outcome_and_no_death(place: Place) -> None:
     assert events(place, "stopped") == Counter(stops=1)
     assert carry_out(place, asked) == {"stops": ("", ""), "a": ("", "")}
     assert not events(place, "lost")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_stops_the_study_and_fails_no_job(place: Place, workers: int) -> None:
+    asked = jobs("full", "a", "b", a="full", b="full")
+    with pytest.raises(NoRoomError, match="same command continues"):
+        carry_out(place, asked, workers)
+    assert events(place, "began") == events(place, "stopped") == Counter(full=1)
+    (place.folder / "freed").touch()
+    assert carry_out(place, asked) == {"full": ("", ""), "a": ("", ""), "b": ("", "")}
 
 
 def holding(place: Place, ready: Any) -> None:

@@ -111,7 +111,9 @@ class Recipe(BaseModel):
             name, _, field = path.partition(".")
             if field:
                 if name not in chosen:
-                    raise UsageError(f"{brief(path)}: the recipe has no trick {brief(name)}. Add it with --with.")
+                    raise UsageError(
+                        f"{clipped(path)}: the recipe has no trick {clipped(name)}. Add it with --with {clipped(name)}."
+                    )
                 old = chosen[name]
                 chosen[name] = old.build(_spec(old, {field: value}))
         return self.build(dict(self) | own | {"tricks": tuple(chosen.values())})

@@ -115,5 +115,5 @@ def test_a_batch_that_the_memory_does_not_hold_is_halved_whatever_the_error(monk
         fitting, timed = _fitting(Recipe(batch_size=16), None, None, 0)  # type: ignore[arg-type]
         assert (fitting.micro_batch, timed) == (4, "timed")
     monkeypatch.setattr(speed, "time_steps", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
-    with pytest.raises(TrickbagError, match="fits the memory"):
+    with pytest.raises(TrickbagError, match="fits into memory"):
         _fitting(Recipe(batch_size=2), None, None, 0)  # type: ignore[arg-type]

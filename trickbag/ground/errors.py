@@ -20,7 +20,8 @@ class NoRoomError(TrickbagError):
 def lacks_memory(error: BaseException) -> bool:
     """Whether memory did not suffice, of this machine or a device: torch has no one type for it."""
     words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch is not imported for this
+    return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 
 class Interrupted(BaseException):

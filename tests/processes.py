@@ -70,6 +70,7 @@ def command_line(
     "open cats/3.png" or "os.rename run/.work", match the expression ``at``.
     """
     os.environ.update(environment)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may be under nohup
     for stream, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(said.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     seen = itertools.count(1)

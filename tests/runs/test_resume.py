@@ -177,7 +177,9 @@ def test_a_second_process_is_refused_and_the_first_is_unharmed(trainings: Make, 
     assert (training.out / "model.safetensors").read_bytes() == whole["weights"]
 
 
-def test_the_best_score_is_known_after_a_resume_and_a_worse_epoch_does_not_replace_it(stopped: Training, tmp_path: Path) -> None:
+def test_the_best_score_is_known_after_a_resume_and_a_worse_epoch_does_not_replace_it(
+    stopped: Training, tmp_path: Path
+) -> None:
     """The checkpoint's one judged epoch is given a score that no other can beat, whatever this processor trains."""
     training = copied(stopped, tmp_path / "copy")
     newest = training.checkpoints()[-1]

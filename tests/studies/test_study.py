@@ -282,7 +282,8 @@ def test_what_a_budget_chose_stays_when_the_study_goes_on(place, monkeypatch):
     def planned(train, **options):
         timing = Timing(train=train, judge=0.004, memory=0, loss=1.0)
         monkeypatch.setattr("trickbag.studies.plan.fastest", lambda recipe, *_: (recipe, timing))
-        asked = {"recipe": study_lab.recipe(place, epochs=2), "tricks": ["mixup", "random_erasing"], "budget": 200.0} | options
+        asked = {"recipe": study_lab.recipe(place, epochs=2), "tricks": ["mixup", "random_erasing"]}
+        asked |= {"budget": 200.0} | options
         conductor = conduct.Conductor(place / "album", None, place / "slower", conduct.Means(), 100.0, silent, asked)
         return conductor, conductor.planned(confirm=False)
 

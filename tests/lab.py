@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from trickbag.data.images import Images
@@ -75,14 +76,14 @@ def recipe(*tricks: Any, **fields: Any) -> Recipe:
     return Recipe(**{**small, **numbers, **fields}, tricks=tricks)
 
 
-def loop(made: Recipe, seed: int = 0, channels: int = 3) -> Loop:
+def loop(made: Recipe, seed: int = 0, channels: int = 3, fabric: Fabric | None = None) -> Loop:
     """The loop of a recipe on the laboratory's data set. A teacher is an untrained network of another seed."""
     data, pixels = dataset(channels)
-    fabric = fabric_for(made.precision)
+    fabric = fabric or fabric_for(made.precision)
 
     def teacher(run: str, normal: object) -> torch.nn.Module:
         surgery = [trick.fresh() for trick in having(made.tricks, "model")]
-        return build_model(made, surgery, len(CLASSES), channels, 99, "none").eval().requires_grad_(False)
+        return build_model(made, surgery, len(CLASSES), channels, 99, "none").eval().requires_grad_(False).to(fabric.device)
 
     return assemble(made, data, pixels, seed, fabric, teacher)
 

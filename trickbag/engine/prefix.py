@@ -62,7 +62,7 @@ class Prefix:
                 self.pays = False
                 return network(batch.x)
             self.features[batch.version] = found
-        features = self.features[batch.version][batch.rows.to(batch.x.device)]
+        features = self.features[batch.version][batch.rows.to(batch.x.device, non_blocking=True)]
         return Outputs(features[:, :, None, None], features, model.classifier(features))
 
     @torch.no_grad()

@@ -82,6 +82,7 @@ class Classifier:
         model = build_model(_recipe(card), ordered(list(chosen.values())), len(card["classes"]), card["channels"], 0, "none")
         tensors = store.load_tensors(folder / "model.safetensors")
         model.load_state_dict({f"net.{k}": v for k, v in tensors.items() if not k.startswith("tricks/")})
+        model.to(fabric_for(card["precision"]).device)  # where tricks then make their state
         extra = ordered([tricks.parse(text) for text in with_])
         for trick in extra:
             if set(trick.plugs()) - {"setup", "view", "predict"}:

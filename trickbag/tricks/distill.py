@@ -72,6 +72,6 @@ class Distill(Trick):
     @torch.no_grad()
     def _asked(self, batch: Batch) -> Tensor:
         if self.versions():
-            return self._answers[batch.version, batch.rows].to(batch.x.device)
+            return self._answers[batch.version, batch.rows].to(batch.x.device, non_blocking=True)
         logits: Tensor = self._teacher(batch.x).logits
         return logits

@@ -1,14 +1,17 @@
 """A laboratory for studies: a data set of tiny PNG files, a recipe of a few steps, and what a study's folder holds."""
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from trickbag.studies.conduct import Finished, study
+from trickbag.ground import store
+from trickbag.studies.arms import Arm
+from trickbag.studies.conduct import Finished, report, study
 from trickbag.studies.record import Study
 
 SIDE = 12
@@ -74,6 +77,23 @@ def predictions(finished: Finished | Path) -> dict[tuple[str, int], dict[str, by
     return arrays
 
 
+def answered(finished: Finished, place: Path, chance: Callable[[Arm], float]) -> Finished:
+    """The findings of a copy of a study, whatever was trained: an arm's answers are drawn anew, right by ``chance``."""
+    shutil.copytree(finished.folder, place)
+    found = held(place)
+    for number, arm in enumerate(found.arms):
+        for seed in found.seeds:
+            run = found.place.run(found.cell(arm, seed).key)
+            with np.load(run / "predictions.npz", allow_pickle=False) as file:
+                arrays = dict(file)
+            labels, classes = arrays["val_labels"], arrays["val_logits"].shape[1]
+            right = np.random.default_rng((number, seed)).random(len(labels)) < chance(arm)
+            arrays["val_logits"] = 3 * np.eye(classes, dtype=np.float32)[np.where(right, labels, (labels + 1) % classes)]
+            np.savez(run / "predictions.npz", **arrays)
+            store.seal(run)
+    return report(place)
+
+
 def ledger(folder: Path) -> list[tuple[str, tuple[str, ...], int]]:
     """Event, arms and seed of every line of the ledger."""
     lines = (json.loads(line) for line in (folder / "ledger.jsonl").read_text("utf-8").splitlines())
@@ -91,4 +111,4 @@ def effect(finished: Finished, name: str, kind: str = "alone") -> Any:
     return found
 
 
-__all__ = ["album", "effect", "held", "ledger", "manifests", "predictions", "recipe", "runs", "study"]
+__all__ = ["album", "answered", "effect", "held", "ledger", "manifests", "predictions", "recipe", "runs", "study"]

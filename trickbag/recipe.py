@@ -19,6 +19,7 @@ from trickbag.ground.text import brief, clipped
 from trickbag.trick import Trick, ordered
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Fit = Literal["crop", "pad", "squash"]
 LEAST_STD = 1e-4
 """Pixels have 256 levels; dividing by less than a fraction of one leaves the range of float32."""
 
@@ -46,8 +47,10 @@ class Recipe(BaseModel):
     """Where training starts: none (from scratch), hub (published weights), a .safetensors file or a run's folder."""
     size: Annotated[int, Field(ge=8, le=4096)] = 224
     """Pixels of a side of the images that the network sees."""
+    fit: Fit = "crop"
+    """How images become squares: crop cuts the longer sides, pad adds grey to the shorter ones, squash changes the shape."""
     crop_share: Annotated[float, Field(gt=0, le=1)] = 0.875
-    """Judged images: side of the central crop as a share of the resized shorter side."""
+    """Judged images: side of the central crop as a share of the resized shorter side; with pad and squash all is shown."""
     epochs: Annotated[int, Field(ge=0, le=100_000)] = 40
     """Passes over the training images; 0 trains no step."""
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32

@@ -25,6 +25,7 @@ from trickbag.data.findings import (
     about_ignored,
     about_left_out,
     about_near_duplicates,
+    about_shapes,
     some,
 )
 from trickbag.data.images import Images
@@ -136,6 +137,7 @@ def audit(
         about_near_duplicates(images, facts, same),
         about_classes(given, result.counts, result.imbalance),  # groups as given: copies are a finding of their own
         about_files(images, facts),
+        about_shapes(images),
         about_boxes(images),
         about_ignored(images),
     )

@@ -21,6 +21,8 @@ FEW = 10
 """Training images per class below which a class is called very small."""
 TINY = 16
 """Pixels of the shorter side below which an image is called very small."""
+CUT = 0.5
+"""Share of an image, at the median, above which a central crop is said to cut away too much."""
 IMBALANCE = 10
 """Ratio of the largest class to the smallest above which classes are called imbalanced."""
 
@@ -196,6 +198,17 @@ def about_files(images: Images, facts: Sequence[Facts]) -> Iterable[Finding]:
             message=f"Some images are grey and others in colour: {len(grey):,} of {len(facts):,} are grey.",
             suggestion="If whole classes are grey, the network may learn only that. Convert all images to grey then.",
             paths=grey,
+        )
+
+
+def about_shapes(images: Images) -> Iterable[Finding]:
+    """Images so long that a central crop shows the smaller part of them."""
+    if (cut := images.cut_away()) > CUT:
+        yield Finding(
+            kind="shape",
+            severity="warning",
+            message=f"A central crop cuts away {cut:.0%} of an image at the median.",
+            suggestion="Where it matters what lies at the ends, show images whole: --set fit=pad, as the recipe auto does.",
         )
 
 

@@ -150,6 +150,10 @@ class Images:
         """Images per class [K]."""
         return np.bincount(self.labels, minlength=len(self.classes))
 
+    def cut_away(self) -> float:
+        """The share of an image that lies outside of its central square, the median; 0 as long as nobody looked."""
+        return float(np.median(1 - self.sizes.min(1) / self.sizes.max(1))) if len(self.sizes) else 0.0
+
     def relative_boxes(self) -> Floats:
         """The boxes [N, 4] as shares of width and height, once the sizes are known; a row of NaN where there is none."""
         return self.boxes / np.tile(self.sizes[:, ::-1], 2) if len(self.boxes) else np.full((len(self), 4), np.nan)

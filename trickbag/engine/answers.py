@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def kept(
 
     ``shorter``: side at which decoded images are kept, in pixels. Safe against two makers.
     """
-    shown = [recipe.size, shorter, loader.view, loader.normal, recipe.precision]
+    shown: list[Any] = [recipe.size, recipe.fit, shorter, loader.view, loader.normal, recipe.precision]
     shown += [str(trick) for point in ("region", "window", "mirror", "augment") for trick in having(recipe.tricks, point)]
     asked = digest(network.state_dict()), loader.pixels.images.fingerprint, loader.versions, *shown
     took = 0.0

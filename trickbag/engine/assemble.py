@@ -34,7 +34,7 @@ CACHE_MARGIN = 1.4
 
 def plain_view(recipe: Recipe) -> View:
     """How judged images are cut where no trick has a say."""
-    return View(round(recipe.size / recipe.crop_share), recipe.size)
+    return View(round(recipe.size / recipe.crop_share) if recipe.fit == "crop" else recipe.size, recipe.size)
 
 
 def kept_pixels(recipe: Recipe) -> int:
@@ -156,6 +156,7 @@ def assemble(
     """
     check_compile(recipe)
     check_fixed(recipe)
+    check_fit(recipe)
     tricks = tuple(trick.fresh() for trick in recipe.tricks)
     watching = {str(trick): trick.fresh() for other in follow for trick in watchers(other.tricks) if trick not in tricks}
     classes = data.images.classes
@@ -199,6 +200,13 @@ def check_fixed(recipe: Recipe) -> None:
                 raise UsageError(
                     f"{trick} has answers to fixed images, which {other} mixes. Remove one, or write cached=False."
                 )
+
+
+def check_fit(recipe: Recipe) -> None:
+    """Raise UsageError where a trick shows parts of images that are to be shown whole."""
+    for trick in having(recipe.tricks, "region"):
+        if recipe.fit != "crop":
+            raise UsageError(f'{trick} shows parts of images and fit="{recipe.fit}" all of them. Remove one of the two.')
 
 
 def check_sizes(model: nn.Module, tricks: Sequence[Trick], recipe: Recipe, channels: int) -> None:

@@ -24,8 +24,11 @@ from trickbag.ground.cache import altered, cache_dir, made_once, spoil
 from trickbag.ground.environment import number
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.events import Doing, Note, Tell, silent
+from trickbag.recipe import Fit
 
 AHEAD = 64
+GREY = 128
+"""Of the borders of padded images, 0 to 255: about what normalisation turns into zero."""
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -73,14 +76,40 @@ def crop(image: Tensor, region: Tensor) -> Tensor:
     return image[:, y : max(y + 1, round(bottom * height)), x : max(x + 1, round(right * width))]
 
 
+def fitted(image: Tensor, fit: Fit, side: int) -> Tensor:
+    """An image [C, H, W] as it is kept: with ``crop`` as :func:`shrink` makes it, else a square of at most ``side`` pixels.
+
+    With ``pad`` the whole image lies in the middle of a grey square, with ``squash`` it is resized to the square.
+
+    >>> fitted(torch.zeros(1, 2, 4, dtype=torch.uint8), "pad", 9)[0, :, 0]
+    tensor([128,   0,   0, 128], dtype=torch.uint8)
+    >>> fitted(torch.zeros(3, 40, 60, dtype=torch.uint8), "squash", 20).shape
+    torch.Size([3, 20, 20])
+    """
+    if fit == "crop":
+        return shrink(image, side)
+    height, width = image.shape[-2:]
+    side = min(side, max(height, width))
+    if fit == "pad":
+        scale = side / max(height, width)
+        height, width = max(1, round(scale * height)), max(1, round(scale * width))
+    else:
+        height = width = side
+    if image.shape[-2:] != (height, width):
+        image = F.resize(image, [height, width], antialias=True)
+    top, left = (side - height) // 2, (side - width) // 2
+    square: Tensor = F.pad(image, [left, top, side - width - left, side - height - top], fill=GREY)
+    return square
+
+
 class Files:
     """Pixels decoded anew each time: for sets that are larger than the cache may be.
 
     Each time a file's content must be what it was when the set was checked, so that no training mixes two states of its photos.
     """
 
-    def __init__(self, images: Images, channels: int, shorter: int) -> None:
-        self.images, self.channels, self.shorter = images, channels, shorter
+    def __init__(self, images: Images, channels: int, shorter: int, fit: Fit = "crop") -> None:
+        self.images, self.channels, self.shorter, self.fit = images, channels, shorter, fit
 
     def __getitem__(self, row: int) -> Tensor:
         path = self.images.path(row)
@@ -88,7 +117,7 @@ class Files:
             with opened(path) as file:
                 if self.images.hashes and content_of(file) != self.images.hashes[row]:
                     raise self._changed(path)
-                return shrink(decode(file, self.channels, shorter=self.shorter).pixels, self.shorter)
+                return fitted(decode(file, self.channels, shorter=self.shorter).pixels, self.fit, self.shorter)
         except (Unreadable, OSError) as error:
             raise TrickbagError(f"{path} gives no pixels any more: {error}.") from None
 
@@ -197,13 +226,14 @@ def size_limit() -> int:
     return int(1e9 * number("TRICKBAG_CACHE_LIMIT", shutil.disk_usage(cache_dir()).free / 2e9))
 
 
-def pixels(data: Data, shorter: int, tell: Tell) -> Pixels:
+def pixels(data: Data, shorter: int, tell: Tell, fit: Fit = "crop") -> Pixels:
     """The pixels of a data set, shorter side at most ``shorter``, from the cache, which is built where missing or damaged.
 
     Safe against two builders. A set that would exceed the size limit is streamed from its files instead.
     """
-    plain = Files(data.images, data.channels, shorter)
-    folder = cache_dir() / f"pixels-{data.fingerprint[:16]}-{data.channels}x{shorter}"
+    plain = Files(data.images, data.channels, shorter, fit)
+    squares = "" if fit == "crop" else f"-{fit}"
+    folder = cache_dir() / f"pixels-{data.fingerprint[:16]}-{data.channels}x{shorter}{squares}"
     if altered(folder) and (need := expected_bytes(plain)) > (limit := size_limit()):
         tell(
             Note(

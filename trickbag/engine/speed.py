@@ -170,7 +170,7 @@ def fastest(recipe: Recipe, data: Data, seed: int, until: float = math.inf) -> t
     remembered in the cache, for this network, size and batch on this machine.
     """
     now = time.monotonic()
-    pixels = Decoded(Files(data.images, data.channels, kept_pixels(recipe)), now + (until - now) / 2)
+    pixels = Decoded(Files(data.images, data.channels, kept_pixels(recipe), recipe.fit), now + (until - now) / 2)
     candidates = [recipe.edit(precision=p, channels_last=c) for p, c in _choices(recipe)]
     place = cache_dir() / "speed" / f"{key_of(*_circumstances(recipe, data))}.json"
     held = (candidates[0], "as the recipe says") if len(candidates) == 1 else _remembered(place, recipe)
@@ -202,7 +202,7 @@ def compiled(recipe: Recipe, timing: Timing, data: Data, seed: int) -> tuple[Rec
     began = time.perf_counter()
     try:
         tried = time_steps(
-            recipe.edit(compile=True), data, Decoded(Files(data.images, data.channels, kept_pixels(recipe))), seed
+            recipe.edit(compile=True), data, Decoded(Files(data.images, data.channels, kept_pixels(recipe), recipe.fit)), seed
         )
     except RuntimeError as error:  # of the compiler, whatever it lacks
         return plain, timing, f"the network cannot be compiled here: {str(error).strip().splitlines()[0]}"

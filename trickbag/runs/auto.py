@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trickbag.data.findings import CUT
 from trickbag.engine.pixels import Files
 from trickbag.engine.speed import Timing, compiled, fastest
 from trickbag.ground.errors import UsageError
@@ -84,6 +85,24 @@ def decide(wanted: Request, tell: Tell) -> Decision:
 
 def choose(wanted: Request) -> tuple[Recipe, list[str]]:
     """The recipe that fits the data, and why; fields that the user set stay."""
+    recipe, reasons = _trained(wanted)
+    if not padded(wanted):
+        return recipe, reasons
+    cut = wanted.data.images.cut_away()
+    return recipe.edit(fit="pad"), [
+        *reasons,
+        f"images are padded to squares, since a central crop would cut away {cut:.0%} of them at the median",
+    ]
+
+
+def padded(wanted: Request) -> bool:
+    """Whether images are so long that they are better shown whole, where neither the user nor a box says what to show."""
+    images = wanted.data.images
+    return "fit" not in wanted.chosen and not len(images.boxes) and images.cut_away() > CUT
+
+
+def _trained(wanted: Request) -> tuple[Recipe, list[str]]:
+    """Network, size, length and tricks for the data, and why."""
     images = wanted.data.images
     train = images.split("train")
     per_class = len(train) / len(images.classes)
@@ -107,10 +126,10 @@ def choose(wanted: Request) -> tuple[Recipe, list[str]]:
 
 
 def typical_side(wanted: Request) -> int:
-    """The median shorter side of a sample of the images, in pixels."""
-    images = wanted.data.images
+    """The median side of a sample of the images, in pixels: the shorter one, the longer where they are to be padded."""
+    images, side = wanted.data.images, max if padded(wanted) else min
     files = Files(images, wanted.data.channels, 1_000)
-    return int(np.median([min(files[int(row)].shape[-2:]) for row in np.linspace(0, len(images) - 1, min(25, len(images)))]))
+    return int(np.median([side(files[int(row)].shape[-2:]) for row in np.linspace(0, len(images) - 1, min(25, len(images)))]))
 
 
 def _put(wanted: Request, recipe: Recipe, **fields: Any) -> Recipe:

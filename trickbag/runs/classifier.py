@@ -13,18 +13,18 @@ from trickbag.data.decode import decode
 from trickbag.data.findings import some
 from trickbag.data.listing import walk
 from trickbag.data.sniff import Unreadable
-from trickbag.engine.assemble import Normal, build_model
+from trickbag.engine.assemble import Normal, build_model, plain_view
 from trickbag.engine.cutting import cut
 from trickbag.engine.gradcam import grad_cam
 from trickbag.engine.judge import judged_view, predictor
 from trickbag.engine.loop import load_trick_state
-from trickbag.engine.pixels import ahead, shrink
+from trickbag.engine.pixels import ahead, fitted
 from trickbag.engine.precision import fabric_for
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.models import networks
 from trickbag.recipe import Recipe
-from trickbag.trick import Facts, Outputs, Trick, View, having, ordered
+from trickbag.trick import Facts, Outputs, Trick, having, ordered
 
 BATCH = 32
 
@@ -53,7 +53,7 @@ class Explanation(NamedTuple):
 class Classifier:
     """A network with its class map, preprocessing and evaluation tricks.
 
-    ``card`` is the content of ``model.json``: model, channels, classes, size, crop_share, kept (pixels at which decoded
+    ``card`` is the content of ``model.json``: model, channels, classes, size, fit, crop_share, kept (pixels at which decoded
     images are kept), mean, std, precision, channels_last, tricks and their state.
     """
 
@@ -62,7 +62,8 @@ class Classifier:
         self.classes: tuple[str, ...] = tuple(card["classes"])
         self.fabric = fabric_for(card["precision"])
         model.to(self.fabric.device).to(memory_format=torch.channels_last if card["channels_last"] else torch.contiguous_format)
-        self.plain = View(round(card["size"] / card["crop_share"]), card["size"])
+        recipe = _recipe(card)
+        self.fit, self.plain = recipe.fit, plain_view(recipe)
         self.view = judged_view(self.plain, self.tricks)
         self.predict_batch = predictor(model, self.tricks, self.fabric.autocast)
 
@@ -99,7 +100,7 @@ class Classifier:
         """Outputs of uint8 images [C, h, w], a batch at a time."""
         batch: list[Tensor] = []
         for image in images:
-            batch.append(cut(shrink(image, self.card["kept"]), self.view))
+            batch.append(cut(fitted(image, self.fit, self.card["kept"]), self.view))
             if len(batch) == BATCH:
                 yield self._outputs(batch)
                 batch = []
@@ -136,7 +137,7 @@ class Classifier:
         if name and name not in self.classes:
             raise UsageError(f"the run does not know the class {name!r}. It knows: {some(self.classes, 10)}.")
         for path in _files(images):
-            image = cut(shrink(self._decode(path), self.card["kept"]), self.plain)
+            image = cut(fitted(self._decode(path), self.fit, self.card["kept"]), self.plain)
             wanted = torch.tensor([self.classes.index(name)], device=self.fabric.device) if name else None
             maps, outputs = grad_cam(self.model, self._batch([image]), wanted)
             p = outputs.logits[0].detach().softmax(0)
@@ -202,6 +203,7 @@ def export(
         "channels": len(normal[0]),
         "classes": list(classes),
         "size": recipe.size,
+        "fit": recipe.fit,
         "crop_share": recipe.crop_share,
         "kept": kept,
         "mean": normal[0],
@@ -215,7 +217,7 @@ def export(
 
 
 def _recipe(card: dict[str, Any]) -> Recipe:
-    return Recipe(model=card["model"], size=card["size"])
+    return Recipe(model=card["model"], size=card["size"], fit=card.get("fit", "crop"), crop_share=card["crop_share"])
 
 
 def _state(values: dict[str, dict[str, Any]], tensors: dict[str, Tensor]) -> dict[str, dict[str, Any]]:

@@ -42,7 +42,7 @@ def evaluate(
     validation = _validation(Path(run), extra, energy) if open_set else None
     images = _readable(data, found.card["channels"], tell)
     labels = _labels(data, images, found.classes, open_set, tell)
-    files = Files(images, found.card["channels"], found.card["kept"])
+    files = Files(images, found.card["channels"], found.card["kept"], found.fit)
     seen = Rows(images, files, np.arange(len(images)), regions(images, found.tricks, judged=True))
     parts: list[Tensor] = []
     for outputs in found.outputs(ahead(seen.__getitem__, range(len(images)), 2, BATCH)):

@@ -76,7 +76,7 @@ def plan(data: str | Path, recipe: str | Path | Recipe = "auto", *, tell: Tell =
     wanted = request(data, recipe, tell=tell, **asked)
     decision = auto.decide(wanted, tell)
     made, images = decision.recipe, wanted.data.images
-    need = expected_bytes(Files(images, wanted.data.channels, kept_pixels(made)))
+    need = expected_bytes(Files(images, wanted.data.channels, kept_pixels(made), made.fit))
     model = build_model(made, made.tricks, len(images.classes), wanted.data.channels, wanted.seed, "none")
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     counts = Counter(images.splits.tolist())

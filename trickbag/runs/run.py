@@ -217,11 +217,11 @@ class Run:
     def assemble(self) -> Loop:
         """The loop before its first step."""
         data, shorter = self.wanted.data, kept_pixels(self.recipe)
-        table: Pixels = pixels(data, shorter, self.tell)
+        table: Pixels = pixels(data, shorter, self.tell, self.recipe.fit)
         for trick in self.recipe.tricks:
             if trick.folder:
                 more = unlabelled(str(getattr(trick, trick.folder)), data, self.tell)
-                table = Joined(table, pixels(more, shorter, self.tell))
+                table = Joined(table, pixels(more, shorter, self.tell, self.recipe.fit))
                 data = data._replace(images=data.images.joined(more.images))
         loop = assemble(self.recipe, data, table, self.wanted.seed, self.fabric, self.network, self.others, self.tell)
         self.taught = self.taught._replace(seconds=self.taught.seconds + loop.judge.spared)

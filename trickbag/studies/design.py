@@ -38,7 +38,8 @@ FRACTION = (
 TWO_SIDED_UP_TO = 6
 """Tricks up to which auto takes a two-sided design."""
 ONE_NN_KEEPS = (
-    "model", "weights", "size", "crop_share", "precision", "channels_last", "compile", "mean", "std", "val_share", "test_share",
+    "model", "weights", "size", "fit", "crop_share", "precision", "channels_last", "compile", "mean", "std",
+    "val_share", "test_share",
 )  # fmt: skip
 """Fields of the reference that the 1-NN row shares, so that it judges the same images with the same network."""
 

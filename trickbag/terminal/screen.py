@@ -206,7 +206,8 @@ class Screen:
             f"{counted(len(images), 'image')} in {counted(len(images.classes), 'class', 'classes')}; "
             f"{counted(len(found.left_out), 'file')} left out; "
             f"largest class : smallest = {found.imbalance:.1f} : 1; "
-            f"median {sizes.get('width', 0)} x {sizes.get('height', 0)} pixels"
+            f"median {sizes.get('width', 0)} x {sizes.get('height', 0)} pixels, of which a central crop cuts away "
+            f"{images.cut_away():.0%}"
         )
         for finding in found.findings:
             if brief and finding.severity == "note":

@@ -31,6 +31,7 @@ bench: .venv/ready
 
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo 'The site is in build/site. To read it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000'
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,6 +1,7 @@
-"""Pages of the site that come from the tricks and recipes themselves: the bag as a table, a page and a picture for each."""
+"""Pages of the site that come from the tricks and recipes themselves: the bag as a table, a page for each trick."""
 
 import html
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +26,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def pages() -> Iterator[tuple[str, str | bytes]]:
     """Path and content of each generated file."""
-    readme = (HOUSE / "README.md").read_text("utf-8")
-    yield "index.md", readme.replace("](docs/", "](").replace("](benchmarks/", "](")
     for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
         yield name, (HOUSE / name).read_text("utf-8")
     for file in sorted((HOUSE / "benchmarks" / "results").glob("*.md")):
@@ -41,18 +40,20 @@ def pages() -> Iterator[tuple[str, str | bytes]]:
 
 
 def table() -> Iterator[str]:
-    """The bag: a row for each trick, by the stage at which it acts."""
-    yield "# The bag\n"
-    yield f"{len(bag())} tricks. `trickbag tricks NAME` prints a card; `trickbag study DATA --tricks A,B` measures them."
-    for stage in sorted({trick.stage for trick in bag().values()}):
-        tricks = {name: trick for name, trick in bag().items() if trick.stage == stage}
-        yield f"\n## {stage.name.capitalize()}\n"
-        yield "| trick | what it does | formula | paper | helps | hurts | costs | excludes |"
-        yield "|---|---|---|---|---|---|---|---|"
-        for name, trick in tricks.items():
-            words = card(trick)
-            cells = [words[word] for word in ("Title", "Formula", "Paper", "Helps", "Hurts", "Costs")]
-            yield f"| [{name}](tricks/{name}.md) | {' | '.join(map(cell, cells))} | {', '.join(excluded(name))} |"
+    """The bag as one table, by the stage at which a trick acts, with a box that filters its rows."""
+    yield "---\nhide: [navigation, toc]\n---\n\n# The bag\n"
+    yield "Each trick has a page with its formula, paper and fields, and what it helps and hurts. `trickbag tricks NAME`"
+    yield "prints the same, and `trickbag study DATA --tricks A,B` measures what tricks do on your images.\n"
+    yield '<input id="bag-filter" type="search" placeholder="Filter, as: schedule, label, nothing" aria-label="Filter tricks">'
+    yield f'<p id="bag-count" role="status">{len(bag())} tricks</p>\n'
+    yield '<div id="bag" markdown>\n'
+    yield "| trick | stage | what it does | costs |"
+    yield "|---|---|---|---|"
+    for name, trick in sorted(bag().items(), key=lambda item: (item[1].stage, item[0])):
+        words = card(trick)
+        costs = re.split(r"[:;.,] |\.$", words["Costs"])[0]
+        yield f"| [{name}](tricks/{name}.md) | {trick.stage.name.lower()} | {cell(words['Title'])} | {cell(costs)} |"
+    yield "\n</div>"
 
 
 def page(name: str, trick: type[Trick], drawn: bool) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The site builds without a warning, every card has its page, and every command of the guides does what the guide says."""
+"""The site builds without a warning, every card has its page, and every command of the README and the guides does its job."""
 
 import os
 import re
@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from album import fill
 
+import trickbag
 from trickbag.tricks import bag
 
 HOUSE = Path(__file__).parent.parent
-GUIDES = sorted((HOUSE / "docs" / "guides").glob("*.md"))
+GUIDES = [HOUSE / "README.md", *sorted((HOUSE / "docs" / "guides").glob("*.md"))]
 SMALL = "--model cifar_resnet8 --weights none --set size=16 --set batch_size=8 --set epochs=1 --set precision=fp32"
 """What lets a command that takes minutes end in a second; everything else stays as the guide has it."""
 
@@ -21,14 +22,19 @@ SMALL = "--model cifar_resnet8 --weights none --set size=16 --set batch_size=8 -
 def commands(guide: Path) -> list[list[str]]:
     """The lines of a guide that a reader would type."""
     blocks = re.findall(r"```sh\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
-    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if line.startswith("trickbag ")]
+    return [
+        shlex.split(line, comments=True)[1:] for block in blocks for line in block.splitlines() if line.startswith("trickbag ")
+    ]
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=[guide.stem for guide in GUIDES])
-def test_every_command_of_a_guide_works(guide: Path, tmp_path: Path, cache: Path, ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_of_the_readme_and_the_guides_works(
+    guide: Path, tmp_path: Path, cache: Path, ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     fill(Path("photos"), {"a": 0, "b": 1, "c": 2}, 14)
     fill(Path("more"), {"any": 0}, 6, seed=1)
+    fill(Path("new-photos"), {"": 0}, 3, seed=2)
     fill(Path("found"), {"a": 0, "of no class": 2}, 3, seed=1)
     typed = commands(guide)
     assert len(typed) >= 3
@@ -50,3 +56,5 @@ def test_the_site_builds_and_has_a_page_for_every_trick(tmp_path: Path) -> None:
     table = (tmp_path / "site" / "bag" / "index.html").read_text("utf-8")
     assert all(f'href="../tricks/{name}/"' in table for name in bag())
     assert (tmp_path / "site" / "tricks" / "cosine.png").stat().st_size > 5000
+    reference = (tmp_path / "site" / "python" / "index.html").read_text("utf-8")
+    assert all(f'id="trickbag.{name}"' in reference for name in trickbag.__all__)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import cache
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -79,10 +79,14 @@ class Network(Protocol):
     """The last layer, features -> logits; may be replaced."""
     pool: nn.Module
     """The pooling, maps [B, D, h, w] -> [B, D]; may be replaced. UsageError where the network has none of its own."""
+    shape: tuple[int, int, int]
+    """Channels, height and width of the images that it was built for."""
     head_names: frozenset[str]
     """Names of the classifier's parameters."""
     depths: Mapping[str, int]
-    """Parameter name -> depth of its layer, 0 at the input; the classifier has the largest."""
+    """Parameter name -> depth of its layer, 0 at the input; the classifier alone has the largest."""
+    layers: Mapping[str, int]
+    """The same as timm's optimisers count: what follows the last block counts to the classifier's layer."""
 
     def __call__(self, x: Tensor) -> Outputs:
         """[B, C, H, W] -> what the network says of each image."""
@@ -204,6 +208,8 @@ PLUG_POINTS: dict[str, Combine] = {
     "eval_model": Combine.ONE,
     "predict": Combine.WRAP,
 }
+WITHOUT_STEPS = frozenset({"data", "region", "model", "prepare", "finish", "view", "predict"})
+"""What acts where no step is trained."""
 EVALUATION = frozenset({"setup", "finish", "view", "eval_model", "predict"})
 WATCHING = EVALUATION | {"after_step"}
 
@@ -228,6 +234,11 @@ class Trick(BaseModel):
     """The field that names a folder of images without labels, if one does."""
     rebuilds: ClassVar[bool] = False
     """Whether the features of a network that was trained with the trick are others without it."""
+    alters: ClassVar[Literal["", "features", "classifier", "training"]] = ""
+    """Where all that it changes is one of these: the features that later tricks read, what the classifier says of features, or
+    the training: a network that takes no step answers as without it."""
+    reads_features: ClassVar[bool] = False
+    """Whether it answers from the features of judged images, in place of the classifier."""
     positional: ClassVar[str] = ""
     """The field that takes values given without a name, as a tuple."""
     example: ClassVar[str] = ""

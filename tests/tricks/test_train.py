@@ -13,13 +13,16 @@ from torch.nn.functional import cross_entropy
 from trickbag import tricks
 from trickbag.engine.loop import param_groups
 from trickbag.ground.errors import UsageError
+from trickbag.models.networks import build
 from trickbag.trick import Facts, Outputs, Trick, ordered
 
 
 class Small(nn.Module):
     """Convolution, norm and classifier, as tricks see a network."""
 
+    shape = (3, 8, 8)
     depths = {"conv.weight": 0, "norm.weight": 1, "norm.bias": 1, "classifier.weight": 2, "classifier.bias": 2}
+    layers = depths
     head_names = frozenset({"classifier.weight", "classifier.bias"})
 
     def __init__(self):
@@ -37,9 +40,12 @@ class Small(nn.Module):
 class Wrapped(nn.Module):
     """A timm network as tricks see it."""
 
-    def __init__(self, net, pretrained=False):
+    def __init__(self, net, pretrained=False, size=64):
         super().__init__()
-        self.net, self.pretrained = net, pretrained
+        self.net, self.pretrained, self.shape = net, pretrained, (3, size, size)
+
+    def forward(self, x):
+        return self.net(x)
 
 
 class SomeFit:
@@ -163,10 +169,21 @@ def test_layer_decay_agrees_with_timm():
     theirs = param_groups_layer_decay(net, 0.1, layer_decay=0.6, no_weight_decay_list=net.no_weight_decay())
     names = {id(p): n for n, p in net.named_parameters()}
     expected = {names[id(p)]: (group["lr_scale"], group["weight_decay"]) for group in theirs for p in group["params"]}
-    net.depths = timm.models.group_parameters(net, net.group_matcher(coarse=False), reverse=True)
+    net.layers = timm.models.group_parameters(net, net.group_matcher(coarse=False), reverse=True)
     groups = param_groups(net, ordered([tricks.parse("layer_decay(rate=0.6)"), tricks.parse("no_bias_decay")]), 0.1)
     found = {n: (group["lr_scale"], group["weight_decay"]) for group in groups for n in group["names"]}
     assert found == expected
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "resnet10t", "efficientnet_lite0", "swin_tiny_patch4_window7_224"])
+def test_layer_decay_agrees_with_timm_on_networks_as_they_are_built(name):
+    """Some have a norm between the last block and the classifier, which timm counts to the classifier's layer."""
+    net = build(name, 3, size=64)
+    theirs = param_groups_layer_decay(net.net, layer_decay=0.6)
+    names = {id(p): n for n, p in net.named_parameters()}
+    expected = {names[id(p)]: group["lr_scale"] for group in theirs for p in group["params"]}
+    groups = param_groups(net, [tricks.parse("layer_decay(rate=0.6)")], 0.1)
+    assert {n: group["lr_scale"] for group in groups for n in group["names"]} == expected
 
 
 def test_head_and_layer_rates_multiply_and_each_parameter_has_one_group():
@@ -286,7 +303,7 @@ def test_zero_gamma_makes_blocks_the_identity():
     torch.testing.assert_close(net.layer2[0](x), net.layer2[0].downsample(x).relu())
     assert not (net.layer1[0].bn1.weight == 0).any()
     own = nn.Sequential(nn.Conv2d(3, 4, 1), Block())
-    tricks.parse("zero_gamma").model(own)
+    tricks.parse("zero_gamma").model(Wrapped(own))
     assert torch.equal(own[1](x[:, :4]), x[:, :4])
 
 
@@ -324,9 +341,70 @@ def test_zero_gamma_refuses(model, message):
         tricks.parse("zero_gamma").model(model)
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto", "resnetv2_18"])
-def test_zero_gamma_refuses_blocks_that_end_otherwise(name):
-    with torch.device("meta"):
-        net = timm.create_model(name)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_tiny_patch16_224", {"img_size": 32}),
+        ("convnext_atto", {}),
+        ("resnetv2_18", {}),
+        ("ghostnet_050", {}),
+        ("pvt_v2_b0", {}),
+        ("vgg11_bn", {}),
+    ],
+)
+def test_zero_gamma_refuses_blocks_that_end_otherwise(name, options):
     with pytest.raises(UsageError, match="no residual block"):
+        tricks.parse("zero_gamma").model(Wrapped(timm.create_model(name, **options), size=32))
+
+
+@pytest.mark.parametrize(
+    "name", ["dla46_c", "pvt_v2_b0", "tiny_vit_5m_224", "swinv2_cr_tiny_ns_224", "gcvit_xxtiny", "ghostnet_050", "levit_128s"]
+)
+def test_zero_gamma_leaves_a_network_alive_or_refuses_it(name):
+    """Of these it once zeroed norms that end no residual branch, so that all images had the same features."""
+    net, why = build(name, 3, size=64), ""
+    try:
+        tricks.parse("zero_gamma").model(net)
+    except UsageError as refusal:
+        why = str(refusal)
+    assert not why or why.endswith("."), why
+    outputs = net(torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    outputs.logits.square().sum().backward()
+    assert (outputs.features.detach().std(0) > 0).any()
+    assert next(net.parameters()).grad.any()
+
+
+@pytest.mark.parametrize(("name", "size", "branches"), [("levit_128s", 64, 18), ("mobilenetv2_050", 32, 10), ("dla34", 32, 12)])
+def test_zero_gamma_finds_every_branch_that_ends_with_a_norm(name, size, branches):
+    net = build(name, 3, size=size)
+    tricks.parse("zero_gamma").model(net)
+    assert sum(not p.any() for n, p in net.named_parameters() if n.endswith("weight") and p.ndim == 1) == branches
+
+
+class Gated(nn.Module):
+    """A branch whose norm is followed by a gate, and a norm that stands before a layer."""
+
+    def __init__(self, ends_with_norm):
+        super().__init__()
+        self.first, self.second, self.gate = nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+        self.conv, self.ends_with_norm = nn.Conv2d(4, 4, 3, padding=1, bias=False), ends_with_norm
+
+    def forward(self, x):
+        branch = self.second(self.conv(self.first(x))) if self.ends_with_norm else self.conv(self.second(self.first(x)))
+        return x + branch * self.gate(branch.mean((2, 3), keepdim=True)).sigmoid()
+
+
+def test_zero_gamma_tells_a_norm_that_ends_a_branch_from_one_before_a_layer():
+    """Both make the block the identity at a scale of zero: the second only as long as its layer has no bias."""
+    ends, before = (nn.Sequential(nn.Conv2d(3, 4, 1), Gated(kind)) for kind in (True, False))
+    tricks.parse("zero_gamma").model(Wrapped(ends))
+    assert [bool(norm.weight.any()) for norm in (ends[1].first, ends[1].second)] == [True, False]
+    with pytest.raises(UsageError, match="no residual block"):
+        tricks.parse("zero_gamma").model(Wrapped(before))
+
+
+def test_zero_gamma_refuses_a_network_that_starts_so_by_itself():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), Block())
+    nn.init.zeros_(net[1].norm.weight)
+    with pytest.raises(UsageError, match="start as the identity by themselves"):
         tricks.parse("zero_gamma").model(Wrapped(net))

@@ -15,6 +15,18 @@ from torch.nn.functional import pad, relu
 WIDTHS = (16, 32, 64)
 
 
+class Shortcut(nn.Module):
+    """Every ``stride``-th place, between ``padding`` channels of zeros; [B, C, H, W] -> [B, C + 2 padding, h, w]."""
+
+    def __init__(self, stride: int, padding: int) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The map without learned layers."""
+        return pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut without parameters; [B, inside, H, W] -> [B, outside, H / stride, W / stride].
 
@@ -28,8 +40,7 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outside)
         self.aa, self.se, self.drop_path = nn.Identity(), nn.Identity(), nn.Identity()
-        self.stride = stride
-        self.padding = (outside - inside) // 2
+        self.shortcut = Shortcut(stride, (outside - inside) // 2)
 
     def zero_init_last(self) -> None:
         """Make the block the identity at the start."""
@@ -37,9 +48,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inside, H, W] -> [B, outside, H / stride, W / stride]."""
-        shortcut = pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
-        x = self.aa(relu(self.bn1(self.conv1(x))))
-        return relu(self.drop_path(self.se(self.bn2(self.conv2(x)))) + shortcut)
+        branch = self.aa(relu(self.bn1(self.conv1(x))))
+        shortcut: Tensor = self.shortcut(x)
+        return relu(self.drop_path(self.se(self.bn2(self.conv2(branch)))) + shortcut)
 
 
 class CifarResNet(nn.Module):

@@ -36,6 +36,7 @@ class Net(nn.Module):
     def __init__(self, net: nn.Module, name: str, classes: int, channels: int, size: int, pretrained: bool) -> None:
         super().__init__()
         self.net, self.name, self.pretrained = net, name, pretrained
+        self.shape = (channels, size, size)
         cfg = cast(dict[str, Any], net.pretrained_cfg)
         native = cfg.get("test_input_size") or cfg["input_size"]
         self.size: int = native[-1]
@@ -104,10 +105,14 @@ class Net(nn.Module):
         return frozenset(name for name, _ in self.named_parameters() if name.startswith(prefixes))
 
     @property
+    def layers(self) -> dict[str, int]:
+        """Parameter name -> its layer as timm's optimisers count: what follows the last block is of the classifier's layer."""
+        return {f"net.{name}": layer for name, layer in _layers(self.net).items()}
+
+    @property
     def depths(self) -> dict[str, int]:
-        """Parameter name -> depth of its layer, 0 at the input; the classifier has the largest. By timm's own layers."""
-        found = {f"net.{name}": depth for name, depth in _depths(self.net).items()}
-        heads = self.head_names
+        """Parameter name -> depth of its layer, 0 at the input; the classifier alone has the largest. By timm's own layers."""
+        found, heads = self.layers, self.head_names
         top = 1 + max(depth for name, depth in found.items() if name not in heads)
         return {name: top if name in heads else found[name] for name, _ in self.named_parameters()}
 
@@ -375,7 +380,7 @@ def heads_of(net: nn.Module) -> tuple[str, ...]:
     return tuple(names[id(module)] for module in modules if isinstance(module, nn.Module))
 
 
-def _depths(net: nn.Module) -> dict[str, int]:
+def _layers(net: nn.Module) -> dict[str, int]:
     if hasattr(net, "group_matcher"):
         return cast(dict[str, int], group_parameters(net, net.group_matcher(coarse=False), reverse=True))  # type: ignore[operator]
     owners = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in net.named_parameters()))

@@ -1,6 +1,7 @@
 """Layer decay: early layers learn more slowly than late ones.
 
-Formula: lr_scale *= rate ^ (depth of the classifier - depth of the parameter's layer).
+Formula: lr_scale *= rate ^ (the last layer's number - that of the parameter's layer). Layers are those of timm's
+  param_groups_layer_decay: a norm between the last block and the classifier counts to the classifier's.
 Paper: Howard and Ruder, "ULMFiT", ACL 2018, arXiv:1801.06146, section 3.2; Bao et al., "BEiT", ICLR 2022, arXiv:2106.08254.
 Helps: fine-tuning, above all of transformers and on little data.
 Hurts: training from scratch; data far from what the weights were trained on.
@@ -33,8 +34,8 @@ class LayerDecay(Trick):
 
     def groups(self, groups: Groups, model: Any) -> Groups:
         """Scale the learning rates by depth."""
-        deepest = max(model.depths.values())
+        deepest = max(model.layers.values())
         scales = {name: group["lr_scale"] for group in groups for name in group["names"]}
         return regroup(
-            groups, lambda name, _: {"lr_scale": scales[name] * depth_factor(model.depths[name], deepest, self.rate)}
+            groups, lambda name, _: {"lr_scale": scales[name] * depth_factor(model.layers[name], deepest, self.rate)}
         )

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch.optim import SGD, lr_scheduler
 from trickbag import tricks
 from trickbag.engine.loop import param_groups
 from trickbag.ground.errors import UsageError
-from trickbag.trick import Outputs, ordered
+from trickbag.trick import Facts, Outputs, ordered
 
 
 class Small(nn.Module):
@@ -54,6 +55,14 @@ def step():
     return model, compute
 
 
+def started(spec, steps):
+    """A trick in a run of so many steps."""
+    trick = tricks.parse(spec).fresh()
+    if "setup" in trick.plugs():
+        trick.setup(None, SimpleNamespace(facts=Facts(("a", "b"), torch.tensor([5, 5]), steps, 32, 8, 3, 0)))
+    return trick
+
+
 def by_torch(make, steps):
     """The learning rates of the first steps under a scheduler of torch, the largest being 1."""
     optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
@@ -84,7 +93,7 @@ def by_torch(make, steps):
     ],
 )
 def test_learning_rates_at_named_points(spec, points):
-    trick = tricks.parse(spec)
+    trick = started(spec, 10**9)
     assert {t: trick.lr(t) for t in points} == pytest.approx(points, abs=1e-7)
 
 
@@ -94,6 +103,16 @@ STEPS = 60
 @pytest.mark.parametrize(
     ("spec", "make"),
     [
+        ("cosine", lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS)),
+        ("cosine(final=0.1)", lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS, 0.1)),
+        ("linear(final=0.2)", lambda o: lr_scheduler.LinearLR(o, 1.0, 0.2, STEPS)),
+        ("step_decay(at=(0.25, 0.5), factor=0.3)", lambda o: lr_scheduler.MultiStepLR(o, [STEPS // 4, STEPS // 2], 0.3)),
+        ("warmup(share=0.5)", lambda o: lr_scheduler.LinearLR(o, 2 / STEPS, 1.0, STEPS // 2 - 1)),
+        ("one_cycle", lambda o: lr_scheduler.OneCycleLR(o, 1.0, STEPS)),
+        (
+            "one_cycle(peak=0.5, start=0.2, final=0.02)",
+            lambda o: lr_scheduler.OneCycleLR(o, 1.0, STEPS, pct_start=0.5, div_factor=5.0, final_div_factor=10.0),
+        ),
         ("poly(power=0.9)", lambda o: lr_scheduler.PolynomialLR(o, STEPS, power=0.9)),
         ("poly", lambda o: lr_scheduler.PolynomialLR(o, STEPS, power=2.0)),
         ("exponential(final=0.03)", lambda o: lr_scheduler.ExponentialLR(o, 0.03 ** (1 / STEPS))),
@@ -105,23 +124,18 @@ STEPS = 60
     ],
 )
 def test_learning_rates_agree_with_torch_at_every_step(spec, make):
-    trick = tricks.parse(spec)
+    trick = started(spec, STEPS)
     assert [trick.lr(i / STEPS) for i in range(STEPS)] == pytest.approx(by_torch(make, STEPS), abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("spec", "fields"),
-    [
-        ("one_cycle", {}),
-        ("one_cycle(peak=0.5, start=0.2, final=0.02)", {"div_factor": 5.0, "final_div_factor": 10.0}),
-    ],
-)
-def test_one_cycle_agrees_with_torch_at_every_step(spec, fields):
-    """torch counts shares of ``total_steps`` and reaches the end one step earlier: with its peak moved, the curves are one."""
-    trick, total = tricks.parse(spec), 61
-    share = (trick.peak * (total - 1) + 1) / total
-    expected = by_torch(lambda o: lr_scheduler.OneCycleLR(o, 1.0, total, pct_start=share, **fields), total - 1)
-    assert [trick.lr(i / (total - 1)) for i in range(total - 1)] == pytest.approx(expected, abs=1e-12)
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_the_shortest_cycle_rises_and_ends(steps):
+    """As torch's where torch can: a single step is taken at the peak."""
+    found = [started("one_cycle", steps).lr(i / steps) for i in range(steps)]
+    make = lambda o: lr_scheduler.OneCycleLR(o, 1.0, steps)  # noqa: E731
+    assert found == pytest.approx(by_torch(make, steps) if steps > 3 else [1.0, 4e-6] if steps == 2 else found, abs=1e-9)
+    assert max(found) <= 1
+    assert found[-1] == pytest.approx(4e-6 if steps > 1 else 1.0)
 
 
 def test_cycles_beside_swa_are_those_of_izmailov():
@@ -129,14 +143,12 @@ def test_cycles_beside_swa_are_those_of_izmailov():
     before, c, cycles = 30, 10, 3
     steps, a1, a2 = before + c * cycles, 0.05, 0.0005
     start = before / steps
-    trick = tricks.parse(f"cyclic(start={start}, cycles={cycles}, rise=0.0, low={a2 / a1})")
+    trick = started(f"cyclic(start={start}, cycles={cycles}, rise=0.0, low={a2 / a1})", steps)
     found = [a1 * trick.lr(i / steps) for i in range(steps)]
     paper = [(1 - t) * a1 + t * a2 for t in (((i - 1) % c + 1) / c for i in range(1, c * cycles + 1))]
     assert found[:before] == [a1] * before
-    for first in range(0, c * cycles, c):  # the rate of a step here is that at its beginning, there that at its end
-        assert found[before + first] == pytest.approx(a1)
-        assert found[before + first + 1 : before + first + c] == pytest.approx(paper[first : first + c - 1])
-        assert paper[first + c - 1] == pytest.approx(a2)
+    assert found[before:] == pytest.approx(paper)
+    assert paper[c - 1 :: c] == pytest.approx([a2] * cycles)
     average, taken = tricks.parse(f"swa(start={start}, cycles={cycles})").fresh(), []
     average.setup(nn.Linear(1, 1), None)
     for i in range(1, steps + 1):
@@ -151,8 +163,11 @@ def test_cycles_begin_at_the_steps_that_are_due(cycles, images, epochs):
     done = [divmod(images * epochs * k // cycles, images) for k in range(cycles)]
     shares = [(epoch + position / images) / epochs for epoch, position in done]
     assert any(t < k / cycles for k, t in enumerate(shares))
-    for spec in (f"cyclic(cycles={cycles}, low=0.0, rise=0.0)", f"sgdr(cycles={cycles}, mult=1.0)"):
-        assert [tricks.parse(spec).lr(t) for t in shares] == pytest.approx([1.0] * cycles)
+    assert [tricks.parse(f"sgdr(cycles={cycles}, mult=1.0)").lr(t) for t in shares] == pytest.approx([1.0] * cycles)
+    steps = images * epochs
+    falling = started(f"cyclic(cycles={cycles}, low=0.0, rise=0.0)", steps)
+    assert [falling.lr(t) for t in shares] == pytest.approx([1 - cycles / steps] * cycles)
+    assert [falling.lr(t - 1 / steps) for t in shares[1:]] == pytest.approx([0.0] * (cycles - 1), abs=1e-9)
 
 
 def test_the_largest_restarts_stay_in_bounds():

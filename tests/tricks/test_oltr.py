@@ -144,8 +144,22 @@ def test_the_margin_loss_is_the_formula_for_soft_rows() -> None:
     ]
     expected, found = sum(each) / 6, margin_loss(x, y, memory, margin)
     torch.testing.assert_close(found, expected)
-    for ours, plain in zip(torch.autograd.grad(found, (x, memory)), torch.autograd.grad(expected, (x, memory)), strict=True):
-        torch.testing.assert_close(ours, plain)
+    (of_x, of_memory), (plain, _) = (torch.autograd.grad(loss, (x, memory), retain_graph=True) for loss in (found, expected))
+    torch.testing.assert_close(of_x, plain)
+    pull = (y[:, :, None] * (memory - x[:, None])).sum(0) / 6
+    push = torch.autograd.grad(expected, memory)[0] - pull
+    torch.testing.assert_close(of_memory, pull / (1 + y.sum(0)[:, None]) + push)
+
+
+def test_the_memory_follows_as_in_the_authors_code() -> None:
+    """DiscCentroidsLossFunc of the authors: each centre's gradient is divided by one more than its images in the batch."""
+    x, memory, labels = normal(8, 5), normal(3, 5, seed=1).requires_grad_(), torch.tensor([0, 0, 0, 0, 1, 1, 0, 1])
+    counts = torch.ones(3, dtype=torch.float64).scatter_add_(0, labels, torch.ones(8, dtype=torch.float64))
+    gradient = torch.zeros(3, 5, dtype=torch.float64)
+    gradient.scatter_add_(0, labels[:, None].expand(8, 5), memory.detach()[labels] - x)
+    expected = gradient / counts[:, None] / 8
+    found = torch.autograd.grad(margin_loss(x, torch.eye(3, dtype=torch.float64)[labels], memory, 0.0), memory)[0]
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_mixed_row_draws_as_its_classes_do() -> None:

@@ -4,9 +4,10 @@ Formula: f' = f + a * W_o S(f) before the mean over places, S the self-attention
   a softmax over places. v = x + tanh(T x) * m, m = sum_k o_k c_k, o = softmax(H x); u = reach * v / min_k ||x - c_k||;
   z_k = scale * <u / (1 + ||u||), w_k / ||w_k||>. The memory c begins as the means of the training images' features, H as the
   network's own classifier, W_o at 0. Added to the loss is weight times the mean of sum_k y_k d_k / 2 + 0.01 * max(0, margin -
-  sum_k (1 - y_k) d_k / K), d_k = ||x - c_k||^2, by which alone the memory learns, without weight decay. These are the forms of
-  the authors' code, but the margin holds for each image, not for the mean of a batch, and a comes from one score per place,
-  w . f, not from a linear layer over all places, which would fix the size of the maps.
+  sum_k (1 - y_k) d_k / K), d_k = ||x - c_k||^2, by which alone the memory learns, without weight decay; of the first term's
+  gradient it takes 1 / (1 + n_k), n_k the images of class k in the batch. These are the forms of the authors' code, but the
+  margin holds for each image, not for the mean of a batch, and a comes from one score per place, w . f, not from a linear
+  layer over all places, which would fix the size of the maps.
 Paper: Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019, arXiv:1904.05160, section 3.
 Helps: rare classes on imbalanced data, from weights that were trained on it before (the paper's first stage), together with
   balanced_sampling; in the paper also images of no class, whose largest probability is lower far from the memory. Measure it
@@ -69,11 +70,16 @@ def squashed(v: Tensor, distance: Tensor, reach: float) -> Tensor:
 def margin_loss(x: Tensor, y: Tensor, memory: Tensor, margin: float) -> Tensor:
     """Features [B, D], targets [B, K] and memory [K, D] -> the loss that draws features to their class's place, a scalar.
 
+    The memory follows by 1 / (1 + n_k) of the first term's gradient, n_k the batch's images of class k.
+
     >>> margin_loss(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 2.0], [3.0, 0.0]]), 10.0)
     tensor(2.0200)
     """
-    d = torch.cdist(x, memory, compute_mode="use_mm_for_euclid_dist").square()
-    return ((y * d).sum(1) / 2 + PUSH * relu(margin - ((1 - y) * d).mean(1))).mean()
+    # The authors' class for this term has a backward pass of its own.
+    still = memory.detach()
+    slow = still + (memory - still) / (1 + y.sum(0)[:, None])
+    own, others = (torch.cdist(x, place, compute_mode="use_mm_for_euclid_dist").square() for place in (slow, memory))
+    return ((y * own).sum(1) / 2 + PUSH * relu(margin - ((1 - y) * others).mean(1))).mean()
 
 
 class ModulatedAttention(nn.Module):
@@ -119,6 +125,7 @@ class Oltr(Trick):
     """Classify features together with what a memory of the classes recalls."""
 
     stage = Stage.SHAPE
+    alters = "classifier"
     slot = "pool"
     rebuilds = True
     attention: bool = True

@@ -16,7 +16,7 @@ from trickbag import tricks
 from trickbag.ground import files, toml
 from trickbag.ground.errors import UsageError
 from trickbag.ground.text import brief, clipped
-from trickbag.trick import Trick, ordered
+from trickbag.trick import WITHOUT_STEPS, Trick, ordered
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Fit = Literal["crop", "pad", "squash"]
@@ -163,6 +163,29 @@ class Recipe(BaseModel):
         lines.append("tricks = [")
         lines += [f"    {json.dumps(str(trick))}," for trick in self.tricks]
         return "\n".join([*lines, "]", ""])
+
+
+def idle(trick: Trick, recipe: Recipe) -> str:
+    """Why one of a recipe's tricks would change nothing there, as a sentence; an empty string where it acts.
+
+    >>> idle(tricks.parse("center_features"), Recipe.load("linear-probe").edit(["center_features"]))
+    'center_features changes features that no trick of this recipe reads. Add knn or ncm, or leave center_features out.'
+    """
+    place = recipe.tricks.index(trick)
+    answers = [other for other in recipe.tricks if other.reads_features]
+    if trick.alters == "features" and not any(other.reads_features for other in recipe.tricks[place + 1 :]):
+        readers = [
+            name for name, t in tricks.bag().items() if t.reads_features and (t.stage, name) > (trick.stage, trick.name())
+        ]
+        reader = " or ".join(readers)
+        return f"{trick} changes features that no trick of this recipe reads. Add {reader}, or leave {trick.name()} out."
+    plugs = set(trick.plugs())
+    steps = recipe.epochs or (trick.rebuilds and Path(recipe.weights).exists())  # of its own, or of the run it begins with
+    if trick.alters == "classifier" and answers and not (steps and {"model", "prepare", "loss"} & plugs):
+        return f"{trick} changes what the classifier says, in whose place {answers[0]} answers. Leave one of the two out."
+    if not steps and (trick.alters == "training" or not WITHOUT_STEPS & plugs):
+        return f"{trick} acts in steps of training, and with epochs=0 there are none. Set epochs, or leave {trick.name()} out."
+    return ""
 
 
 def _spec(trick: Trick, fields: dict[str, Any]) -> Any:

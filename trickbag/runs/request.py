@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from trickbag.ground.spec import parse
 from trickbag.ground.streams import MOST_SEED
 from trickbag.ground.text import clipped
 from trickbag.models import weights as files
-from trickbag.recipe import Recipe
+from trickbag.recipe import Recipe, idle
 from trickbag.trick import Trick
 
 Bad = Literal["skip", "error"]
@@ -166,10 +166,19 @@ def request(
         raise UsageError(f"seed {clipped(repr(seed))}: give a whole number from 0 to {MOST_SEED:,}.")
     asked, chosen = started(*edited(recipe, model, weights, with_, without, set_), recipe == "auto", tell)
     check_named(asked.tricks)
+    check_idle(asked, chosen)
     table, found = ingest(data, asked, seed, on_bad, on_leak, tell)
     place = str(data) if is_named(str(data)) else str(Path(data).expanduser().absolute())
     source = {"data": place, "on_bad": on_bad, "on_leak": on_leak}
     return Request(table, found, asked, recipe == "auto", chosen, budget, seed, called(data), began, source)
+
+
+def check_idle(recipe: Recipe, chosen: Collection[str]) -> None:
+    """Raise UsageError where a trick would change nothing; what a recipe brings along may lack the steps that it acts in."""
+    for trick in recipe.tricks:
+        asked = recipe if trick.name() in chosen else recipe.edit(epochs=recipe.epochs or 1)
+        if why := idle(trick, asked):
+            raise UsageError(why)
 
 
 def check_named(tricks: Iterable[Trick]) -> None:

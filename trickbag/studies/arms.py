@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from trickbag.ground.errors import UsageError
-from trickbag.recipe import Recipe
+from trickbag.recipe import Recipe, idle
 from trickbag.trick import Trick
 
 Weights = dict[str, float]
@@ -131,6 +131,9 @@ class Bench:
                 recipe = self.recipe([t for t in self.held if t.name() != trick.name()] + [trick])
             except UsageError as why:
                 self.not_run[str(trick)] = f"{trick}: {why}"
+                continue
+            if why_idle := idle(trick, recipe):
+                self.not_run[str(trick)] = why_idle
             else:
                 found[trick] = minus(self.add(str(trick), "alone", recipe), "reference")
         return found

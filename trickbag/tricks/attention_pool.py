@@ -46,6 +46,7 @@ class AttentionPool(Trick):
     stage = Stage.SHAPE
     slot = "pool"
     rebuilds = True
+    alters = "training"
 
     def model(self, model: Any) -> Any:
         """Replace the pooling. UsageError where the network has none."""

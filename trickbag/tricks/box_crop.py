@@ -46,6 +46,11 @@ class BoxCrop(Trick):
     when: Literal["train", "always"] = "train"
     """Which images are cut: those trained on, or judged ones that have a box too."""
 
+    @property
+    def alters(self) -> Literal["", "training"]:  # type: ignore[override]
+        """Judged images stay as they are unless they are cut always."""
+        return "training" if self.when == "train" else ""
+
     def region(self, boxes: Tensor, judged: bool) -> Tensor:
         """The enlarged boxes. Raises UsageError where no image that is trained on has one."""
         if not judged and boxes.isnan().all():

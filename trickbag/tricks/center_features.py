@@ -31,6 +31,7 @@ class CenterFeatures(Trick):
 
     stage = Stage.FEATURE
     neutral = {}
+    alters = "features"
 
     def setup(self, model: Any, fit: Fit) -> None:
         """Begin with the features as they are."""

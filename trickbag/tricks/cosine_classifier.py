@@ -44,6 +44,7 @@ class CosineClassifier(Trick):
     """Classify by the cosine."""
 
     stage = Stage.SHAPE
+    alters = "classifier"
     scale: Annotated[float, Field(gt=0, le=1000)] = 10.0
     """The scale at the start; at most it sets two logits of an image apart by twice as much."""
 

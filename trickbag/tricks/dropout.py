@@ -39,6 +39,7 @@ class Dropout(Trick):
 
     stage = Stage.WEIGHT  # after what puts in another classifier
     neutral = {"rate": 0.0}
+    alters = "training"
     rate: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of the features that is left out."""
 

@@ -39,6 +39,7 @@ class Ensemble(Trick):
     """Judge with the networks of other runs."""
 
     stage = Stage.WEIGHT  # inside all that cuts views: each is judged by every network
+    alters = "classifier"
     positional = networks = "runs"
     example = "ensemble('another')"
     runs: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_others)]

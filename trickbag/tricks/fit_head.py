@@ -67,6 +67,7 @@ class FitHead(Trick):
     """Begin with the classifier that logistic regression finds on the frozen features."""
 
     stage = Stage.WEIGHT
+    alters = "classifier"
     l2: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
     """Penalties to choose from on validation."""
 

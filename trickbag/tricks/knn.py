@@ -39,6 +39,7 @@ class Knn(Trick):
 
     stage = Stage.EVAL
     slot = "neighbours"
+    reads_features = True
     neutral = {"k": None}
     k: Annotated[int, Field(ge=1)] | None = 20
     """How many neighbours vote; None: the classifier judges."""

@@ -30,6 +30,7 @@ class L2Features(Trick):
 
     stage = Stage.EVAL
     neutral = {}
+    alters = "features"
 
     def predict(self, predict: Predict) -> Predict:
         """Scale the features."""

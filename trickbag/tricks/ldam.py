@@ -62,6 +62,7 @@ class Ldam(Trick):
     """Classify by cosines and demand margins that are larger for rare classes."""
 
     stage = Stage.LABEL
+    alters = "classifier"
     max_margin: Annotated[float, Field(ge=0, le=2)] = 0.5
     """The rarest class's margin, of a cosine."""
     scale: Annotated[float, Field(gt=0, le=1000)] = 30.0

@@ -51,6 +51,7 @@ class Lws(Trick):
 
     stage = Stage.WEIGHT
     slot = "retrained"
+    alters = "classifier"
     neutral = {"epochs": 0}
     epochs: Annotated[int, Field(ge=0, le=1000)] = 10
     """As many draws as there are training images, so often; 0: the classifier stays as trained."""

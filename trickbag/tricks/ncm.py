@@ -45,6 +45,7 @@ class Ncm(Trick):
 
     stage = Stage.EVAL
     slot = "neighbours"
+    reads_features = True
 
     def setup(self, model: Any, fit: Fit) -> None:
         """Begin without means, where the network is."""

@@ -47,6 +47,7 @@ class PcaFeatures(Trick):
     # Before knn and ncm read features; a classifier that is retrained has no use for them.
     stage = Stage.FEATURE
     neutral = {}
+    alters = "features"
     example = "pca_features(dims=8)"
     dims: Annotated[int, Field(ge=1)] = 64
     """How many components are kept, at most as many as there are features and training images."""

@@ -41,6 +41,7 @@ class StochasticDepth(Trick):
 
     stage = Stage.SHAPE
     neutral = {"rate": 0.0}
+    alters = "training"
     rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """The last block's chance to be left out."""
 

@@ -48,6 +48,7 @@ class TauNorm(Trick):
 
     stage = Stage.WEIGHT
     slot = "retrained"
+    alters = "classifier"
     tau: Annotated[float, Field(ge=0, le=2)] | None = None
     """The power, 0 to 2; None: the best on validation."""
 

@@ -32,6 +32,7 @@ class Temperature(Trick):
     """Divide the logits by ``value``, in training and when images are judged."""
 
     stage = Stage.LABEL
+    alters = "classifier"
     neutral = {"value": 1.0}
     example = "temperature(value=2.0)"
     value: Annotated[float, Field(ge=0.01, le=100)]

@@ -139,6 +139,9 @@ def test_the_answer_stands_first_with_its_recipe() -> None:
 def test_what_is_not_confirmed_says_how() -> None:
     assert "Not confirmed yet" in tree(sample()).said("answer")
     assert "--confirm" in tree(sample()).said("answer")
+    without = tree(dataclasses.replace(sample(), test_images=0)).said("answer")
+    assert "no test images that could confirm it" in without
+    assert "--confirm" not in without
     said = tree(confirmed(sample())).said("answer")
     assert "Not confirmed" not in said
     assert "+0.58 points" in said
@@ -157,6 +160,12 @@ def test_few_seeds_give_no_verdict() -> None:
     assert "· descriptive only" in said
     assert "helps" not in said
     assert "Descriptive only." not in tree(sample()).said("effects")
+
+
+def test_what_stands_outside_the_family_was_planned_too() -> None:
+    said = tree(sample()).said("effects")
+    assert "a control, judged by itself" in said
+    assert "not declared" not in said
 
 
 def test_failures_outrank_the_mean() -> None:

@@ -72,6 +72,36 @@ def test_the_reference_with_other_seeds_is_not_found_to_help(controls, tmp_path)
     assert found["same 2", 0]["seed"] == 2000
 
 
+def test_an_arm_has_one_time_ratio_in_all_tables(controls):
+    arms = {arm.name: arm.price.ratio for arm in controls.findings.arms}
+    for told in controls.effects:
+        if told.arm:
+            assert told.seconds_ratio == arms[told.arm]
+    assert {told.arm for told in controls.effects} >= {"flip_tta", "same 1"}
+
+
+def test_seeds_that_change_nothing_are_said_to(place):
+    """A fitted classifier on given weights: nothing in it is random."""
+    start = tb.train(place / "album", study_lab.recipe(place), out=place / "start").folder
+    fixed = study_lab.recipe(place, epochs=0, tricks='"fit_head"')
+    for seeds in (2, 3):
+        made = study(
+            place / "album", recipe=fixed, weights=str(start), tricks=["ncm"], out=place / f"idle-{seeds}", seeds=seeds
+        )
+        arms = {arm.name: arm.accuracies for arm in made.findings.arms}
+        assert all(len(set(accuracies)) == 1 for accuracies in arms.values()), arms
+        assert effect(made, "ncm").difference, "the arms differ, so that a verdict would be wanted"
+        page = (made.folder / "report.html").read_text("utf-8")
+        assert "fewer than" not in page
+        for said in (made.findings.answer[0], made.findings.noise[0], made.findings.descriptive, page):
+            assert "The seed changes nothing here" in said
+        assert "every run of an arm gets the same images right" in effect(made, "ncm").note
+
+
+def test_seeds_that_change_something_are_not_said_to_change_nothing(controls):
+    assert "changes nothing" not in (controls.folder / "report.html").read_text("utf-8")
+
+
 @pytest.fixture(scope="module")
 def confirmed(place, shelf):
     """A study whose reference says another class for four images of ten, which one value mends, confirmed."""

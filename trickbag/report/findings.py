@@ -109,7 +109,7 @@ class Effect:
     """Share of seeds in which the arm beats the other, ties half."""
     better_interval: Interval | None
     verdict: str
-    """helps, worthwhile, hurts, equivalent, inconclusive, identical, or descriptive (fewer than three seeds)."""
+    """helps, worthwhile, hurts, equivalent, inconclusive, identical, or descriptive (fewer than three seeds, or no spread)."""
     more_seeds: int | None
     """About how many more seeds would settle an inconclusive effect; None where no number would, or none is needed."""
     note: str
@@ -122,7 +122,7 @@ class Effect:
     seconds_ratio: float | None
     """Price of the arm against what it is compared with."""
     declared: bool
-    """Whether it belongs to the family that was declared before the run."""
+    """Whether it belongs to the family that Holm's method adjusts together; all others were planned too, and stand alone."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,11 @@ class Findings:
     """Severity, message and suggestion of each finding about the data."""
     noise: tuple[str, ...]
     """The noise floor in sentences: sd of the reference, smallest detectable effect, what more seeds cannot lower."""
+    descriptive: str
+    """Why some effects have no verdict; empty where all have one."""
     failures: tuple[Failure, ...]
+    test_images: int
+    """By which the recommended recipe can be confirmed."""
     confirmation: Confirmation | None
     decided: tuple[tuple[str, str], ...]
     """What was decided before the run: name and value."""

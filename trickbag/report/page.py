@@ -62,7 +62,6 @@ def page(findings: Findings) -> str:
             recalls=axis,
             frequencies=frequencies(findings),
             bounds=(MANY, FEW),
-            descriptive=any(effect.verdict == "descriptive" for effect in findings.effects),
         )
     )
 

@@ -13,8 +13,8 @@ from trickbag.studies.effects import effects, over_folds
 from trickbag.studies.intervals import ratio
 from trickbag.studies.looks import Decided, decide
 from trickbag.studies.pictures import pictures
-from trickbag.studies.record import Floats, Judged, Study, table
-from trickbag.studies.summary import summary
+from trickbag.studies.record import Floats, Judged, Study, idle, table
+from trickbag.studies.summary import paired, summary
 from trickbag.studies.verdicts import Estimate
 
 SHARED = ("points", "sd", "this_set", "new_images", "p", "better", "better_interval", "verdict", "more_seeds", "correlation")
@@ -26,14 +26,14 @@ Results = dict[str, list[dict[str, Any] | None]]
 def findings(study: Study) -> Findings:
     """What the study found. Raises TrickbagError where a file is damaged."""
     runs, known, results, arms = measured(study)
-    answered = answers(study, known, runs, {arm.name: arm for arm in arms})
+    answered = answers(study, known, runs, results)
     chosen = recommend.choose(study, answered, arms, lambda names, one: compared(study, runs, names, one))
     confirmed = confirmation(study, chosen)
-    facts = study.facts
+    facts, still = study.facts, idle(runs)
     hardest, rescued = pictures(study, {name: [j for j in row if j] for name, row in runs.items()})
     return Findings(
         name=facts["name"],
-        answer=words.answer(chosen, confirmed, arms, answered, study),
+        answer=words.answer(chosen, confirmed, arms, answered, study, still),
         recommended=chosen.arm.recipe.toml(),
         recommended_arm=chosen.arm.name,
         design=facts["design"],
@@ -53,8 +53,10 @@ def findings(study: Study) -> Findings:
         hardest=hardest,
         rescued=rescued,
         check=tuple((c["severity"], c["message"], c["suggestion"]) for c in facts["check"]),
-        noise=words.noise(study, arms, answered),
+        noise=words.noise(study, arms, answered, still),
+        descriptive=words.descriptive(answered, study, still),
         failures=failures(study, known, results),
+        test_images=study.images("test"),
         confirmation=confirmed,
         decided=words.decided(study),
         departures=tuple(facts["departures"]),
@@ -66,8 +68,8 @@ def findings(study: Study) -> Findings:
 
 def choice(study: Study) -> recommend.Choice:
     """The recipe that the study recommends."""
-    runs, known, _, arms = measured(study)
-    answered = answers(study, known, runs, {arm.name: arm for arm in arms})
+    runs, known, results, arms = measured(study)
+    answered = answers(study, known, runs, results)
     return recommend.choose(study, answered, arms, lambda names, one: compared(study, runs, names, one))
 
 
@@ -86,7 +88,7 @@ def values(runs: Table, arms: Sequence[str], of: str) -> Floats:
     return np.array([[missing if judged is None else getattr(judged, of) for judged in runs[arm]] for arm in arms])
 
 
-def answers(study: Study, arms: Sequence[Planned], runs: Table, summaries: dict[str, Arm]) -> tuple[Effect, ...]:
+def answers(study: Study, arms: Sequence[Planned], runs: Table, results: Results) -> tuple[Effect, ...]:
     """The effects, in the order of the questions: the declared ones as one family, each of the others by itself."""
     names = {arm.name: arm for arm in arms}
     asked = [q for q in study.questions if all(name in names for name, _ in q.weights)]
@@ -105,7 +107,7 @@ def answers(study: Study, arms: Sequence[Planned], runs: Table, summaries: dict[
     made = []
     for question in asked:
         nll = estimates(study, runs, [name for name, _ in question.weights], [question], "nll")[0]
-        made.append(effect(question, found[question], nll, dearer(question, summaries), study.arms[0].name))
+        made.append(effect(question, found[question], nll, dearer(question, results), study.arms[0].name))
     return tuple(one for one in made if one)
 
 
@@ -189,11 +191,13 @@ def effect(question: Question, found: Estimate, nll: Estimate, seconds_ratio: fl
     )
 
 
-def dearer(question: Question, arms: dict[str, Arm]) -> float | None:
+def dearer(question: Question, results: Results) -> float | None:
     """The price of a question's arm as a multiple of that of the one it is compared with; None where there are several."""
     sides = [[name for name, weight in question.weights if sign * weight > 0] for sign in (1, -1)]
-    prices = [arms[side[0]].price for side in sides if len(side) == 1]
-    return prices[0].seconds / prices[1].seconds if len(prices) == 2 and prices[0] and prices[1] else None
+    if any(len(side) != 1 for side in sides):
+        return None
+    found = paired(*(results[side[0]] for side in sides))
+    return found[0] if found else None
 
 
 def failures(study: Study, arms: Sequence[Planned], results: Results) -> tuple[Failure, ...]:

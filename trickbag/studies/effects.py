@@ -14,6 +14,7 @@ from trickbag.studies.variance import ROUNDING, Crossed, Flags, Floats, Pool, cr
 from trickbag.studies.verdicts import SEEDS, Draft, Estimate, judged
 
 STILL = "the difference is always the same: there is no spread to judge it by"
+IDLE = "the seed changes nothing here: every run of an arm gets the same images right, so more seeds tell nothing"
 
 
 def effects(
@@ -101,7 +102,10 @@ def _paired(values: Floats, weights: Floats, blocks: str = "seeds") -> tuple[Dra
     own = float(points.std(ddof=1)) if count > 1 else 0.0
     same = count > 0 and not between.any()
     notes = [] if count == len(seeds) else [f"{len(seeds) - count} of {len(seeds)} {blocks} left out, as a run has no result"]
-    if count < SEEDS and not same:
+    idle = blocks == "seeds" and count > 1 and not same and bool((sides == sides[:, :1]).all())
+    if idle:
+        notes.append(IDLE)
+    elif count < SEEDS and not same:
         notes.append(f"descriptive only: a verdict takes {SEEDS} {blocks}")
     deviation = own if own**2 > ROUNDING else 0.0
     draft = Draft(points, _correlation(weights[used], sides.mean(2)), same, deviation, count - 1, notes=tuple(notes))
@@ -120,7 +124,8 @@ def _on_this_set(draft: Draft, weights: Floats, common: Pool) -> Draft:
     """With the standard error over seeds."""
     reason, notes, root = common.reason(weights), draft.notes, math.sqrt(len(draft.points))
     if reason and (draft.deviation or not common.df or common.still[weights != 0].all()):
-        notes = (*notes, f"judged by its own spread over seeds, as {reason}" if draft.deviation else STILL)
+        if IDLE not in notes:
+            notes = (*notes, f"judged by its own spread over seeds, as {reason}" if draft.deviation else STILL)
         return draft._replace(error=draft.deviation / root, notes=notes)
     if reason:
         notes = (*notes, "judged by the pooled spread over seeds, as every seed gives the same difference")

@@ -1,7 +1,7 @@
 """What a study's folder holds: what was decided, and of every finished run what the statistics need."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,16 @@ def temperature(logits: Floats, labels: NDArray[np.int64], steps: int = 20) -> f
         if abs(beta - old) < 1e-9 * beta:
             break
     return 1 / beta
+
+
+def idle(runs: Mapping[str, Sequence[Judged | None]]) -> bool:
+    """Whether the seed changes no prediction of any arm, two runs of one arm at least being there to tell."""
+    rows = [[judged for judged in row if judged] for row in runs.values()]
+    pairs = [(row[0], other) for row in rows for other in row[1:]]
+    return bool(pairs) and all(
+        np.array_equal(a.predicted, b.predicted) and np.array_equal(a.nll, b.nll) and np.array_equal(a.correct, b.correct)
+        for a, b in pairs
+    )
 
 
 def table(study: Study, arms: Sequence[Arm], first: int | None = None) -> dict[str, list[Judged | None]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trickbag.report.findings import Arm, Curve, Price
+from trickbag.report.findings import Arm, Curve, Interval, Price
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.intervals import clopper_pearson, ratio
 from trickbag.studies.record import BINS, Judged, Study, ece
@@ -55,16 +55,15 @@ def price(
     records: Sequence[dict[str, Any] | None], reference: Sequence[dict[str, Any] | None], study: Study, arm: Planned
 ) -> Price | None:
     """What a run of an arm costs, against the reference's runs with the same seeds."""
-    pairs = [(a, b) for a, b in zip(records, reference, strict=True) if a and b and "seconds" in a and "seconds" in b]
-    if not pairs:
+    pairs, times = both(records, reference), paired(records, reference)
+    if times is None:
         return None
-    mean, interval = ratio([a["seconds"] for a, _ in pairs], [b["seconds"] for _, b in pairs])
     mine = [a for a, _ in pairs]
     target = fmean(b[study.split]["top1"] for _, b in pairs)
     return Price(
         seconds=fmean(a["seconds"] for a in mine),
-        ratio=mean,
-        ratio_interval=interval,
+        ratio=times[0],
+        ratio_interval=times[1],
         to_reference=reached([study.log(cell) for cell in study.row(arm) if cell], target),
         images_per_second=fmean(a["images_per_second"] for a in mine),
         memory_bytes=max(a["memory_bytes"] for a in mine),
@@ -72,6 +71,17 @@ def price(
         latency=fmean(a["latency"] for a in mine),
         alone=all(a["alone"] for a in mine),
     )
+
+
+def both(records: Results, others: Results) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The runs of two arms with the same seeds, where both have ended well."""
+    return [(a, b) for a, b in zip(records, others, strict=True) if a and b and "seconds" in a and "seconds" in b]
+
+
+def paired(records: Results, others: Results) -> tuple[float, Interval | None] | None:
+    """The price of one arm's runs as a multiple of another's with its interval, see ``intervals.ratio``; None without pairs."""
+    pairs = both(records, others)
+    return ratio([a["seconds"] for a, _ in pairs], [b["seconds"] for _, b in pairs]) if pairs else None
 
 
 def reached(logs: Sequence[list[dict[str, Any]]], accuracy: float) -> float | None:

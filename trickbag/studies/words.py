@@ -12,6 +12,12 @@ from trickbag.studies.recommend import Choice
 from trickbag.studies.record import Study
 from trickbag.studies.verdicts import SEEDS
 
+IDLE = (
+    "The seed changes nothing here: every run of an arm gives the same predictions, so more seeds tell nothing, and only more "
+    "images show whether a difference is real."
+)
+"""Where nothing in the recipes is random."""
+
 
 def points(value: float) -> str:
     """A difference of shares in percentage points.
@@ -32,11 +38,13 @@ def between(interval: Interval | None) -> str:
 
 
 def answer(
-    chosen: Choice, confirmed: Confirmation | None, arms: Sequence[Arm], effects: Sequence[Effect], study: Study
+    chosen: Choice, confirmed: Confirmation | None, arms: Sequence[Arm], effects: Sequence[Effect], study: Study, idle: bool
 ) -> tuple[str, str, str]:
     """Three sentences: the recommended recipe, its gain, its price."""
     plain = chosen.arm.name == study.arms[0].name
-    if plain and len(study.seeds) < SEEDS:
+    if plain and idle:
+        what = f"No recommendation: {IDLE}"
+    elif plain and len(study.seeds) < SEEDS:
         what = f"No recommendation: with fewer than {SEEDS} seeds there is no verdict. Keep the reference."
     elif plain:
         what = "Keep the reference recipe: none of the tricks was shown to help here at an acceptable cost."
@@ -70,9 +78,11 @@ def gain(chosen: Choice, confirmed: Confirmation | None, effects: Sequence[Effec
         return f"The largest difference is that of {best.name}: {seen_best}."
     if not chosen.proved:
         return f"This combination was not trained yet; run the study again to train it ({judged})."
+    gained = f"It gained {points(chosen.gain)} points on the images on which it was chosen ({judged}), so expect less"
     return (
-        f"It gained {points(chosen.gain)} points on the images on which it was chosen ({judged}), so expect less; --confirm "
-        "measures the gain on test images."
+        f"{gained}; --confirm measures the gain on test images."
+        if study.images("test")
+        else f"{gained}: there are no test images."
     )
 
 
@@ -89,7 +99,18 @@ def cost(chosen: Choice, arms: Sequence[Arm]) -> str:
     )
 
 
-def noise(study: Study, arms: Sequence[Arm], effects: Sequence[Effect]) -> tuple[str, ...]:
+def descriptive(effects: Sequence[Effect], study: Study, idle: bool) -> str:
+    """Why some effects have no verdict; empty where all have one."""
+    if not any(effect.verdict == "descriptive" for effect in effects):
+        return ""
+    if idle:
+        return IDLE
+    if len(study.seeds) < SEEDS:
+        return f"With fewer than {SEEDS} seeds nothing here is a verdict: the dots are what was seen, and no more."
+    return f"Some effects have no verdict, since fewer than {SEEDS} seeds have their runs, or do not differ: see their notes."
+
+
+def noise(study: Study, arms: Sequence[Arm], effects: Sequence[Effect], idle: bool) -> tuple[str, ...]:
     """The noise floor: what the seeds do to the reference, what so many seeds can find, what none can."""
     images, reference = study.images(study.split), arms[0]
     error = 1 - (reference.accuracy or 0.0)
@@ -98,7 +119,9 @@ def noise(study: Study, arms: Sequence[Arm], effects: Sequence[Effect]) -> tuple
     k = max(1, sum(e.declared for e in effects))
     least = ", ".join(f"{100 * (detectable(sd, s, k) or 0):.2f} with {s}" for s in LOOKS)
     told = []
-    if reference.sd is not None:
+    if idle:
+        told.append(IDLE)
+    elif reference.sd is not None:
         told.append(
             f"The accuracy of the reference varies by {100 * reference.sd:.2f} points (sd over {len(study.seeds)} seeds) "
             "although only the seed changes."

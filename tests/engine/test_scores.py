@@ -155,8 +155,8 @@ def test_half_precision_is_scored_in_double() -> None:
 @pytest.mark.parametrize(
     ("logits", "labels", "says"),
     [
-        (torch.tensor([[math.nan, 0.0]]), torch.tensor([0]), "not finite"),
-        (torch.tensor([[math.inf, 0.0]]), torch.tensor([0]), "of 1 of 1 images"),
+        (torch.tensor([[math.nan, 0.0]]), torch.tensor([0]), "no finite numbers"),
+        (torch.tensor([[math.inf, 0.0]]), torch.tensor([0]), "for 1 of 1 images"),
         (torch.zeros(2, 3), torch.tensor([0, 3]), r"outside 0\.\.2"),
         (torch.zeros(2, 3), torch.tensor([0, -1]), r"outside 0\.\.2"),
         (torch.zeros(2, 3), torch.tensor([0]), r"\[2, 3\] and \[1\]"),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from trickbag.engine.judge import predictor
 from trickbag.engine.loader import Loader
+from trickbag.engine.scores import finite
 from trickbag.ground import store
 from trickbag.ground.cache import cache_dir, key_of, made_once
 from trickbag.ground.events import Tell, silent
@@ -44,7 +45,8 @@ def kept(
         nonlocal took
         began = time.perf_counter()
         versions = (loader.fixed(version, recipe.size, recipe.batch_size) for version in range(loader.versions))
-        table = torch.stack([torch.cat(list(logits(network, batches, fabric))) for batches in versions])
+        names = loader.pixels.images.paths
+        table = torch.stack([finite(torch.cat(list(logits(network, batches, fabric))), names) for batches in versions])
         with (folder / "logits.npy").open("wb") as file:
             np.save(file, table.numpy())
             file.flush()

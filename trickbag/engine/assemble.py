@@ -18,6 +18,7 @@ from trickbag.engine.judge import Judge, judged_view
 from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.loop import Loop
 from trickbag.engine.pixels import Data, Pixels, Rows
+from trickbag.engine.scores import finite
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Tell, silent
 from trickbag.ground.streams import generator, key
@@ -126,7 +127,7 @@ def load(
     def answers(run: str) -> Tensor:
         unlabelled = loaders["unlabelled"]
         batches = unlabelled.judged(torch.arange(len(unlabelled.labels)), recipe.batch_size)
-        return torch.cat(list(logits(network(run), batches, fabric))).softmax(1)
+        return finite(torch.cat(list(logits(network(run), batches, fabric))), unlabelled.pixels.images.paths).softmax(1)
 
     rows = {name: np.flatnonzero(images.splits == name) for name in ("val", "test", "unlabelled")}
     loaders = {name: loader(own, images.take(own), judged=True) for name, own in rows.items()}

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from trickbag.engine.loader import Loader, Plan
-from trickbag.engine.scores import Scores, score
+from trickbag.engine.scores import Scores, finite, score
 from trickbag.ground.norms import batch_norms, estimate_norms, moved
 from trickbag.ground.state import digest
 from trickbag.ground.streams import generator
@@ -154,7 +154,8 @@ class Judge:
         """The scores of a network on validation, without evaluation tricks; the host waits for the device once."""
         loader, predict = self.loaders["val"], predictor(model, (), self.fabric.autocast)
         batches = loader.judged(torch.arange(len(loader.labels)), self.batch_size)
-        return score(torch.cat([predict(batch.x).logits for batch in batches]).cpu(), loader.labels)
+        logits = torch.cat([predict(batch.x).logits for batch in batches]).cpu()
+        return score(finite(logits, loader.pixels.images.paths), loader.labels)
 
     def weights(self, model: nn.Module, average: Trick | None) -> nn.Module:
         """The network that is judged: a trick's average with norm statistics estimated anew, or the live one."""

@@ -11,7 +11,9 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from trickbag.data import long_tail
+from trickbag.data.findings import some
 from trickbag.ground.errors import TrickbagError
+from trickbag.ground.text import show
 
 BINS = 15
 TOP = 5
@@ -64,6 +66,29 @@ class Scores:
     def as_json(self) -> dict[str, Any]:
         """All fields as plain lists and numbers, with None in the place of NaN."""
         return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in asdict(self).items()}
+
+    def named(self, classes: Sequence[str]) -> dict[str, Any]:
+        """As :meth:`as_json`, with the names [K] of the classes beside their numbers.
+
+        ``per_class`` maps a class to its precision, recall and images, ``confusion`` a class to the images predicted as each
+        class, where there are any.
+
+        >>> found = score(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0])).named(["cat", "dog"])
+        >>> found["confusion"], found["per_class"]["cat"]
+        ({'cat': {'cat': 1, 'dog': 1}}, {'precision': 1.0, 'recall': 0.5, 'images': 2})
+        """
+        per, found = self.per_class, self.as_json()
+        values = zip(per.precision, per.recall, per.count, strict=True)
+        found["per_class"] = {
+            name: {"precision": precision, "recall": recall if images else None, "images": images}
+            for name, (precision, recall, images) in zip(classes, values, strict=True)
+        }
+        found["confusion"] = {
+            name: {said: images for said, images in zip(classes, row, strict=True) if images}
+            for name, row in zip(classes, self.confusion, strict=True)
+            if any(row)
+        }
+        return found
 
 
 class Judge:
@@ -144,10 +169,20 @@ def calibration_error(confidence: Tensor, right: Tensor) -> float:
     return float(sums.abs().sum()) / len(right)
 
 
-def finite(logits: Tensor) -> Tensor:
-    """Logits [N, K], as they are. Raises TrickbagError where some are not finite."""
-    if bad := int((~logits.isfinite().all(1)).sum()):
-        raise TrickbagError(f"The logits of {bad} of {len(logits)} images are not finite. Train anew with a lower rate.")
+def finite(logits: Tensor, names: Sequence[str] = ()) -> Tensor:
+    """Logits [N, K], as they are. Raises TrickbagError where some are not finite, with the ``names`` [N] of these images.
+
+    >>> finite(torch.tensor([[0.0, 1.0], [math.nan, 0.0]]), ["a.jpg", "b.jpg"])
+    Traceback (most recent call last):
+    trickbag.ground.errors.TrickbagError: The network gives no finite numbers for 1 of 2 images: b.jpg. Train it again, with a \
+lower learning rate or in fp32 (--set precision=fp32).
+    """
+    if bad := (~logits.isfinite().all(1)).nonzero()[:, 0].tolist():
+        first = f": {some([show(names[row]) for row in bad], 3)}" if names else ""
+        raise TrickbagError(
+            f"The network gives no finite numbers for {len(bad)} of {len(logits)} images{first}. Train it again, with a lower "
+            "learning rate or in fp32 (--set precision=fp32)."
+        )
     return logits
 
 

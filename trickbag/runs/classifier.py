@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from trickbag.engine.judge import judged_view, predictor
 from trickbag.engine.loop import load_trick_state
 from trickbag.engine.pixels import ahead, fitted
 from trickbag.engine.precision import fabric_for
+from trickbag.engine.scores import finite
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.models import networks
@@ -119,20 +121,23 @@ class Classifier:
     def predict(self, images: Iterable[str | Path], top: int = 5) -> Iterator[Prediction]:
         """The ``top`` most probable classes of each image file, and of each image in a folder, in order.
 
-        Raises TrickbagError at a file that cannot be read: a prediction is never made on something else.
+        Raises TrickbagError at a file that cannot be read, since a prediction is never made on something else, and where the
+        network gives no numbers for an image.
         """
         paths = _files(images)
         decoded = ahead(lambda p: self._decode(p), paths, 2, BATCH)
         named = iter(paths)
         for outputs in self.outputs(decoded):
-            best = outputs.logits.softmax(1).cpu().topk(min(top, len(self.classes)), dim=1)
-            for values, ranks in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-                yield Prediction(str(next(named)), tuple(self.classes[k] for k in ranks), tuple(values))
+            own = list(map(str, islice(named, len(outputs.logits))))
+            best = finite(outputs.logits, own).softmax(1).cpu().topk(min(top, len(self.classes)), dim=1)
+            for path, values, ranks in zip(own, best.values.tolist(), best.indices.tolist(), strict=True):
+                yield Prediction(path, tuple(self.classes[k] for k in ranks), tuple(values))
 
     def explain(self, images: Iterable[str | Path], name: str = "") -> Iterator[Explanation]:
         """Where the network sees the predicted class, or the one of a ``name``, in each image file and each image in a folder.
 
-        Raises TrickbagError at a file that cannot be read, UsageError for an unknown class and a network without maps.
+        Raises TrickbagError at a file that cannot be read and where the network gives no numbers for an image, UsageError for
+        an unknown class and a network without maps.
         """
         if name and name not in self.classes:
             raise UsageError(f"the run does not know the class {name!r}. It knows: {some(self.classes, 10)}.")
@@ -140,6 +145,7 @@ class Classifier:
             image = cut(fitted(self._decode(path), self.fit, self.card["kept"]), self.plain)
             wanted = torch.tensor([self.classes.index(name)], device=self.fabric.device) if name else None
             maps, outputs = grad_cam(self.model, self._batch([image]), wanted)
+            finite(torch.cat([outputs.logits.detach(), maps.flatten(1)], 1), [str(path)])
             p = outputs.logits[0].detach().softmax(0)
             k = self.classes.index(name) if name else int(p.argmax())
             yield Explanation(str(path), self.classes[k], float(p[k]), image, maps[0].cpu())

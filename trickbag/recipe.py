@@ -77,8 +77,9 @@ class Recipe(BaseModel):
     """Which epoch is kept: the best on validation (top-1, then NLL) or the last."""
     val_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     """Share of the images held out for validation where the data set has no such split."""
-    test_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
-    """Share of the images held out for the test where the data set has no such split."""
+    test_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    """Share of the images held out for the test where the data set has no such split; 0: there is no test, and validation,
+    which chose the epoch, is all there is."""
     tricks: Annotated[tuple[Trick, ...], BeforeValidator(_tricks)] = ()
     """The tricks, in any order."""
 

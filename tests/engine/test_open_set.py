@@ -138,7 +138,7 @@ def test_an_image_at_the_threshold_is_kept() -> None:
 def test_logits_that_are_not_finite_are_told(row: int) -> None:
     logits, labels = planted(2, 2, 3)
     logits[row, 1] = math.nan
-    with pytest.raises(TrickbagError, match="logits of 1 of 4 images are not finite"):
+    with pytest.raises(TrickbagError, match="no finite numbers for 1 of 4 images"):
         score_open(logits, labels, planted(5, 0, 3)[0], "energy")
 
 
@@ -207,11 +207,12 @@ def test_digits_that_training_never_saw_are_rejected(runs: dict[str, Path]) -> N
 
 @pytest.mark.parametrize(("words", "by"), [([], "largest probability"), (["--energy"], "energy")])
 def test_the_terminal_says_what_python_and_json_say(runs: dict[str, Path], ask: Here, words: list[str], by: str) -> None:
-    scores = tb.evaluate(runs["plain"], "judged", open_set=True, energy=bool(words))
+    found = tb.evaluate(runs["plain"], "judged", open_set=True, energy=bool(words))
+    scores = found.scores
     assert isinstance(scores, OpenScores)
     assert scores.auroc > 0.85
     assert scores.f_measure > scores.f_measure_unrejected + 0.02
-    assert json.loads(ask("evaluate", "plain", "judged", "--open-set", "--json", *words).out) == scores.as_json()
+    assert json.loads(ask("evaluate", "plain", "judged", "--open-set", "--json", *words).out) == found.as_json()
     told = ask("evaluate", "plain", "judged", "--open-set", *words).out
     assert f"320 images of known classes)\ntop-5 {100 * scores.top5:.1f} %" in told
     assert f"80 images of unknown classes: AUROC {scores.auroc:.3f} by the {by}\n" in told
@@ -273,6 +274,6 @@ def test_without_validation_predictions_there_is_no_threshold(place: Path, small
     with pytest.raises(TrickbagError, match=r"bare is damaged: predictions\.npz is missing"):
         tb.evaluate(bare, "two", open_set=True)
     store.seal(bare)
-    assert tb.evaluate(bare, "two").n == 16
+    assert tb.evaluate(bare, "two").scores.n == 16
     with pytest.raises(UsageError, match=r"bare holds no predictions\.npz, whose validation images choose the threshold"):
         tb.evaluate(bare, "two", open_set=True)

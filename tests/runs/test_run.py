@@ -34,7 +34,7 @@ from trickbag.tricks import parse
 KINDS = {"bag/red": 0, "c": 1, "shoe/red": 2}
 FILES = {
     "recipe.toml", "result.json", "model.safetensors", "model.json", "predictions.npz", "log.jsonl", "check.json", "curves.png",
-    "asked.json", "images.csv.gz",
+    "asked.json", "images.csv.gz", "images.npz",
     "confusion.png", "MANIFEST.json",
 }  # fmt: skip
 LEARNED = {"epochs": 10, "lr": 0.1}
@@ -147,7 +147,7 @@ def test_classes_of_the_same_name_in_two_folders_stay_two(place: Path, finished:
         predicted = [p.classes[0] for p in tb.load(finished.folder).predict([fresh / name])]
         assert len(predicted) == 11
         assert predicted.count(name) >= 9
-    scores = tb.evaluate(finished.folder, fresh)
+    scores = tb.evaluate(finished.folder, fresh).scores
     assert scores.n == 33
     assert scores.top1 > 0.8
 
@@ -213,7 +213,7 @@ def test_a_validation_folder_without_the_first_class_shifts_nothing(place: Path)
     for name in kinds:
         predicted = [p.classes[0] for p in tb.load(run.folder).predict([data / "Test" / name])]
         assert predicted.count(name) >= 5
-    assert tb.evaluate(run.folder, data / "valid").top1 == pytest.approx(run.record["val"]["top1"])
+    assert tb.evaluate(run.folder, data / "valid").scores.top1 == pytest.approx(run.record["val"]["top1"])
 
 
 def test_an_unreadable_file_is_never_trained_on(place: Path) -> None:

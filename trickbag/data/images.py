@@ -17,7 +17,7 @@ import torch
 
 from trickbag.data import long_tail
 from trickbag.data.listing import SPLITS, Ignored
-from trickbag.data.splits import Ints, Words, fill
+from trickbag.data.splits import Ints, Words, fill, follow
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import generator
 from trickbag.ground.text import counted
@@ -181,16 +181,23 @@ class Images:
         return digest.hexdigest()
 
 
-def divide(images: Images, seed: int, val: float = 0.1, test: float = 0.2) -> Images:
+def divide(images: Images, seed: int, val: float = 0.1, test: float = 0.2, met: Words | None = None) -> Images:
     """The images with every row in a split: what is given stays, a missing validation or test split is taken out of train.
 
-    ``val`` and ``test`` are shares of each class's images; see ``splits.fill``.
-    Raises UsageError where they leave nothing to train on.
+    ``val`` and ``test`` are shares of each class's images; see ``splits.fill``. With ``met`` [N], the splits in which images
+    were seen before ("" for new ones), a missing split is what it was then, and new images alone are divided by the shares;
+    see ``splits.follow``. Raises UsageError where the shares leave nothing to train on.
     """
     if not (val >= 0 and test >= 0 and val + test < 1):
         raise UsageError(f"val={val:g} and test={test:g} are shares of the images: both at least 0, together below 1.")
     shares = {name: share for name, share in (("val", val), ("test", test)) if share and not (images.splits == name).any()}
-    return replace(images, splits=fill(images.paths, images.labels, images.splits, images.groups, seed, shares))
+    splits, left = images.splits, np.ones(len(images), dtype=bool)
+    if met is not None:
+        splits, left = follow(splits, met, images.groups, list(shares))
+    new = images.take(left)
+    splits = splits.copy()
+    splits[left] = fill(new.paths, new.labels, splits[left], new.groups, seed, shares)
+    return replace(images, splits=splits)
 
 
 def gaps(images: Images) -> list[str]:

@@ -53,6 +53,27 @@ def fill(paths: Sequence[str], labels: Ints, splits: Words, groups: Ints, seed: 
     return np.where(home[groups] == "", splits, home[groups])
 
 
+def follow(splits: Words, met: Words, groups: Ints, missing: Sequence[str]) -> tuple[Words, npt.NDArray[np.bool_]]:
+    """The splits [N] where those that are missing are the ones in which images were ``met`` before, and which rows are left.
+
+    ``met`` [N] are the splits of earlier divisions, empty for new images. A group of which an image was trained on stays in
+    train, one of which an image was in a missing split belongs to that; val comes before test. What is left, and is to be
+    divided by :func:`fill`, are the rows whose group nobody met, in train or in no split.
+
+    >>> splits, met, groups = np.array(["", "", "", "val"]), np.array(["test", "", "train", "train"]), np.arange(4)
+    >>> [column.tolist() for column in follow(splits, met, groups, ["test"])]
+    [['test', 'train', 'train', 'val'], [False, True, False, False]]
+    """
+    splits = _with_their_group(splits, groups)
+    groups = np.unique(groups, return_inverse=True)[1]
+    ranks = [*(split for split in ("test", "val") if split in missing), "train"]
+    strongest = np.zeros(int(groups.max(initial=-1)) + 1, np.int64)
+    np.maximum.at(strongest, groups, [ranks.index(split) + 1 if split in ranks else 0 for split in met.tolist()])
+    strongest[groups[splits != "train"]] = len(ranks)  # as in fill, a group that stands elsewhere too does not leave train
+    mine = strongest[groups]
+    return np.where((splits == "train") & (mine > 0), np.array(["", *ranks])[mine], splits), (splits == "train") & (mine == 0)
+
+
 def _with_their_group(splits: Words, groups: Ints) -> Words:
     if (splits != "").all():
         return splits

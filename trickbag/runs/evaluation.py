@@ -1,10 +1,13 @@
 """A trained run judged on other data, of classes that it knows and, for an open set, of others."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trickbag.data.audit import audit
@@ -14,10 +17,32 @@ from trickbag.data.reading import read
 from trickbag.engine.assemble import regions
 from trickbag.engine.open_set import UNKNOWN, score_open
 from trickbag.engine.pixels import Files, Rows, ahead
-from trickbag.engine.scores import Scores, score
+from trickbag.engine.scores import Scores, finite, score
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
+from trickbag.runs import seen
 from trickbag.runs.classifier import BATCH, Classifier
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a trained run does on a data set, and on what it has not seen of it."""
+
+    scores: Scores
+    """Of all images."""
+    classes: tuple[str, ...]
+    """Of the run, in the order of the lists in ``scores``."""
+    trained_on: int
+    """Images that the run was trained on, by their content, or one that it began with, learned from or judges with."""
+    chosen_on: int
+    """Further images, of the run's validation: they chose its epoch."""
+    unseen: Scores | None
+    """Of the other images; None where all are others, or where too few are."""
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it in plain values, with a class's name beside each of its numbers."""
+        found = self.scores.named(self.classes) | {"trained_on": self.trained_on, "chosen_on": self.chosen_on}
+        return found | {"unseen": self.unseen.named(self.classes) if self.unseen else None}
 
 
 def evaluate(
@@ -27,8 +52,10 @@ def evaluate(
     tell: Tell = silent,
     open_set: bool = False,
     energy: bool = False,
-) -> Scores:
+) -> Evaluation:
     """Metrics of a trained run on all images of a data set, with more test-time tricks if wanted.
+
+    Images that the run was trained on are counted by their content, and the others scored by themselves too.
 
     With ``open_set`` images of classes that the run does not know are there to be rejected, by the largest probability or by
     the ``energy``, and the scores are an :class:`OpenScores`; the run's own validation images choose the threshold.
@@ -43,15 +70,33 @@ def evaluate(
     images = _readable(data, found.card["channels"], tell)
     labels = _labels(data, images, found.classes, open_set, tell)
     files = Files(images, found.card["channels"], found.card["kept"], found.fit)
-    seen = Rows(images, files, np.arange(len(images)), regions(images, found.tricks, judged=True))
+    rows = Rows(images, files, np.arange(len(images)), regions(images, found.tricks, judged=True))
     parts: list[Tensor] = []
-    for outputs in found.outputs(ahead(seen.__getitem__, range(len(images)), 2, BATCH)):
+    for outputs in found.outputs(ahead(rows.__getitem__, range(len(images)), 2, BATCH)):
         parts.append(outputs.logits.cpu())
         tell(Doing("evaluating", sum(map(len, parts)), len(images)))
-    logits = torch.cat(parts)
-    if validation is None:
-        return score(logits, labels)
-    return score_open(logits, labels, validation, "energy" if energy else "probability")
+    logits = finite(torch.cat(parts), images.paths)
+    if not (Path(run) / seen.IMAGES).is_file():
+        tell(Note(f"{run} keeps no account of the images that it was trained on: these may be among them"))
+    before = seen.together([Path(run), *seen.asked(found.tricks)]).splits(images)
+
+    def scored(rows: NDArray[np.bool_]) -> Scores | None:
+        own, true = logits[torch.from_numpy(rows)], labels[torch.from_numpy(rows)]
+        if validation is None:
+            return score(own, true) if rows.any() else None
+        both = (true == UNKNOWN).any() and (true != UNKNOWN).any()
+        return score_open(own, true, validation, "energy" if energy else "probability") if both else None
+
+    whole = scored(np.ones(len(images), dtype=bool))
+    assert whole is not None
+    fresh = (before != "train") & (before != "val")
+    return Evaluation(
+        whole,
+        found.classes,
+        int((before == "train").sum()),
+        int((before == "val").sum()),
+        None if fresh.all() else scored(fresh),
+    )
 
 
 def _validation(run: Path, extra: Sequence[str], energy: bool) -> Tensor:

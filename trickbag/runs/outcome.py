@@ -19,7 +19,7 @@ from torch import Tensor
 from trickbag.data.images import Images
 from trickbag.engine.assemble import kept_pixels
 from trickbag.engine.loop import Loop
-from trickbag.engine.scores import Scores, interval, score
+from trickbag.engine.scores import Scores, finite, interval, score
 from trickbag.ground import store
 from trickbag.ground.streams import generator
 from trickbag.models.networks import Net
@@ -27,6 +27,7 @@ from trickbag.recipe import Recipe
 from trickbag.report import figures
 from trickbag.runs.classifier import export
 from trickbag.runs.request import Request
+from trickbag.runs.seen import IMAGES, Seen
 from trickbag.trick import Trick, having, judged_weights
 
 PACKAGES = ("trickbag", "torch", "torchvision", "timm", "numpy", "lightning-fabric")
@@ -80,8 +81,9 @@ def judge_splits(loop: Loop, finished: Finished, splits: Sequence[str]) -> tuple
     scores: dict[str, Scores] = {}
     arrays: dict[str, Tensor] = {}
     for split in splits:
-        labels = loop.judge.loaders[split].labels
-        logits = loop.judge.outputs(finished.model, split, finished.tricks)[1]
+        loader = loop.judge.loaders[split]
+        labels, names = loader.labels, loader.pixels.images.paths
+        logits = finite(loop.judge.outputs(finished.model, split, finished.tricks)[1], names)
         scores[split] = score(logits, labels)
         arrays |= {f"{split}_logits": logits, f"{split}_labels": labels}
     return scores, arrays
@@ -93,10 +95,11 @@ def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spen
     ``clock`` is when this began, by the monotonic clock.
     """
     finished = finish(loop, recipe)
-    scores, arrays = judge_splits(loop, finished, ("val", "test"))
+    scores, arrays = judge_splits(loop, finished, [split for split in ("val", "test") if len(wanted.data.images.split(split))])
     images, trained = wanted.data.images, wanted.data.images.split("train").counts().tolist()
     tensors, card = export(finished.model, finished.tricks, recipe, images.classes, loop.loader.normal, kept_pixels(recipe))
     record = {
+        "test": None,
         **{
             split: s.as_json() | s.by_frequency(trained) | {"top1_interval": interval(round(s.top1 * s.n), s.n)}
             for split, s in scores.items()
@@ -109,6 +112,7 @@ def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spen
         "recipe_key": recipe.key,
         "data_fingerprint": wanted.data.fingerprint,
         "seed": wanted.seed,
+        "splits": divided(wanted),
         "request": wanted.key,
         "environment": environment(),
     }
@@ -117,13 +121,25 @@ def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spen
         "model.json": json.dumps(card, indent=2),
         "predictions.npz": packed(arrays, images),
         "curves.png": figures.curves(store.lines(folder / "log.jsonl")),
-        "confusion.png": figures.confusion(scores["test"].confusion, images.classes),
+        "confusion.png": figures.confusion(scores["test" if "test" in scores else "val"].confusion, images.classes),
+        IMAGES: Seen.of(loop.loader.pixels.images, images).also(wanted.before).packed(),
         "result.json": store.to_json(record, indent=2),
     }
     for name, content in files.items():
         store.write(folder / name, content)
     store.seal(folder)
     return record
+
+
+def divided(wanted: Request) -> dict[str, dict[str, Any]]:
+    """Of each split how many images it has, whether the user gave it, and how many of them the runs before trained on."""
+    images, given = wanted.data.images, wanted.audit.images.splits
+    met = wanted.before.splits(images) == "train"
+    return {
+        split: {"images": int(own.sum()), "given": bool((given == split).any()), "trained_before": int((own & met).sum())}
+        for split in ("train", "val", "test")
+        for own in [images.splits == split]
+    }
 
 
 def packed(arrays: Mapping[str, Tensor], images: Images) -> bytes:

@@ -3,14 +3,15 @@
 import hashlib
 import json
 import time
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from trickbag.data.audit import Audit, audit
-from trickbag.data.images import divide
+from trickbag.data.findings import Finding
+from trickbag.data.images import Images, divide
 from trickbag.data.named import is_named
 from trickbag.data.reading import read
 from trickbag.data.shards import is_pattern, title
@@ -24,6 +25,7 @@ from trickbag.ground.streams import MOST_SEED
 from trickbag.ground.text import clipped
 from trickbag.models import weights as files
 from trickbag.recipe import Recipe, idle
+from trickbag.runs import seen
 from trickbag.trick import Trick
 
 Bad = Literal["skip", "error"]
@@ -51,11 +53,15 @@ class Request:
     """When the work began, by the monotonic clock: a budget counts from here."""
     source: Mapping[str, str] = field(default_factory=dict)
     """Where the data come from and what is done with bad ones: data, on_bad and on_leak of :func:`request`."""
+    before: seen.Seen = seen.NOTHING
+    """What the runs have seen that the recipe builds on."""
 
     @property
     def key(self) -> str:
-        """A hash of the request, the content of the data and of the weights it starts from."""
-        asked = [identity(self.recipe), self.auto, sorted(self.chosen), self.budget, self.seed, self.data.fingerprint]
+        """A hash of the request, the content of the data, how it is divided, and the weights that training starts from."""
+        divided = hashlib.blake2b(" ".join(self.data.images.splits.tolist()).encode(), digest_size=8).hexdigest()
+        asked = [identity(self.recipe), self.auto, sorted(self.chosen), float(self.budget), self.seed]
+        asked += [self.data.fingerprint, divided]
         return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     @property
@@ -107,7 +113,10 @@ def check(data: str | Path, *, on_bad: Bad = "skip", tell: Tell = silent) -> Aud
 
 
 def ingest(source: str | Path, recipe: Recipe, seed: int, on_bad: Bad, on_leak: Bad, tell: Tell) -> tuple[Data, Audit]:
-    """Read, check and divide a data set. Raises UsageError where its errors forbid training."""
+    """Read, check and divide a data set. Raises UsageError where its errors forbid training.
+
+    Where a split is not given, images keep the one that they had in the runs that the recipe builds on.
+    """
     check_writable()
     found = check(source, on_bad=on_bad, tell=tell)
     if on_leak == "skip":
@@ -116,14 +125,56 @@ def ingest(source: str | Path, recipe: Recipe, seed: int, on_bad: Bad, on_leak: 
         first = found.errors[0]
         more = f" ({len(found.errors)} errors in all; list them: trickbag check {source})" if len(found.errors) > 1 else ""
         raise UsageError(f"{first.message} {first.suggestion}{more}")
+    before = list(dict.fromkeys(seen.runs(recipe)))
+    divided, notes = division(found.images, recipe, seed, before)
+    found = replace(found, findings=(*found.findings, *notes, *seen.about_seen(divided, before)))
     for finding in found.findings:
-        if finding.severity == "warning":
+        if finding.severity == "warning" or finding in notes:
             tell(Note(f"{finding.message} {finding.suggestion}".strip()))
-    divided = divide(found.images, seed, recipe.val_share, recipe.test_share)
-    for split in ("train", "val", "test"):
+    for split in ("train", "val", *(["test"] if recipe.test_share else [])):
         if not (divided.splits == split).any():
-            raise UsageError(f"{source}: no image is left for {split}. Add images, or raise --set {split}_share.")
+            raise UsageError(f"{source}: no image is left for {split}. {_cure(split, before)}")
     return Data(divided, found.images.fingerprint, found.sizes["channels"]), found
+
+
+def division(images: Images, recipe: Recipe, seed: int, before: Sequence[Path]) -> tuple[Images, list[Finding]]:
+    """The images in splits, and what is to be said of where these come from; ``before`` are runs whose splits hold."""
+    met = seen.together(before).splits(images)
+    plain = divide(images, seed, recipe.val_share, recipe.test_share)
+    divided = divide(images, seed, recipe.val_share, recipe.test_share, met) if met.astype(bool).any() else plain
+    given = [split for split in ("train", "val", "test") if (images.splits == split).any()]
+    notes = [
+        held_out(split, divided, share) for split, share in _shares(recipe).items() if given and split not in given and share
+    ]
+    if (plain.splits != divided.splits).any():
+        trained = f"{seen.named(before)} trained on {int((met == 'train').sum()):,} of these {len(images):,} images"
+        notes.append(f"{trained}: the splits are kept as they were then, so that none of those is judged.")
+    return divided, [Finding(kind="division", severity="note", message=text) for text in notes]
+
+
+def _shares(recipe: Recipe) -> dict[str, float]:
+    return {"val": recipe.val_share, "test": recipe.test_share}
+
+
+def held_out(split: str, divided: Images, share: float) -> str:
+    """What is to be said of a split that the user did not give beside others, and that is taken out of the training images."""
+    taken = int((divided.splits == split).sum())
+    rest = taken + int((divided.splits == "train").sum())
+    text = (
+        f"No {split} split is given: {taken:,} of the {rest:,} training images are held out for it ({split}_share = {share:g})."
+    )
+    if split == "val":
+        return text
+    return f"{text} To train on all of them, and have no score but the validation's, write --set test_share=0."
+
+
+def _cure(split: str, before: Sequence[Path]) -> str:
+    if not before or split == "train":
+        return f"Add images, or raise --set {split}_share."
+    return (
+        f"All others were trained on by {seen.named(before)}. Add images, or divide the data once, in folders train, "
+        "val and test, and train all runs on that."
+    )
 
 
 def unlabelled(folder: str, data: Data, tell: Tell) -> Data:
@@ -170,7 +221,8 @@ def request(
     table, found = ingest(data, asked, seed, on_bad, on_leak, tell)
     place = str(data) if is_named(str(data)) else str(Path(data).expanduser().absolute())
     source = {"data": place, "on_bad": on_bad, "on_leak": on_leak}
-    return Request(table, found, asked, recipe == "auto", chosen, budget, seed, called(data), began, source)
+    before = seen.together(seen.runs(asked))
+    return Request(table, found, asked, recipe == "auto", chosen, budget, seed, called(data), began, source, before)
 
 
 def check_idle(recipe: Recipe, chosen: Collection[str]) -> None:

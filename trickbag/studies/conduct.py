@@ -23,7 +23,7 @@ from trickbag.recipe import Recipe
 from trickbag.report.findings import Effect, Findings
 from trickbag.report.page import page
 from trickbag.report.tables import arms_csv, effects_csv, markdown
-from trickbag.runs import auto, provenance
+from trickbag.runs import auto, provenance, seen
 from trickbag.runs.auto import SAFETY, TRIAL_SHARE
 from trickbag.runs.request import Request, called, check_named, edited, ingest, started
 from trickbag.studies import analysis, pictures
@@ -195,8 +195,12 @@ class Conductor:
         named = [parse(text) for text in o.tricks] if o.tricks != "auto" else []
         together = [[parse(text) for text in texts] for texts in o.combine]
         check_named(chain(self.wanted.recipe.tricks, named, *together))
+        if (o.on == "test" or confirm) and not len(self.data.images.split("test")):
+            option = "--on test" if o.on == "test" else "--confirm"
+            raise UsageError(f"{option} reads the test images, and there are none. Leave it out.")
         reference = self.reference()
         tricks = self.proposed(reference) if o.tricks == "auto" else named
+        self.look_back([*self.wanted.recipe.tricks, *tricks, *chain(*together)])
         pilot = Pilot(replace(self.wanted, recipe=reference), TRIAL_SHARE * o.budget or math.inf)
         repeats, folds = o.blocks
         if o.budget and (decided := self.decided()):
@@ -240,6 +244,18 @@ class Conductor:
         for trick, reason in found:
             self.tell(Note(f"{trick}: {reason}"))
         return [trick for trick, _ in found]
+
+    def look_back(self, tricks: Sequence[Trick]) -> None:
+        """Tell which of the images that arms are judged on were trained on by runs that they build on, in the report too."""
+        images, known = self.data.images, self.audit.findings
+        if self.options.folds:
+            images = replace(images, splits=np.where(images.splits == "test", "test", "val"))
+        for finding in seen.about_seen(images, [*seen.runs(self.wanted.recipe), *seen.asked(tricks)]):
+            if finding not in known:
+                self.tell(Note(f"{finding.message} {finding.suggestion}"))
+                known = (*known, finding)
+        self.audit = replace(self.audit, findings=known)
+        self.wanted = replace(self.wanted, audit=self.audit)
 
     def laid(self, reference: Recipe, made: Design, tricks: Sequence[Trick], count: int, pilot: Pilot) -> Plan:
         """A plan with so many seeds."""

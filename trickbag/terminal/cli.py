@@ -311,8 +311,8 @@ def evaluate(
     import trickbag as tb
 
     with screen_of(quiet=json) as screen:
-        scores = tb.evaluate(run, data, with_ or [], screen.tell, open_set, energy)
-        screen.json(scores.as_json()) if json else screen.scores(scores, tb.load(run).classes)
+        found = tb.evaluate(run, data, with_ or [], screen.tell, open_set, energy)
+        screen.json(found.as_json()) if json else screen.scores(found)
 
 
 @app.command()

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -151,8 +151,9 @@ class Screen:
     def result(self, result: Any) -> None:
         """The answer of a training in five lines: what was done, how good, how sure, where it lies."""
         record, card = result.record, json.loads((result.folder / "model.json").read_text("utf-8"))
-        test, val = record["test"], record["val"]
-        low, high = test["top1_interval"]
+        val = record["val"]
+        judged, name = (record["test"], "test") if record["test"] else (val, "validation")
+        low, high = judged["top1_interval"]
         kept = (
             f"epoch {record['kept_epoch']} of {record['epochs']} kept, chosen on validation"
             if record["epochs"]
@@ -161,20 +162,23 @@ class Screen:
         if record.get("trained", 1.0) < 1:
             kept += f", ended after {percent(record['trained'])} of the training"
         rate = f"   {record['images_per_second']:.0f} images/s" if record["images_per_second"] else ""
+        validation = f"   validation {percent(val['top1'])}" if record["test"] else ""
         self.lines(
             f"trained {card['model']} for {counted(len(card['classes']), 'class', 'classes')} at {card['size']} pixels: {kept}",
-            f"test top-1 {percent(test['top1'])}  ({100 * low:.1f} - {100 * high:.1f}, {test['n']:,} images)   "
-            f"validation {percent(val['top1'])}   {duration(record['seconds'])}{rate}",
-            f"95 % interval for new images from the same source; macro recall {percent(test['macro_recall'])}, "
-            f"NLL {test['nll']:.3f}, calibration error {percent(test['ece'])}",
+            f"{name} top-1 {percent(judged['top1'])}  ({100 * low:.1f} - {100 * high:.1f}, {judged['n']:,} images)"
+            f"{validation}   {duration(record['seconds'])}{rate}",
+            f"95 % interval for new images from the same source; macro recall {percent(judged['macro_recall'])}, "
+            f"NLL {judged['nll']:.3f}, calibration error {percent(judged['ece'])}",
+            *caveats(record),
             f"the run lies in {show(str(result.folder))}: curves.png, confusion.png, result.json, model.safetensors",
         )
 
-    def scores(self, scores: Any, classes: Iterable[str]) -> None:
+    def scores(self, found: Any) -> None:
         """Metrics on other data, with the classes that do worst; before those, how images of unknown classes are rejected."""
         from trickbag.engine.open_set import OpenScores
         from trickbag.engine.scores import interval
 
+        scores = found.scores
         low, high = interval(round(scores.top1 * scores.n), scores.n)
         judged = f"{scores.n:,} images" + (" of known classes" if isinstance(scores, OpenScores) else "")
         self.lines(
@@ -190,9 +194,10 @@ class Screen:
                 f"images: {percent(scores.rejected_unknown)} of the unknown, {percent(scores.rejected_known)} of the known",
                 f"open-set F-measure {percent(scores.f_measure)}, {percent(scores.f_measure_unrejected)} with nothing rejected",
             )
+        self.lines(*overlap(found))
         table = Table("class", "images", "recall", "precision", box=None)
         per = scores.per_class
-        rows = sorted(zip(per.recall, classes, per.count, per.precision, strict=True), key=lambda row: row[0])
+        rows = sorted(zip(per.recall, found.classes, per.count, per.precision, strict=True), key=lambda row: row[0])
         for recall, name, count, precision in [row for row in rows if row[2]][:WORST_CLASSES]:
             table.add_row(Text(show(name)), str(count), percent(recall), percent(precision))
         self.out.print(table)
@@ -284,6 +289,42 @@ class Screen:
 def bounds(field: Any) -> str:
     """Between which values a trick's field lies; empty for one without."""
     return " and ".join(f"{sign} {getattr(m, word)}" for m in field.metadata for word, sign in SIGNS if hasattr(m, word))
+
+
+def caveats(record: Mapping[str, Any]) -> Iterator[str]:
+    """What flatters the scores of a run, a sentence each."""
+    if not record["test"]:
+        yield "there is no test split: the epoch was chosen on the validation images, so this score is too good for new images"
+    for split, name in (("val", "validation"), ("test", "test")):
+        own = record["splits"][split]
+        if record["splits"]["train"]["given"] and not own["given"] and own["images"]:
+            yield f"the {own['images']:,} {name} images were held out from your training images"
+        if own["trained_before"]:
+            yield (
+                f"{own['trained_before']:,} of the {own['images']:,} {name} images were trained on by a run that this one "
+                f"builds on: the {name} score is too good"
+            )
+
+
+def overlap(found: Any) -> Iterator[str]:
+    """How many of the images that were judged a run knew, and the score without them."""
+    n = found.scores.n
+    known = [f"trained on {found.trained_on:,}"] if found.trained_on else []
+    known += [f"chose its epoch by {found.chosen_on:,}"] if found.chosen_on else []
+    if known:
+        yield f"the run {' and '.join(known)} of these {n:,} images, so the score above is too good"
+    if known and found.unseen:
+        yield f"without them: top-1 {scored(found.unseen)}"
+    elif known:
+        yield "no image is left without them: judge the run on others"
+
+
+def scored(scores: Any) -> str:
+    """A top-1 accuracy with its interval and its n."""
+    from trickbag.engine.scores import interval
+
+    low, high = interval(round(scores.top1 * scores.n), scores.n)
+    return f"{percent(scores.top1)}  ({100 * low:.1f} - {100 * high:.1f}, {scores.n:,} images)"
 
 
 def percent(share: float | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from trickbag.data.audit import Audit, audit
 from trickbag.data.images import divide
 from trickbag.data.named import is_named
-from trickbag.data.reading import read
+from trickbag.data.reading import Place, read
 from trickbag.data.shards import is_pattern, title
 from trickbag.data.unlabelled import read_unlabelled
 from trickbag.engine.pixels import Data
@@ -93,23 +93,27 @@ def called(data: str | Path) -> str:
     ('birds', 'birds')
     """
     text = str(data)
-    if not Path(text).exists() and not is_named(text) and is_pattern(text):
+    if not is_named(text) and is_pattern(text) and not Place.of(text).kind:
         return title(text)
     return Path(text).name.split(".")[0] or "data"
 
 
-def check(data: str | Path, *, on_bad: Bad = "skip", tell: Tell = silent) -> Audit:
+def check(data: str | Path, *, on_bad: Bad = "skip", depth: int = 0, tell: Tell = silent) -> Audit:
     """What is wrong with a data set: an :class:`Audit` of its images, with findings and suggestions.
 
+    ``depth``: how many folders make a class, where folders name the classes; 0 for all.
     Raises UsageError where there is no data set, TrickbagError at the list of unreadable files if ``on_bad`` is "error".
     """
-    return audit(read(data, tell), on_bad=on_bad, progress=lambda done, total: tell(Doing("checking images", done, total)))
+    images = read(data, tell, depth)
+    return audit(images, on_bad=on_bad, progress=lambda done, total: tell(Doing("checking images", done, total)))
 
 
-def ingest(source: str | Path, recipe: Recipe, seed: int, on_bad: Bad, on_leak: Bad, tell: Tell) -> tuple[Data, Audit]:
+def ingest(
+    source: str | Path, recipe: Recipe, seed: int, on_bad: Bad, on_leak: Bad, tell: Tell, depth: int = 0
+) -> tuple[Data, Audit]:
     """Read, check and divide a data set. Raises UsageError where its errors forbid training."""
     check_writable()
-    found = check(source, on_bad=on_bad, tell=tell)
+    found = check(source, on_bad=on_bad, depth=depth, tell=tell)
     if on_leak == "skip":
         found = found.without_leaks()
     if found.errors:
@@ -124,6 +128,12 @@ def ingest(source: str | Path, recipe: Recipe, seed: int, on_bad: Bad, on_leak: 
         if not (divided.splits == split).any():
             raise UsageError(f"{source}: no image is left for {split}. Add images, or raise --set {split}_share.")
     return Data(divided, found.images.fingerprint, found.sizes["channels"]), found
+
+
+def tell_where(folder: Path, source: str | Path, tell: Tell) -> None:
+    """Say where results go, if that is within the data set's folder."""
+    if folder.resolve().is_relative_to(Path(source).expanduser().resolve()):
+        tell(Note(f"{folder} lies within the data set {source}: what trickbag writes there is never taken for images."))
 
 
 def unlabelled(folder: str, data: Data, tell: Tell) -> Data:
@@ -154,6 +164,7 @@ def request(
     seed: int = 0,
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
+    depth: int = 0,
     began: float | None = None,
     tell: Tell = silent,
 ) -> Request:
@@ -166,9 +177,9 @@ def request(
         raise UsageError(f"seed {clipped(repr(seed))}: give a whole number from 0 to {MOST_SEED:,}.")
     asked, chosen = started(*edited(recipe, model, weights, with_, without, set_), recipe == "auto", tell)
     check_named(asked.tricks)
-    table, found = ingest(data, asked, seed, on_bad, on_leak, tell)
+    table, found = ingest(data, asked, seed, on_bad, on_leak, tell, depth)
     place = str(data) if is_named(str(data)) else str(Path(data).expanduser().absolute())
-    source = {"data": place, "on_bad": on_bad, "on_leak": on_leak}
+    source = {"data": place, "on_bad": on_bad, "on_leak": on_leak, "depth": depth}
     return Request(table, found, asked, recipe == "auto", chosen, budget, seed, called(data), began, source)
 
 

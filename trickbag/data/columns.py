@@ -79,7 +79,7 @@ def columns(sheet: Sheet) -> Columns:
         if len(found) > 1 or (name in needed and not found):
             there = ", ".join(repr(own[:40]) for own in sheet.header[:_MOST_NAMED])
             more = f" and {len(header) - _MOST_NAMED} more" if len(header) > _MOST_NAMED else ""
-            which = f" (it may be {' or '.join(repr(sheet.header[i]) for i in found)})" if len(found) > 1 else ""
+            which = f" (it may be {' or '.join(repr(sheet.header[i][:40]) for i in found[:3])})" if len(found) > 1 else ""
             raise UsageError(f"{sheet.name}, line 1: one column {name} is needed{which} in {there}{more}. Write {HEADER}.")
         places.append(found[0] if found else None)
     unused = [i for i, own in enumerate(header) if i not in places and not _INDEX.fullmatch(own)]
@@ -118,7 +118,7 @@ def check_labels(name: str, labels: Sequence[str]) -> None:
     listed = next((label for label in counts if re.fullmatch(r"\[.*,.*\]", label, re.DOTALL)), "")
     if several := listed or _several(counts):
         raise UsageError(
-            f"{name}: the label {several!r} names several classes. trickbag gives each image one class and does not train for "
+            f"{name}: the label {several[:200]!r} names several classes. trickbag gives each image one class and does not train for "
             "several at once: write the one that counts, or one manifest for each question."
         )
     numbers = _numbers(counts)
@@ -128,7 +128,7 @@ def check_labels(name: str, labels: Sequence[str]) -> None:
     else:
         measured = len(labels) > _MOST_VALUES and alone
     if measured:
-        first = ", ".join(map(repr, islice(counts, 3)))
+        first = ", ".join(repr(label[:40]) for label in islice(counts, 3))
         raise UsageError(
             f"{name}: the labels are numbers that were measured, as {first}: {len(counts):,} values for {len(labels):,} images."
             " trickbag sorts images into classes and predicts no numbers: write classes, as low and high."

@@ -20,6 +20,8 @@ SLACK = 0.5
 _TRIED = 50
 """Rows that must be found before all are taken to lie where the first one does."""
 _MOST_FOLDERS = 1000
+_SHOWN = 200
+"""Characters of a cell that an error repeats."""
 
 
 def read_manifest(path: Path) -> Rows:
@@ -43,11 +45,11 @@ def read_manifest(path: Path) -> Rows:
         where = f"{path.name}, {sheet.unit} {place}"
         name, label, split = name.removeprefix("./"), western(label.strip()), split.strip().lower()
         if not name.strip() or "\0" in name:
-            raise UsageError(f"{where}: the path {name!r} names no file. Write the path of an image.")
+            raise UsageError(f"{where}: the path {name[:_SHOWN]!r} names no file. Write the path of an image.")
         if not label or "\0" in label:
-            raise UsageError(f"{where}: {name!r} has the label {label!r}. Write the name of its class.")
+            raise UsageError(f"{where}: {name[:_SHOWN]!r} has the label {label[:_SHOWN]!r}. Write the name of its class.")
         if split not in known:
-            raise UsageError(f"{where}: there is no split {split!r}. Write train, val or test, or leave it empty.")
+            raise UsageError(f"{where}: there is no split {split[:_SHOWN]!r}. Write train, val or test, or leave it empty.")
         for column, value in zip(rows[:4], (name, same.setdefault(label, label), known[split], group.strip()), strict=True):
             column.append(value)
         places.append(place)
@@ -64,7 +66,7 @@ def _check_repeated(sheet: Sheet, paths: Sequence[str], places: Sequence[int]) -
     for name, place in zip(paths, places, strict=True):
         if (first := lines.setdefault(name, place)) != place:
             where = f"{sheet.name}, {sheet.unit} {place}"
-            raise UsageError(f"{where}: {name!r} stands in {sheet.unit} {first} already. Remove one of them.")
+            raise UsageError(f"{where}: {name[:_SHOWN]!r} stands in {sheet.unit} {first} already. Remove one of them.")
 
 
 def _located(manifest: Path, paths: list[str]) -> tuple[list[str], list[Remark]]:
@@ -121,7 +123,7 @@ def _box(edges: Sequence[str], where: str) -> Box:
     """Left, top, right and bottom as four cells tell them; NOWHERE where all are empty."""
     if not any(map(str.strip, edges)):
         return NOWHERE
-    said = ", ".join(f"{name} {cell!r}" for name, cell in zip(BOX, edges, strict=True))
+    said = ", ".join(f"{name} {cell[:_SHOWN]!r}" for name, cell in zip(BOX, edges, strict=True))
     try:
         box = tuple(map(float, edges))
     except ValueError:

@@ -142,7 +142,7 @@ def test_other_tables_are_named(tmp_path: Path) -> None:
 def test_the_first_missing_path_is_named(tmp_path: Path) -> None:
     images = read(csv(tmp_path, "path,label\nC:\\photos\\1.jpg,x\nC:\\photos\\2.jpg,y\n"))
     (error,) = audit(images).errors
-    assert error.message == f"Not one file gives an image; the first is C:/photos/1.jpg in {tmp_path}: missing."
+    assert error.message == f"None of the files is a readable image; the first is C:/photos/1.jpg in {tmp_path}: missing."
     assert error.suggestion == f"Write paths that start at {tmp_path}."
 
 

@@ -220,9 +220,8 @@ def test_classes_that_hold_images_and_folders_are_named(tmp_path: Path) -> None:
     images = read(
         fill(tmp_path / "d", "cats/1.jpg", "cats/2.jpg", "cats/kaggle/3.jpg", "cats/kaggle/4.jpg", "dogs/5.jpg", "dogs/6.jpg")
     )
-    assert gaps(images) == [
-        "classes 'cats' hold images and folders, which are classes of their own. Give --depth 1 if the top folder is the class."
-    ]
+    cure = "The folders are classes of their own. Give --depth 1 if the top folder is the class."
+    assert gaps(images) == [f"1 class with images and folders side by side: 'cats'. {cure}"]
 
 
 NAMES = st.sampled_from(["train", "val", "test", "test1", "Train", "seg_train", "images", "cat", "dog", "cat ", "x"])

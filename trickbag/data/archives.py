@@ -19,6 +19,8 @@ from trickbag.ground.events import Tell, silent
 
 MOST_BYTES = 1 << 30
 """Of one member of an archive: a larger one is no image, and could fill the disk."""
+_MOST_ZEROS = 1 << 26
+"""Bytes that may follow the last member of a tar: programs fill up its last block."""
 
 
 def is_archive(path: Path) -> bool:
@@ -111,7 +113,7 @@ def _check_end(tar: tarfile.TarFile) -> None:
         zeros += len(block)
         if block.strip(b"\0"):
             raise tarfile.ReadError("it is broken in the middle, or several were joined")
-        if zeros > MOST_BYTES:
+        if zeros > _MOST_ZEROS:
             raise tarfile.ReadError("it ends in more zeros than a tar has")
     if not zeros:
         raise tarfile.ReadError("it is cut off")

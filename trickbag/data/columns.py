@@ -118,8 +118,8 @@ def check_labels(name: str, labels: Sequence[str]) -> None:
     listed = next((label for label in counts if re.fullmatch(r"\[.*,.*\]", label, re.DOTALL)), "")
     if several := listed or _several(counts):
         raise UsageError(
-            f"{name}: the label {several[:200]!r} names several classes. trickbag gives each image one class and does not train for "
-            "several at once: write the one that counts, or one manifest for each question."
+            f"{name}: the label {several[:200]!r} names several classes. trickbag gives each image one class and does not "
+            "train for several at once: write the one that counts, or one manifest for each question."
         )
     numbers = _numbers(counts)
     alone = 2 * len(numbers) > len(labels)

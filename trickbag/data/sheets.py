@@ -55,6 +55,8 @@ def western(text: str) -> str:
 
 def _csv(path: Path, known: Callable[[str], bool]) -> Sheet:
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise OSError(f"it holds more than {MOST_BYTES / 1e9:.0f} GB")
         text = _decoded(files.content(path, MOST_BYTES))
     except (OSError, UnicodeDecodeError) as error:
         reason = files.reason(error) if isinstance(error, OSError) else f"it is no text in UTF-16 ({error.reason})"

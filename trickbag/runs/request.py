@@ -49,7 +49,7 @@ class Request:
     """Of the data set, for folders."""
     began: float
     """When the work began, by the monotonic clock: a budget counts from here."""
-    source: Mapping[str, str] = field(default_factory=dict)
+    source: Mapping[str, str | int] = field(default_factory=dict)
     """Where the data come from and what is done with bad ones: data, on_bad and on_leak of :func:`request`."""
 
     @property
@@ -179,7 +179,7 @@ def request(
     check_named(asked.tricks)
     table, found = ingest(data, asked, seed, on_bad, on_leak, tell, depth)
     place = str(data) if is_named(str(data)) else str(Path(data).expanduser().absolute())
-    source = {"data": place, "on_bad": on_bad, "on_leak": on_leak, "depth": depth}
+    source: dict[str, str | int] = {"data": place, "on_bad": on_bad, "on_leak": on_leak, "depth": depth}
     return Request(table, found, asked, recipe == "auto", chosen, budget, seed, called(data), began, source)
 
 

@@ -108,10 +108,21 @@ def test_a_label_may_be_told_in_each_usual_form(tmp_path: Path, label: Mapping[s
 
 
 def test_a_key_ends_at_the_first_dot_of_the_name(tmp_path: Path) -> None:
-    members = {"v1.0/a.jpg": "1", "v1.0/a.cls": "x", "v2.0/a.jpg": "2", "v2.0/a.cls": "y", "v2.0/b.left.jpg": "3"}
+    members = {"v1.0/a.jpg": "1", "v1.0/a.cls": "x", "v2.0/a.jpg": "2", "v2.0/a.cls": "y", "v2.0/a.left.jpg": "3"}
     found = read(shard(tmp_path / "d.tar", members))
     assert table(found) == {"v1.0/a.jpg": ("x", ""), "v2.0/a.jpg": ("y", "")}
-    assert found.ignored == (("v2.0/b.left.jpg", "side file"),)
+    assert found.ignored == (("v2.0/a.left.jpg", "side file"),)
+
+
+def test_dots_in_the_names_of_samples_lose_none_of_them(tmp_path: Path) -> None:
+    """39 samples whose names have dots: beside plain ones, several that share all up to their first dot, and one that extends
+    the key of another; an image with dots and no label is an image without a label, no side file."""
+    names = [f"{n:04d}" for n in range(13)] + [f"IMG.2021.{n:02d}" for n in range(13)] + [f"{n:04d}.v1.5" for n in range(13)]
+    members = {f"{name}.{kind}": f"{n % 3}" for n, name in enumerate(names) for kind in ("jpg", "cls")}
+    members |= {"x.y.jpg": "no label", "0000.mask.png": "a mask"}
+    found = read(shard(tmp_path / "d.tar", members))
+    assert table(found) == {f"{name}.jpg": (f"{n % 3}", "") for n, name in enumerate(names)}
+    assert set(found.ignored) == {("x.y.jpg", "image without a label"), ("0000.mask.png", "side file")}
 
 
 @pytest.mark.parametrize("name", ["classes.txt", "classnames.txt"])

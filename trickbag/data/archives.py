@@ -11,26 +11,29 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from trickbag.data import members
-from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, is_system, suffix
-from trickbag.ground import signals
+from trickbag.data.listing import IMAGE_SUFFIXES, suffix
+from trickbag.ground import files, signals
 from trickbag.ground.cache import cache_dir, key_of, made_once, stamp
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Tell, silent
 
 MOST_BYTES = 1 << 30
 """Of one member of an archive: a larger one is no image, and could fill the disk."""
+_MOST_ZEROS = 1 << 26
+"""Bytes that may follow the last member of a tar: programs fill up its last block."""
 
 
 def is_archive(path: Path) -> bool:
     """Whether a file is a tar (plain or compressed) or a zip, by its content. Raises UsageError where it cannot be read."""
     try:
-        return tarfile.is_tarfile(path) or zipfile.is_zipfile(path)
+        with files.regular(path) as file:
+            return tarfile.is_tarfile(file) or zipfile.is_zipfile(file)
     except OSError as error:
-        raise UsageError(f"{str(path)!r} cannot be read ({error.strerror}). Make it readable.") from None
+        raise UsageError(f"{str(path)!r} cannot be read: {files.reason(error)}. Make it readable.") from None
 
 
 def unpack(archive: Path, tell: Tell = silent) -> Path:
-    """The folder with an archive's images: unpacked once into the cache, past a single folder around them all.
+    """The folder with what an archive holds: unpacked once into the cache.
 
     Images of a plain tar are not copied, but read where they lie (``members``).
 
@@ -38,10 +41,7 @@ def unpack(archive: Path, tell: Tell = silent) -> Path:
     archive is damaged.
     """
     place = members.place_of(str(archive.resolve()), stamp(archive.stat()))
-    folder = made_once(place, lambda part: _extract(archive, part), tell)
-    while (inner := _wrapped(folder)) is not None:
-        folder = inner
-    return folder
+    return made_once(place, lambda part: _extract(archive, part), tell)
 
 
 def side_by_side(folders: Mapping[str, Path], tell: Tell = silent) -> Path:
@@ -53,18 +53,6 @@ def side_by_side(folders: Mapping[str, Path], tell: Tell = silent) -> Path:
             (part / name).symlink_to(folder, target_is_directory=True)
 
     return made_once(cache_dir() / "shards" / key_of(*(fact for pair in folders.items() for fact in pair)), build, tell)
-
-
-def _wrapped(folder: Path) -> Path | None:
-    """The one folder that wraps all others; a split's folder or a class's folder is no wrapping."""
-    inside = _subfolders(folder)
-    if len(inside) != 1 or inside[0].name.lower() in SPLITS or not _subfolders(inside[0]):
-        return None
-    return None if any(suffix(entry.name) in IMAGE_SUFFIXES for entry in folder.iterdir()) else inside[0]
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if entry.is_dir() and not is_system(entry.name)]
 
 
 class _Member(NamedTuple):
@@ -120,12 +108,14 @@ def _check_end(tar: tarfile.TarFile) -> None:
     """Raise ReadError unless zeros, and they alone, follow the last member: the reader takes anything else for the end too."""
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
-    ended = False
+    zeros = 0
     while block := tar.fileobj.read(1 << 20):
-        ended = True
+        zeros += len(block)
         if block.strip(b"\0"):
             raise tarfile.ReadError("it is broken in the middle, or several were joined")
-    if not ended:
+        if zeros > _MOST_ZEROS:
+            raise tarfile.ReadError("it ends in more zeros than a tar has")
+    if not zeros:
         raise tarfile.ReadError("it is cut off")
 
 

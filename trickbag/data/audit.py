@@ -25,6 +25,7 @@ from trickbag.data.findings import (
     about_ignored,
     about_left_out,
     about_near_duplicates,
+    about_reading,
     about_shapes,
     some,
 )
@@ -132,7 +133,8 @@ def audit(
     images = replace(images, hashes=tuple(fact.content for fact in facts), groups=groups, sizes=sizes)
     result = Audit(images, (), left_out, _sizes(facts))
     findings = chain(
-        about_left_out(left_out, total),
+        about_reading(images),
+        about_left_out(left_out, total, images.root),
         about_duplicates(images, same.tolist(), on_conflict, on_leak),
         about_near_duplicates(images, facts, same),
         about_classes(given, result.counts, result.imbalance),  # groups as given: copies are a finding of their own

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from trickbag.data.decode import Unreadable, decode, opened
 from trickbag.data.duplicates import Likeness, likenesses, reduced
 from trickbag.ground import signals
-from trickbag.ground.cache import Stamp, cache_dir, key_of, remove, stamp
+from trickbag.ground.cache import Stamp, cache_dir, key_of, remove, stamp, tag_cache
 
 _VERSION = 3
 _TABLE = "CREATE TABLE IF NOT EXISTS facts (path BLOB PRIMARY KEY, stamp TEXT, facts TEXT, digest TEXT) WITHOUT ROWID"
@@ -177,6 +177,7 @@ def _remember(memory: Path, entries: Iterable[tuple[str, Stamp, Facts]]) -> None
         rows.append((os.fsencode(path), *texts, key_of(path, *texts)))
     with suppress(OSError, sqlite3.Error):
         memory.parent.mkdir(parents=True, exist_ok=True)
+        tag_cache()
         if memory.is_symlink() or not memory.is_file():
             remove(memory)
         try:

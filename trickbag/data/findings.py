@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 from trickbag.data.duplicates import near
 from trickbag.data.facts import Facts
 from trickbag.data.images import Images, gaps
+from trickbag.data.listing import HIDDEN, OURS, SIDE, SYSTEM, UNLABELLED
 from trickbag.data.manifests import SLACK
 from trickbag.ground.text import counted, show
 
@@ -40,7 +42,7 @@ class Finding(BaseModel):
     """The files pair by pair, where the finding is about pairs."""
 
 
-def about_left_out(left_out: dict[str, str], total: int) -> Iterable[Finding]:
+def about_left_out(left_out: dict[str, str], total: int, root: Path) -> Iterable[Finding]:
     """Files without pixels, by reason."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for path, reason in left_out.items():
@@ -56,11 +58,14 @@ def about_left_out(left_out: dict[str, str], total: int) -> Iterable[Finding]:
             paths=paths,
         )
     if len(left_out) == total:
+        first, reason = next(iter(left_out.items()))
+        missing, where = not (root / first).exists(), show(str(root))
+        first_one = f"{show(first)} in {where}: {'missing' if missing else reason}"
         yield Finding(
             kind="nothing",
             severity="error",
-            message="None of the files is a readable image.",
-            suggestion="Check that the path is the folder that contains the class folders.",
+            message=f"None of the files is a readable image; the first is {first_one}.",
+            suggestion=f"Write paths that start at {where}." if missing else "Give a folder of images that can be read.",
         )
 
 
@@ -147,6 +152,14 @@ def about_classes(images: Images, counts: dict[str, dict[str, int]], imbalance: 
     training = {
         name: sum(count for split, count in row.items() if split in ("train", "unassigned")) for name, row in counts.items()
     }
+    learned = [name for name, count in training.items() if count]
+    if len(learned) == 1:
+        yield Finding(
+            kind="one class",
+            severity="error",
+            message=f"All images to train on are of one class, {show(learned[0])}; a classifier needs two.",
+            suggestion="Put each class into a folder of its own, or write a manifest with the columns path,label.",
+        )
     few = [show(name) for name, count in training.items() if 0 < count < FEW]
     if few:
         yield Finding(
@@ -237,20 +250,35 @@ def about_boxes(images: Images) -> Iterable[Finding]:
     )
 
 
+HARMLESS = {
+    SYSTEM: "",
+    SIDE: "",
+    HIDDEN: "",
+    OURS: "",
+    UNLABELLED: "They have no labels: trickbag predict RUN names their classes.",
+}
+"""Reasons why something is ignored that need no mending -> what to do with it."""
+
+
 def about_ignored(images: Images) -> Iterable[Finding]:
     """What the listing left aside, by reason."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for path, reason in images.ignored:
         by_reason[reason].append(show(path))
     for reason, paths in sorted(by_reason.items()):
-        harmless = reason in ("system file", "side file")
         yield Finding(
             kind="ignored",
-            severity="note" if harmless else "warning",
+            severity="note" if reason in HARMLESS else "warning",
             message=f"{len(paths)} ignored: {reason}.",
-            suggestion="" if harmless else "It is not used. Make it readable, or remove it.",
+            suggestion=HARMLESS.get(reason, "It is not used. Make it readable, or remove it."),
             paths=paths,
         )
+
+
+def about_reading(images: Images) -> Iterable[Finding]:
+    """How the reader understood the data, where that may surprise."""
+    for message, suggestion, warning in images.remarks:
+        yield Finding(kind="reading", severity="warning" if warning else "note", message=message, suggestion=suggestion)
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -28,6 +29,14 @@ Box = tuple[float, ...]
 """Left, top, right, bottom."""
 
 
+class Remark(NamedTuple):
+    """What a reader has to say of how it understood the data."""
+
+    message: str
+    suggestion: str = ""
+    warning: bool = False
+
+
 class Rows(NamedTuple):
     """The columns of a table, all of one length, and what stands beside them; an empty split or group is none given."""
 
@@ -40,6 +49,7 @@ class Rows(NamedTuple):
     ignored: Sequence[Ignored] = ()
     boxes: Sequence[Box] = ()
     """Of each row, in pixels of the upright image, NOWHERE where it has none; or nothing at all."""
+    remarks: Sequence[Remark] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +78,8 @@ class Images:
     """[N], a hash of each image's content, or nothing as long as nobody looked."""
     ignored: tuple[Ignored, ...] = ()
     """What the listing left aside, with the reason."""
+    remarks: tuple[Remark, ...] = ()
+    """How the data were understood, where that may surprise."""
     boxes: Floats = field(default_factory=lambda: np.empty((0, 4)))
     """[N, 4] left, top, right, bottom of the object in pixels of the upright image, a row of NaN where there is no box; or
     nothing where no image has one."""
@@ -90,6 +102,7 @@ class Images:
             groups=np.array(ids, dtype=np.int64),
             classes=classes,
             ignored=tuple(rows.ignored),
+            remarks=tuple(rows.remarks),
             boxes=np.array([rows.boxes[i] for i in order] if rows.boxes else []).reshape(-1, 4),
         )
 
@@ -220,13 +233,34 @@ def gaps(images: Images) -> list[str]:
     torn = len(pairs) - len({group for group, _ in pairs})
     if torn:
         found.append(f"{counted(torn, 'group')} in more than one split, which inflates the scores. Give each group one split.")
-    normal = Counter(unicodedata.normalize("NFC", name) for name in images.classes)
-    twins = np.array([normal[unicodedata.normalize("NFC", name)] > 1 for name in images.classes], dtype=bool)
+    normal = [unicodedata.normalize("NFC", name) for name in images.classes]
+    twins = _repeated(normal)
     found += _about(images, twins, "that differ only in Unicode normalisation", "Rename them if they are one class.")
+    alike = _repeated([plain(name) for name in images.classes]) & ~twins
+    found += _about(images, alike, "that differ only in case, spaces or hyphens", "Rename them if they are one class.")
+    nested = {name.rpartition("/")[0] for name in images.classes}
+    mixed = np.array([name in nested for name in images.classes], dtype=bool)
+    cure = "The folders are classes of their own. Give --depth 1 if the top folder is the class."
+    found += _about(images, mixed, "with images and folders side by side", cure)
     above = np.array([name.partition("/")[0].lower() in SPLITS and "/" in name for name in images.classes], dtype=bool)
     return found + _about(
         images, above, "below a folder named like a split, beside other folders", "Put only split folders at the top."
     )
+
+
+def plain(name: str) -> str:
+    """A class's name without what people spell in several ways: case, spaces and their stand-ins, forms of one letter.
+
+    >>> plain("Hot_Dog ") == plain("hot-dog") == plain("hot  dog"), plain("hotdog") == plain("hot dog")
+    (True, False)
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return "/".join(re.sub(r"[\s_-]+", " ", part).strip() for part in folded.split("/"))
+
+
+def _repeated(names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    counts = Counter(names)
+    return np.array([counts[name] > 1 for name in names], dtype=bool)
 
 
 def _about(images: Images, which: npt.NDArray[np.bool_], what: str, cure: str) -> list[str]:

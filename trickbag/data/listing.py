@@ -1,10 +1,13 @@
-"""What lies below a folder, told by names and kinds alone: no file is opened, so that a FIFO or a socket blocks nothing."""
+"""What lies below a folder, by names and kinds alone: no image is opened, so that a FIFO or a socket blocks nothing."""
 
 import errno
+import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from trickbag.ground import cache, files
 from trickbag.ground.errors import UsageError
 
 SPLITS = {
@@ -18,12 +21,25 @@ IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".webp", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif", ".jxl", ".ppm", ".pgm", ".pbm", ".svg"),
 }
-SIDE_SUFFIXES = {".txt", ".csv", ".json", ".md", ".xml", ".yaml", ".yml", ".html", ".py"}
+TABLE_SUFFIXES = {".csv", ".tsv", ".parquet", ".pq", ".xlsx"}
+SIDE_SUFFIXES = {
+    *TABLE_SUFFIXES,
+    *(".txt", ".json", ".jsonl", ".md", ".rst", ".xml", ".yaml", ".yml", ".toml", ".html", ".py", ".ipynb", ".sh", ".log"),
+    *(".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".pkl", ".npz", ".mat", ".h5", ".hdf5", ".pt", ".pth", ".safetensors"),
+}
 SYSTEM_NAMES = {
     *(".ds_store", "__macosx", ".trashes", ".fseventsd", ".spotlight-v100", "lost+found", "@eadir"),
     *("thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
     *(".git", ".gitkeep", ".gitignore", ".ipynb_checkpoints", "__pycache__"),
 }
+
+SYSTEM, SIDE, HIDDEN, OURS = "system file", "side file", "hidden", "output of trickbag or another cache"
+UNLABELLED, BESIDE_SPLITS = "in a split folder without class folders", "beside the split folders"
+"""Reasons why something is left aside."""
+
+RECORDS = ("MANIFEST.json", "study.json", ".work/request.json")
+"""What trickbag writes into folders of its own: of what is finished, of studies, of runs under way."""
+_MOST_BYTES = 1 << 26
 
 
 class Ignored(NamedTuple):
@@ -52,6 +68,35 @@ def is_system(name: str) -> bool:
     return name.startswith("._") or name.lower() in SYSTEM_NAMES
 
 
+def is_output(folder: Path, names: Iterable[str]) -> bool:
+    """Whether a folder that holds these names is a run, a study or an export of trickbag, or the cache of any program."""
+    inside = set(names)
+    try:
+        if cache.TAG in inside and files.content(folder / cache.TAG).startswith(cache.SIGNATURE):
+            return True
+        return any(name.partition("/")[0] in inside and _is_record(folder / name) for name in RECORDS)
+    except OSError:
+        return False
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run or a study of trickbag, finished or not; others of its folders may be data."""
+    own = ("result.json", "study.json", ".work")
+    return any((folder / name).exists() for name in own) and is_output(folder, (file.partition("/")[0] for file in RECORDS))
+
+
+def _is_record(file: Path) -> bool:
+    try:
+        match json.loads(files.content(file, _MOST_BYTES)):
+            case {"files": {**sealed}}:
+                return all(isinstance(facts, dict) and {"sha256", "bytes"} <= facts.keys() for facts in sealed.values())
+            case {"request": str()}:
+                return True
+    except (OSError, ValueError, RecursionError):
+        pass
+    return False
+
+
 def suffix(name: str) -> str:
     """The extension in lower case with its dot."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  pathlib takes ten times as long, and there are millions
@@ -78,7 +123,11 @@ def list_folder(root: Path) -> Listing:
                 continue
             seen.add(identity)
             with os.scandir(root / folder) as entries:
-                _sort_out(folder, list(entries), found, folders, links)
+                inside = list(entries)
+            if folder and is_output(root / folder, {entry.name for entry in inside}):
+                found.ignored.append(Ignored(folder, OURS))
+            else:
+                _sort_out(folder, inside, found, folders, links)
         except OSError:
             found.ignored.append(Ignored(folder, "unreadable folder"))
     for part in found:
@@ -109,7 +158,7 @@ def _sort_out(folder: str, entries: list[os.DirEntry[str]], found: Listing, fold
         reason = _why_ignored(entry)
         if reason:
             found.ignored.append(Ignored(path, reason))
-            kept |= reason == "side file"
+            kept |= reason == SIDE
             continue
         kept = True
         if entry.is_file():
@@ -123,10 +172,12 @@ def _sort_out(folder: str, entries: list[os.DirEntry[str]], found: Listing, fold
 def _why_ignored(entry: os.DirEntry[str]) -> str:
     """An empty string for an image candidate and for a folder to look into."""
     if is_system(entry.name):
-        return "system file"
+        return SYSTEM
+    if entry.name.startswith("."):
+        return HIDDEN
     try:
         if entry.is_file():
-            return "side file" if suffix(entry.name) in SIDE_SUFFIXES else ""
+            return SIDE if suffix(entry.name) in SIDE_SUFFIXES else ""
         if entry.is_dir():
             return "folder named like an image" if suffix(entry.name) in IMAGE_SUFFIXES else ""
         if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110  a DirEntry is no Path

@@ -1,6 +1,7 @@
 r"""WebDataset shards: tars in which the members that share a key are one image and its label.
 
-The key is a member's path up to the first dot of its name, the rest is its kind. A sample is one image (``.jpg``, ``.png``,
+The key is a member's path up to the first dot of its name, the rest is its kind; where names have dots of their own, so that
+nothing or another sample stands at that key, it is the path up to the last dot. A sample is one image (``.jpg``, ``.png``,
 ``.webp`` …) and its label: in ``.cls`` a number or a name, or in ``.json`` an object with one of ``FIELDS``. Both may stand
 there, and a number beside a name, as long as they agree. A file ``classes.txt`` or ``classnames.txt`` beside the shards
 gives the numbers their names, a line each from 0; without it a number is the name.
@@ -18,15 +19,19 @@ from typing import NamedTuple
 
 from trickbag.data.archives import is_archive
 from trickbag.data.images import Rows
-from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Ignored, list_folder
+from trickbag.data.listing import IMAGE_SUFFIXES, SIDE, SPLITS, Ignored, Listing
+from trickbag.ground import files
 from trickbag.ground.errors import UsageError
 
 FIELDS = ("label", "cls", "class", "class_name")
 NAMES = ("classes.txt", "classnames.txt")
+LABEL_SUFFIXES = {".cls", ".json"}
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"([0-9]{1,18})\.\.([0-9]{1,18})")
 _SPECIAL = set("{*?[")
 _MOST_BYTES = 1 << 20
+_MOST_BYTES_OF_NAMES = 1 << 26
+_MOST_BRACES = 64
 
 Label = int | str
 
@@ -60,14 +65,16 @@ def expand(pattern: str) -> tuple[Path, list[str]]:
     ``{a,b}`` and ``{000..012}`` are spelled out, ``*``, ``?``, ``[ab]`` and ``**`` are looked up, ``::`` joins patterns.
     Raises UsageError where a shard is missing or is no tar.
     """
-    files = {file: None for one in pattern.split("::") for text in spelled(one) for file in _files(text)}
-    if not files:
+    if pattern.count("{") > _MOST_BRACES:
+        raise UsageError(f"the pattern of shards has more than {_MOST_BRACES} braces. Write a shorter one, as shards/*.tar.")
+    found = {file: None for one in pattern.split("::") for text in spelled(one) for file in _files(text)}
+    if not found:
         raise UsageError(f"{pattern!r} names no shard. Write its ranges upwards, as {{000000..000003}}.")
-    for file in files:
+    for file in found:
         if not is_archive(file):
             raise UsageError(f"{str(file)!r} is no tar. Write a pattern of tars alone, as shards/*.tar.")
-    home = Path(os.path.commonpath([file.parent for file in files]))
-    return home, sorted(file.relative_to(home).as_posix() for file in files)
+    home = Path(os.path.commonpath([file.parent for file in found]))
+    return home, sorted(file.relative_to(home).as_posix() for file in found)
 
 
 def spelled(text: str) -> Iterator[str]:
@@ -88,9 +95,14 @@ def spelled(text: str) -> Iterator[str]:
 
 
 def _files(text: str) -> list[Path]:
-    path = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100  resolve would lose the names of links
-    there = [path] if path.is_file() else map(Path, glob(str(path), recursive=True))  # noqa: PTH207  the pattern is absolute
-    found = sorted(file for file in there if file.is_file())
+    try:
+        path = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100  resolve would lose the names of links
+        there = [path] if path.is_file() else map(Path, glob(str(path), recursive=True))  # noqa: PTH207  the pattern is absolute
+        found = sorted(file for file in there if file.is_file())
+    except (OSError, RuntimeError) as error:
+        raise UsageError(
+            f"the shard {text[:200]!r} cannot be read: {error}. Write a pattern of tars, as shards/*.tar."
+        ) from None
     if not found:
         raise UsageError(f"there is no shard {text!r}. Write a pattern of tars, as shards/train-{{000000..000003}}.tar.")
     return found
@@ -119,32 +131,38 @@ def class_names(folder: Path) -> list[str]:
     Raises UsageError where a line is empty or a name stands twice.
     """
     for file in (folder / name for name in NAMES):
-        if file.is_file():
-            names = [line.strip() for line in file.read_text("utf-8-sig", "surrogateescape").rstrip().split("\n")]
-            for line, name in enumerate(names, 1):
-                if not name or "\0" in name:
-                    raise UsageError(f"{file.name}, line {line}: the class {name!r} is no name. Write a name in each line.")
-                if (first := names.index(name) + 1) != line:
-                    raise UsageError(f"{file.name}, line {line}: {name!r} stands in line {first} already. Name them apart.")
-            return names
+        try:
+            text = files.content(file, _MOST_BYTES_OF_NAMES).decode("utf-8-sig", "surrogateescape")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UsageError(
+                f"{str(file)!r} cannot be read: {files.reason(error)}. Write the name of a class in each line."
+            ) from None
+        names, lines = [line.strip() for line in text.rstrip().split("\n")], dict[str, int]()
+        for line, name in enumerate(names, 1):
+            if not name or "\0" in name:
+                raise UsageError(f"{file.name}, line {line}: the class {name!r} is no name. Write a name in each line.")
+            if (first := lines.setdefault(name, line)) != line:
+                raise UsageError(f"{file.name}, line {line}: {name!r} stands in line {first} already. Name them apart.")
+        return names
     return []
 
 
-def samples(folder: Path, shard: str, names: Sequence[str], numbers: dict[str, int]) -> Rows | None:
+def samples(folder: Path, listing: Listing, shard: str, names: Sequence[str], numbers: dict[str, int]) -> Rows | None:
     """The labelled images in an unpacked shard; None where no image has a label, so that folders must be the classes.
 
     ``names`` are those of the labels 0, 1, …, and all become classes; ``numbers`` is for :func:`class_of`, one for all
     shards. An image without a label and a label without an image are listed as ignored.
     Raises UsageError where a key has two images, or labels that do not agree.
     """
-    listing = list_folder(folder)
-    side = [path for path, reason in listing.ignored if reason == "side file"]
+    side = [path for path, reason in listing.ignored if reason == SIDE]
     found = _grouped(folder, [*listing.files, *side])
     if not any(sample.images and any(told != [""] for told in sample.labels.values()) for sample in found.values()):
         return None
     used = {path for sample in found.values() for path in (*sample.images, *sample.labels)}
     rows = Rows([], [], [], [], names, [entry for entry in listing.ignored if entry.path not in used])
-    ignored = [Ignored(path, "side file") for path in listing.files if path not in used]
+    ignored = [Ignored(path, SIDE) for path in listing.files if path not in used]
     for key, (images, labels) in sorted(found.items()):
         where = f"{shard}: the sample {key!r}"
         told = [value for values in labels.values() for value in values]
@@ -198,26 +216,38 @@ def placed(rows: Rows, shard: str) -> Rows:
     )
 
 
-def parted(path: str) -> tuple[str, str]:
-    """The key and the kind of a member.
+def parted(path: str, last: bool = False) -> tuple[str, str]:
+    """The key and the kind of a member, parted at the first dot of its name or at the last.
 
-    >>> parted("a.b/0001.Seg.PNG")
-    ('a.b/0001', '.seg.png')
+    >>> parted("a.b/0001.Seg.PNG"), parted("a.b/0001.Seg.PNG", last=True)
+    (('a.b/0001', '.seg.png'), ('a.b/0001.Seg', '.png'))
     """
     folder, slash, name = path.rpartition("/")
-    key, dot, kind = name.partition(".")
+    key, dot, kind = (name.rpartition if last and "." in name else name.partition)(".")
     return folder + slash + key, (dot + kind).lower()
 
 
-def _grouped(folder: Path, paths: Iterable[str]) -> dict[str, Sample]:
+def _grouped(folder: Path, paths: Sequence[str]) -> dict[str, Sample]:
     found: dict[str, Sample] = defaultdict(lambda: Sample([], {}))
-    for path in paths:
-        key, kind = parted(path)
+    for path, (key, kind) in zip(paths, _keys(paths), strict=True):
         if kind in IMAGE_SUFFIXES:
             found[key].images.append(path)
-        elif kind in (".cls", ".json") and (told := _told(folder / path, kind)):
+        elif kind in LABEL_SUFFIXES and (told := _told(folder / path, kind)):
             found[key].labels[path] = told
     return found
+
+
+def _keys(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The key and the kind of each member. ``0001.seg.png`` is a part of the sample ``0001`` where there is one, unless a
+    label of its own makes it a sample: then, and where there is none, the dot belongs to the name."""
+    firsts, lasts = [parted(path) for path in paths], [parted(path, last=True) for path in paths]
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for key, kind in lasts:
+        kinds[key].add(kind)
+    whole = {key for key, those in kinds.items() if those & IMAGE_SUFFIXES and those & LABEL_SUFFIXES}
+    for first, last in zip(firsts, lasts, strict=True):
+        apart = kinds[first[0]] & (IMAGE_SUFFIXES | LABEL_SUFFIXES)
+        yield first if apart and last[0] not in whole else last
 
 
 def _told(file: Path, kind: str) -> list[Label]:

@@ -24,6 +24,9 @@ MOST = 1 << 30
 Stamp = tuple[int, int, int, int]
 """Bytes of a file, when it was changed and when its entry was, in nanoseconds, and its number on the disk."""
 
+TAG, SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55"
+"""The file that marks a folder as a cache, and how it begins."""
+
 
 def cache_dir() -> Path:
     """Where all that can be made again is kept: $TRICKBAG_CACHE, else $XDG_CACHE_HOME/trickbag, else ~/.cache/trickbag."""
@@ -59,6 +62,12 @@ def check_writable() -> None:
 def stamp(status: os.stat_result) -> Stamp:
     """What changes with a file's content. A file's time can be set to any value, that of its entry cannot."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def tag_cache() -> None:
+    """Mark the folder as a cache for all programs, by the convention of bford.info/cachedir. Raises OSError."""
+    if not (tag := cache_dir() / TAG).exists():
+        tag.write_bytes(SIGNATURE + b"\n")
 
 
 def made_once(target: Path, build: Callable[[Path], None], tell: Tell = silent) -> Path:

@@ -52,6 +52,7 @@ def evaluate(
     tell: Tell = silent,
     open_set: bool = False,
     energy: bool = False,
+    depth: int = 0,
 ) -> Evaluation:
     """Metrics of a trained run on all images of a data set, with more test-time tricks if wanted.
 
@@ -67,7 +68,7 @@ def evaluate(
     extra = tuple(with_)
     found = Classifier.load(run, extra)
     validation = _validation(Path(run), extra, energy) if open_set else None
-    images = _readable(data, found.card["channels"], tell)
+    images = _readable(data, found.card["channels"], depth, tell)
     labels = _labels(data, images, found.classes, open_set, tell)
     files = Files(images, found.card["channels"], found.card["kept"], found.fit)
     rows = Rows(images, files, np.arange(len(images)), regions(images, found.tricks, judged=True))
@@ -119,8 +120,9 @@ def _validation(run: Path, extra: Sequence[str], energy: bool) -> Tensor:
     return logits
 
 
-def _readable(data: str | Path, channels: int, tell: Tell) -> Images:
-    checked = audit(read(data, tell), channels, progress=lambda done, total: tell(Doing("checking images", done, total)))
+def _readable(data: str | Path, channels: int, depth: int, tell: Tell) -> Images:
+    images = read(data, tell, depth)
+    checked = audit(images, channels, progress=lambda done, total: tell(Doing("checking images", done, total)))
     for finding in checked.findings:
         if finding.kind in ("left out", "box"):
             tell(Note(finding.message))

@@ -13,7 +13,7 @@ from trickbag.data.audit import Audit, audit
 from trickbag.data.findings import Finding
 from trickbag.data.images import Images, divide
 from trickbag.data.named import is_named
-from trickbag.data.reading import read
+from trickbag.data.reading import Place, read
 from trickbag.data.shards import is_pattern, title
 from trickbag.data.unlabelled import read_unlabelled
 from trickbag.engine.pixels import Data
@@ -51,7 +51,7 @@ class Request:
     """Of the data set, for folders."""
     began: float
     """When the work began, by the monotonic clock: a budget counts from here."""
-    source: Mapping[str, str] = field(default_factory=dict)
+    source: Mapping[str, str | int] = field(default_factory=dict)
     """Where the data come from and what is done with bad ones: data, on_bad and on_leak of :func:`request`."""
     before: seen.Seen = seen.NOTHING
     """What the runs have seen that the recipe builds on."""
@@ -99,26 +99,30 @@ def called(data: str | Path) -> str:
     ('birds', 'birds')
     """
     text = str(data)
-    if not Path(text).exists() and not is_named(text) and is_pattern(text):
+    if not is_named(text) and is_pattern(text) and not Place.of(text).kind:
         return title(text)
     return Path(text).name.split(".")[0] or "data"
 
 
-def check(data: str | Path, *, on_bad: Bad = "skip", tell: Tell = silent) -> Audit:
+def check(data: str | Path, *, on_bad: Bad = "skip", depth: int = 0, tell: Tell = silent) -> Audit:
     """What is wrong with a data set: an :class:`Audit` of its images, with findings and suggestions.
 
+    ``depth``: how many folders make a class, where folders name the classes; 0 for all.
     Raises UsageError where there is no data set, TrickbagError at the list of unreadable files if ``on_bad`` is "error".
     """
-    return audit(read(data, tell), on_bad=on_bad, progress=lambda done, total: tell(Doing("checking images", done, total)))
+    images = read(data, tell, depth)
+    return audit(images, on_bad=on_bad, progress=lambda done, total: tell(Doing("checking images", done, total)))
 
 
-def ingest(source: str | Path, recipe: Recipe, seed: int, on_bad: Bad, on_leak: Bad, tell: Tell) -> tuple[Data, Audit]:
+def ingest(
+    source: str | Path, recipe: Recipe, seed: int, on_bad: Bad, on_leak: Bad, tell: Tell, depth: int = 0
+) -> tuple[Data, Audit]:
     """Read, check and divide a data set. Raises UsageError where its errors forbid training.
 
     Where a split is not given, images keep the one that they had in the runs that the recipe builds on.
     """
     check_writable()
-    found = check(source, on_bad=on_bad, tell=tell)
+    found = check(source, on_bad=on_bad, depth=depth, tell=tell)
     if on_leak == "skip":
         found = found.without_leaks()
     if found.errors:
@@ -177,6 +181,12 @@ def _cure(split: str, before: Sequence[Path]) -> str:
     )
 
 
+def tell_where(folder: Path, source: str | Path, tell: Tell) -> None:
+    """Say where results go, if that is within the data set's folder."""
+    if folder.resolve().is_relative_to(Path(source).expanduser().resolve()):
+        tell(Note(f"{folder} lies within the data set {source}: what trickbag writes there is never taken for images."))
+
+
 def unlabelled(folder: str, data: Data, tell: Tell) -> Data:
     """The images of a folder without labels; copies of labelled images are left out. Raises UsageError where none is left."""
 
@@ -205,6 +215,7 @@ def request(
     seed: int = 0,
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
+    depth: int = 0,
     began: float | None = None,
     tell: Tell = silent,
 ) -> Request:
@@ -218,9 +229,9 @@ def request(
     asked, chosen = started(*edited(recipe, model, weights, with_, without, set_), recipe == "auto", tell)
     check_named(asked.tricks)
     check_idle(asked, chosen)
-    table, found = ingest(data, asked, seed, on_bad, on_leak, tell)
+    table, found = ingest(data, asked, seed, on_bad, on_leak, tell, depth)
     place = str(data) if is_named(str(data)) else str(Path(data).expanduser().absolute())
-    source = {"data": place, "on_bad": on_bad, "on_leak": on_leak}
+    source: dict[str, str | int] = {"data": place, "on_bad": on_bad, "on_leak": on_leak, "depth": depth}
     before = seen.together(seen.runs(asked))
     return Request(table, found, asked, recipe == "auto", chosen, budget, seed, called(data), began, source, before)
 

@@ -25,7 +25,7 @@ from trickbag.report.page import page
 from trickbag.report.tables import arms_csv, effects_csv, markdown
 from trickbag.runs import auto, provenance, seen
 from trickbag.runs.auto import SAFETY, TRIAL_SHARE
-from trickbag.runs.request import Request, called, check_named, edited, ingest, started
+from trickbag.runs.request import Request, called, check_named, edited, ingest, started, tell_where
 from trickbag.studies import analysis, pictures
 from trickbag.studies.arms import Arm
 from trickbag.studies.decisions import facts, spelled, unspelled
@@ -163,11 +163,12 @@ class Conductor:
         self.source, self.means, self.tell = data, means, tell
         o = self.options
         recipe, chosen = started(*edited(o.recipe, o.model, o.weights, o.with_, o.without, o.set_), o.recipe == "auto", tell)
-        self.data, self.audit = ingest(data, recipe, o.seed, "skip", "skip", tell)
+        self.data, self.audit = ingest(data, recipe, o.seed, "skip", "skip", tell, o.depth)
         name = called(data)
         self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, began)
         self.failed: list[dict[str, Any]] = []
         self.place = Place(Path("studies") / f"{name}-{self.wanted.key[:8]}" if out is None else store.folder_of(out))
+        tell_where(self.place.folder, data, tell)
 
     @property
     def held(self) -> dict[str, Any]:

@@ -72,6 +72,8 @@ class Options(BaseModel):
     """Whether to also train the reference for as long as each trick takes that costs over 5 % more."""
     sharing: bool = True
     """Whether to train once what arms have in common. The results are the same."""
+    depth: Annotated[int, Field(ge=0)] = 0
+    """How many folders make a class, where folders name the classes; 0 for all of them."""
     budget: Annotated[float, Field(ge=0)] = 0.0
     """Seconds for the whole study; the design and the number of seeds are chosen to fit. 0: no limit."""
 

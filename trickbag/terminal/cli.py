@@ -85,6 +85,9 @@ OnLeakOption = Annotated[
     Literal["skip", "error"],
     typer.Option(help="Images that appear in two splits: drop and list the training copies, or stop with an error."),
 ]
+DepthOption = Annotated[
+    int, typer.Option(min=0, metavar="N", help="How many folders make a class: 1 for the top one. Default: all of them.")
+]
 DEMO: dict[str, Any] = {
     "set": {"model": "cifar_resnet8", "epochs": 6},
     "tricks": ["label_smoothing", "mixup", "random_erasing", "ema", "flip_tta", "calibrate"],
@@ -151,12 +154,13 @@ def check(
     data: DataArgument,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     on_bad: OnBadOption = "skip",
+    depth: DepthOption = 0,
 ) -> None:
     """Check a data set: class counts, imbalance, duplicates, unreadable files, and what to do about them."""
     import trickbag as tb
 
     with screen_of(quiet=json) as screen:
-        found = tb.check(data, on_bad=on_bad, tell=screen.tell)
+        found = tb.check(data, on_bad=on_bad, depth=depth, tell=screen.tell)
         screen.json(found.as_json()) if json else screen.check(found)
 
 
@@ -175,6 +179,7 @@ def train(
     plan: Annotated[bool, typer.Option("--plan", help="Print what the training would do and cost, and stop.")] = False,
     on_bad: OnBadOption = "skip",
     on_leak: OnLeakOption = "skip",
+    depth: DepthOption = 0,
 ) -> None:
     """Train a classifier on a data set and score it once on the test split.
 
@@ -184,7 +189,7 @@ def train(
 
     asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "budget": seconds(budget)}
     asked |= {"with_": with_ or [], "without": without or [], "set_": assignments(set_ or [])}
-    asked |= {"seed": seed, "on_bad": on_bad, "on_leak": on_leak, "began": BEGAN}
+    asked |= {"seed": seed, "on_bad": on_bad, "on_leak": on_leak, "depth": depth, "began": BEGAN}
     with screen_of() as screen:
         if plan:
             screen.plan(tb.plan(data, tell=screen.tell, **asked))
@@ -225,6 +230,7 @@ def study(
     same: Annotated[int | None, _study("same")] = None,
     matched: Annotated[bool | None, _study("matched", flag="--matched")] = None,
     teacher: Annotated[str | None, _study("teacher", "RUN|RECIPE")] = None,
+    depth: Annotated[int | None, _study("depth", "N")] = None,
     budget: Annotated[str, _study("budget", "TIME")] = "",
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what the study would train, cost and be able to detect, and stop.")
@@ -262,7 +268,7 @@ def study(
         "delta": delta,
         "price": price,
     }
-    asked |= {"same": same, "matched": matched, "teacher": teacher, "sharing": False if no_sharing else None}
+    asked |= {"same": same, "matched": matched, "teacher": teacher, "depth": depth, "sharing": False if no_sharing else None}
     asked |= {"budget": seconds(budget) or None, "set": assignments(set_ or []) or None, "vary": varied(vary or []) or None}
     asked |= {
         "tricks": "auto" if tricks == "auto" else parted(tricks) or None,
@@ -305,13 +311,14 @@ def evaluate(
     energy: Annotated[
         bool, typer.Option("--energy", help="With --open-set: reject by energy instead of by the largest probability.")
     ] = False,
+    depth: DepthOption = 0,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Score a run on other data, optionally with test-time tricks. All splits of the data are scored together."""
     import trickbag as tb
 
     with screen_of(quiet=json) as screen:
-        found = tb.evaluate(run, data, with_ or [], screen.tell, open_set, energy)
+        found = tb.evaluate(run, data, with_ or [], screen.tell, open_set, energy, depth)
         screen.json(found.as_json()) if json else screen.scores(found)
 
 

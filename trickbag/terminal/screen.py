@@ -150,7 +150,9 @@ class Screen:
 
     def result(self, result: Any) -> None:
         """The answer of a training in five lines: what was done, how good, how sure, where it lies."""
-        record, card = result.record, json.loads((result.folder / "model.json").read_text("utf-8"))
+        from trickbag.models.card import Card
+
+        record, card = result.record, Card.load(result.folder)
         test, val = record["test"], record["val"]
         low, high = test["top1_interval"]
         kept = (
@@ -162,7 +164,7 @@ class Screen:
             kept += f", ended after {percent(record['trained'])} of the training"
         rate = f"   {record['images_per_second']:.0f} images/s" if record["images_per_second"] else ""
         self.lines(
-            f"trained {card['model']} for {counted(len(card['classes']), 'class', 'classes')} at {card['size']} pixels: {kept}",
+            f"trained {card.model} for {counted(len(card.classes), 'class', 'classes')} at {card.size} pixels: {kept}",
             f"test top-1 {percent(test['top1'])}  ({100 * low:.1f} - {100 * high:.1f}, {test['n']:,} images)   "
             f"validation {percent(val['top1'])}   {duration(record['seconds'])}{rate}",
             f"95 % interval for new images from the same source; macro recall {percent(test['macro_recall'])}, "

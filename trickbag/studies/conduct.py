@@ -224,7 +224,7 @@ class Conductor:
     def decided(self) -> tuple[str, int] | None:
         """The design and the number of seeds that an earlier call with the same options chose; None where there was none."""
         held = self.held
-        same = held and held["options"] == json.loads(store.to_json(self.options.model_dump(by_alias=True)))
+        same = held and store.to_json(held["options"]) == store.to_json(self.options.model_dump(by_alias=True))
         return (held["design"], len(held["seeds"])) if same else None
 
     def later(self, made: Design, tricks: int, pilot: Pilot) -> float:

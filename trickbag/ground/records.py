@@ -7,6 +7,7 @@ documentation: ``docs/run-folder.md`` and ``docs/study-folder.md`` describe each
 import hashlib
 import json
 import math
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self, TypeVar
@@ -110,7 +111,7 @@ def parse(text: bytes, kind: type[R]) -> R:
 
 def _fault(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
-    reason = first["msg"].removeprefix("Value error, ")
+    reason = textwrap.shorten(first["msg"].removeprefix("Value error, "), 300, placeholder=" …")
     place = ".".join(map(str, first["loc"]))
     return f"{place[:200]}: {reason[0].lower()}{reason[1:]}" if place else reason
 

@@ -43,7 +43,8 @@ class Asked(Record):
     model_config = ConfigDict(extra="allow")
 
     recipe: str
-    budget: Seconds
+    budget: Count | Seconds
+    """As it was given: the key of a request tells 0 from 0.0."""
     seed: Count
     set_by_you: Annotated[list[str], Field(alias="set by you")]
 

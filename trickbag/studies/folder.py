@@ -135,8 +135,8 @@ class StudyRecord(Signed):
     departures: list[str]
     environment: dict[str, str]
     failures: list[FailureRecord]
-    command: str = ""
-    data: str = ""
+    command: str
+    data: str
 
     @field_validator("tricks")
     @classmethod

@@ -34,7 +34,7 @@ LENGTH = 200_000
 def python(code: str, *args: object) -> subprocess.Popen[str]:
     """A second process that can import this file."""
     command = [sys.executable, "-c", f"import sys; from test_store import *; {code}", *map(str, args)]
-    return subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def assert_ends_well(process: subprocess.Popen[str]) -> str:
@@ -190,6 +190,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (lambda path: (path / "MANIFEST.json").write_text('{"files": {"a.txt": 1}}'), "MANIFEST.json is damaged"),
         (lambda path: (path / "MANIFEST.json").write_text("[]"), "MANIFEST.json is damaged"),
         (lambda path: (path / "MANIFEST.json").write_bytes(b"\xff\0"), "MANIFEST.json is damaged"),
+        (lambda path: (path / "MANIFEST.json").write_text('{"files": {}}'), "MANIFEST.json does not list a.txt"),
         (lambda path: (path / "later.txt").write_text("b"), ""),
     ],
 )
@@ -197,7 +198,7 @@ def test_verify_says_what_is_wrong(tmp_path: Path, harm: Callable[[Path], object
     (tmp_path / "a.txt").write_text("a")
     store.seal(tmp_path)
     harm(tmp_path)
-    assert store.verify(tmp_path) == reason
+    assert store.verify(tmp_path, "a.txt") == reason
 
 
 # checkpoints
@@ -378,8 +379,10 @@ def test_a_damaged_or_missing_state_is_told(tmp_path: Path) -> None:
     with pytest.raises(TrickbagError, match=r"MANIFEST\.json is missing"):
         store.load_state(tmp_path)
     store.seal(tmp_path)
-    with pytest.raises(TrickbagError, match=r"state\.safetensors is missing"):
+    with pytest.raises(TrickbagError, match=r"MANIFEST\.json does not list state\.safetensors"):
         store.load_state(tmp_path)
+    with pytest.raises(TrickbagError, match=r"state\.safetensors is missing"):
+        store.load_tensors(tmp_path / "state.safetensors")
     store.save_tensors(tmp_path / "state.safetensors", {})
     store.write(tmp_path / "state.json", '{"tensor": "5"}')
     store.seal(tmp_path)

@@ -35,7 +35,7 @@ KINDS = {"bag/red": 0, "c": 1, "shoe/red": 2}
 FILES = {
     "recipe.toml", "result.json", "model.safetensors", "model.json", "predictions.npz", "log.jsonl", "check.json", "curves.png",
     "asked.json", "images.csv.gz", "images.npz",
-    "confusion.png", "MANIFEST.json",
+    "confusion.png", "confusion.csv", "predictions.csv", "MANIFEST.json",
 }  # fmt: skip
 LEARNED = {"epochs": 10, "lr": 0.1}
 
@@ -113,7 +113,7 @@ def test_predictions_are_the_truth_that_result_json_tells_of(finished: tb.Result
         assert scores["n"] == len(labels) == len(stored[f"{split}_rows"])
         assert scores["top1"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
         assert scores["nll"] == pytest.approx(log_loss(labels, logits.softmax(1).numpy(), labels=range(3)), rel=1e-4)
-        assert {"macro_recall", "macro_f1", "top5", "brier", "ece", "per_class", "confusion", "top1_interval"} <= scores.keys()
+        assert {"macro_recall", "macro_f1", "top5", "brier", "ece", "per_class", "top1_interval"} <= scores.keys()
     assert not set(stored["val_rows"]) & set(stored["test_rows"])
     assert finished.record["test"]["top1"] > 0.8
 

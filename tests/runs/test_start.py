@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from trickbag.engine.assemble import build_model
 from trickbag.ground.errors import UsageError
+from trickbag.models.card import CARD, Card
 from trickbag.recipe import Recipe
 from trickbag.runs.request import request
 from trickbag.runs.run import train
@@ -29,9 +30,12 @@ def stored(folder: Path, spec: str) -> dict[str, torch.Tensor]:
     recipe = BASE.edit(with_=[spec])
     state = {name: tensor.contiguous() for name, tensor in network(recipe, 0).net.state_dict().items()}
     save_file(state | {"tricks/knn/bank_": torch.ones(3)}, folder / "model.safetensors")
-    (folder / "model.json").write_text(
-        json.dumps({"tricks": [str(trick) for trick in having(recipe.tricks, "model")]}), "utf-8"
-    )
+    used = [str(trick) for trick in having(recipe.tricks, "model")]
+    card = Card(
+        model=recipe.model, channels=3, classes=list("abcde"), size=recipe.size, crop_share=1.0, kept=recipe.size,
+        mean=[0.5] * 3, std=[0.25] * 3, precision="fp32", channels_last=False, tricks=used, state={},
+    )  # fmt: skip
+    (folder / CARD).write_text(json.dumps(card.plain()), "utf-8")
     return state
 
 

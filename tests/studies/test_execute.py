@@ -1,8 +1,13 @@
 """Jobs in this process and in others: order, failures, deaths, and what the ledger says of them."""
 
+import fcntl
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -181,3 +186,40 @@ def test_the_processes_of_a_killed_driver_end_within_a_second(place: Place) -> N
     assert receiver.poll(1)  # all who could write are gone
     with pytest.raises(EOFError):
         receiver.recv()
+
+
+SLOW = """
+import fcntl, os, pathlib, time
+held = open(os.environ["HELD"], "w")
+fcntl.flock(held, fcntl.LOCK_EX)
+pathlib.Path(os.environ["HELD"]).with_suffix(".begun").touch()
+time.sleep(600)
+"""
+DRIVER = """
+from trickbag.studies.execute import Place, Processes
+Place.__module__ = "slow"
+Processes(print, 1, 1).begin(None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes start from a server on Linux alone")
+def test_a_fork_server_that_still_imports_ends_with_its_driver(tmp_path: Path) -> None:
+    """What it imports takes ten minutes here; its death frees the lock."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"HELD": str(tmp_path / "held"), "PYTHONPATH": path}
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER], env=environment)
+    try:
+        while not (tmp_path / "held.begun").exists() and driver.poll() is None:
+            time.sleep(0.01)
+        assert driver.poll() is None
+    finally:
+        driver.kill()
+        driver.wait()
+    with (tmp_path / "held").open("a") as held:
+        for _ in range(300):
+            with suppress(BlockingIOError):
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(0.1)
+    pytest.fail("the server still runs")

@@ -191,9 +191,11 @@ def test_a_run_that_diverged_counts_with_its_last_valid_accuracy_or_that_of_a_gu
     assert arms["lr=1e+30"].nll == pytest.approx(np.log(3))
     held = study_lab.held(failing.made)
     log = place / "log.jsonl"
-    lines = [{"kind": "epoch", "weights": {"": {"top1": accuracy}}} for accuracy in (0.5, 0.625)]
+    scores = [{"n": 63, "top1": accuracy, "macro_recall": accuracy, "nll": 1.0, "ece": 0.1} for accuracy in (0.5, 0.625)]
+    epoch = {"kind": "epoch", "epoch": 1, "step": 9, "t": 0.5, "loss": 1.0, "lr": 0.05, "seconds": 1.0}
+    lines = [epoch | {"val": one, "weights": {"": one}} for one in scores]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (place / "diverged.json").write_text('{"message": "the loss is no longer a number"}')
+    (place / "diverged.json").write_text('{"message": "the loss is no longer a number", "step": 9, "lr": 1.0, "files": []}')
     from trickbag.studies.worker import Place, write_diverged
 
     cell = held.cell(held.arms[0], 0)
@@ -433,5 +435,5 @@ def test_a_damaged_study_is_told_in_a_sentence(place):
     with pytest.raises(UsageError, match=r"holds no study.*Give the folder"):
         conduct.report(place / "damaged")
     store.write(place / "damaged" / "study.json", "{")
-    with pytest.raises(TrickbagError, match=r"study\.json is damaged.*Run the study again"):
+    with pytest.raises(TrickbagError, match=r"study\.json is damaged.*Give the same trickbag study command again"):
         conduct.report(place / "damaged")

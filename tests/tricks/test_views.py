@@ -1,7 +1,6 @@
 """Tricks on features, views, sizes and the weights of several runs, against independent implementations."""
 
 import copy
-import json
 import shutil
 
 import album
@@ -560,7 +559,7 @@ def test_a_loaded_run_judges_as_the_trained_one_did(specs, tmp_path):
     finished = finish(made, made.recipe)
     tensors, card = export(finished.model, finished.tricks, made.recipe, CLASSES, NORMAL, 20)
     store.write(tmp_path / "model.safetensors", save({name: value.contiguous() for name, value in tensors.items()}))
-    store.write(tmp_path / "model.json", json.dumps(card))
+    store.write(tmp_path / "model.json", store.to_json(card.plain()))
     store.seal(tmp_path)
     data, pixels = dataset()
     again = Classifier.load(tmp_path)

@@ -1,6 +1,5 @@
 """From a recipe and a data set to a loop that is ready to train."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -23,6 +22,7 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Tell, silent
 from trickbag.ground.streams import generator, key
 from trickbag.models import networks
+from trickbag.models.card import CARD, Card
 from trickbag.recipe import Recipe
 from trickbag.trick import Answers, Facts, Stage, Trick, View, having, judged_weights, watchers
 from trickbag.tricks import parse
@@ -73,8 +73,7 @@ def build_model(recipe: Recipe, tricks: Sequence[Trick], classes: int, channels:
 
 def surgery(run: Path, tricks: Sequence[Trick]) -> list[Trick]:
     """Those of the tricks with which the network of a run was rebuilt; none where ``run`` is no run's folder."""
-    card = run / "model.json"
-    known = [parse(text) for text in json.loads(card.read_text("utf-8"))["tricks"]] if card.is_file() else []
+    known = [parse(text) for text in Card.load(run).tricks] if (run / CARD).is_file() else []
     rebuilt = [trick for trick in known if trick.rebuilds]
     for trick in rebuilt:
         if trick not in tricks:

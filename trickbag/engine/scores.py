@@ -59,6 +59,12 @@ class Scores:
         pairs = zip(self.per_class.recall, self.per_class.count, strict=True)
         return long_tail.by_frequency([recall if count else math.nan for recall, count in pairs], trained)
 
+    def brief(self, trained: Sequence[int]) -> dict[str, Any]:
+        """All but the confusion matrix, which is quadratic in the classes, with the recalls :meth:`by_frequency`."""
+        found = self.as_json() | self.by_frequency(trained)
+        del found["confusion"]
+        return found
+
     def headline(self) -> dict[str, Any]:
         """The numbers of an epoch's line in a log."""
         return {name: value for name, value in self.as_json().items() if name in ("n", "top1", "macro_recall", "nll", "ece")}

@@ -8,6 +8,7 @@ path holds its :func:`lock`; the kernel frees it however the process ends.
 
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -25,11 +26,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trickbag.ground import files, records
 from trickbag.ground.errors import NoRoomError, TrickbagError, UsageError
+from trickbag.ground.records import Count, Open, Record
 from trickbag.ground.state import pack, unpack
 from trickbag.ground.text import brief
 
 MANIFEST = "MANIFEST.json"
+STATE = ("state.safetensors", "state.json")
+
+
+class Sealed(Record):
+    """A file as its folder's manifest has it."""
+
+    sha256: str
+    bytes: Count
+
+
+class Manifest(Record):
+    """The content of ``MANIFEST.json``."""
+
+    files: dict[str, Sealed]
+    """By name, with / between folders."""
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
@@ -65,15 +83,22 @@ def append(path: Path, record: dict[str, Any]) -> None:
             os.fsync(file.fileno())
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON lines file, none where there is no file; an unfinished last line is left out."""
-    if not path.exists():
-        return []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
+def lines(path: Path, kind: type[Record] = Open) -> list[dict[str, Any]]:
+    """The records of a JSON lines file, none where there is no file; an unfinished last line is left out.
+
+    Raises TrickbagError at a line that is no record of this kind.
+    """
+    found: list[dict[str, Any]] = []
     try:
-        return [json.loads(line) for line in whole.splitlines()]
+        whole, _, _ = files.content(path, records.MOST).rpartition(b"\n")
+        found.extend(records.parse(line, kind).plain() for line in (whole.split(b"\n") if whole else ()))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise TrickbagError(f"{path} cannot be read: {files.reason(error)}.") from None
     except ValueError as error:
-        raise TrickbagError(f"{path} is damaged: a line is no JSON ({error}). Remove the file or restore it.") from None
+        raise TrickbagError(f"{path} is damaged in line {len(found) + 1}: {error}.") from None
+    return found
 
 
 @contextmanager
@@ -102,35 +127,41 @@ def writing(path: Path) -> Iterator[Path]:
 def seal(folder: Path) -> None:
     """Sync what lies in a folder, subfolders and all but hidden files, then write its manifest."""
     with _told(folder):
-        files: dict[str, dict[str, Any]] = {}
+        listed: dict[str, Sealed] = {}
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
             if name == Path(MANIFEST) or any(part.startswith(".") for part in name.parts):
                 continue
             _sync(path)
             if path.is_file():
-                files[name.as_posix()] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
+                listed[name.as_posix()] = Sealed(sha256=_sha256(path), bytes=path.stat().st_size)
         _sync(folder)
-        write(folder / MANIFEST, json.dumps({"files": files}, indent=2) + "\n")
+        write(folder / MANIFEST, to_json(Manifest(files=listed).plain(), indent=2) + "\n")
 
 
-def verify(folder: Path) -> str:
-    """Why a folder is not what its manifest says; an empty string where it is. Files that came later do not count."""
+def verify(folder: Path, *needed: str) -> str:
+    """Why a folder is not what its manifest says, or the manifest lacks a file that is ``needed``; else an empty string.
+
+    Files that came later do not count.
+    """
     try:
-        files = json.loads((folder / MANIFEST).read_bytes())["files"]
-        for name, known in files.items():
+        listed = records.parse(files.content(folder / MANIFEST, records.MOST), Manifest).files
+        for name in needed:
+            if name not in listed:
+                return f"{MANIFEST} does not list {name}"
+        for name, known in listed.items():
             path = folder / name
             if not path.is_file():
                 return f"{name} is missing"
-            if path.stat().st_size != known["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {known['bytes']}"
-            if _sha256(path) != known["sha256"]:
+            if path.stat().st_size != known.bytes:
+                return f"{name} has {path.stat().st_size} bytes instead of {known.bytes}"
+            if _sha256(path) != known.sha256:
                 return f"{name} was changed"
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except OSError as error:
-        return f"it cannot be read ({error.strerror})"
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"it cannot be read ({files.reason(error)})"
+    except ValueError:
         return f"{MANIFEST} is damaged"
     return ""
 
@@ -178,11 +209,15 @@ def load_state(folder: Path) -> Any:
 
     Raises TrickbagError where the folder does not verify or holds no state.
     """
-    if reason := verify(folder):
+    if reason := verify(folder, *STATE):
         raise TrickbagError(f"{folder} is damaged: {reason}. Remove it, or restore it from a copy.")
+    return _unpacked(folder)
+
+
+def _unpacked(folder: Path) -> Any:
     try:
         return unpack(load_tensors(folder / "state.safetensors"), json.loads((folder / "state.json").read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TrickbagError(f"{folder} holds no state that this version can read ({error}).") from None
 
 
@@ -237,8 +272,11 @@ class Checkpoints:
     def latest(self, tell: Callable[[str], None]) -> tuple[int, Any] | None:
         """The newest valid step and its state; None where there is none. Damaged ones are told of and removed."""
         for path in self._paths():
-            if not (reason := verify(path)):
-                return int(path.name.removeprefix("step-")), load_state(path)
+            if not (reason := verify(path, *STATE)):
+                try:
+                    return int(path.name.removeprefix("step-")), _unpacked(path)
+                except TrickbagError as error:
+                    reason = str(error).rstrip(".")
             remedy = "goes on from the one before it" if any(p < path for p in self._paths()) else "starts from the beginning"
             tell(f"The checkpoint {path} is damaged ({reason}) and was removed; training {remedy}.")
             remove(path)
@@ -333,10 +371,20 @@ def _beside(path: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder; killed in between, it is not left half-removed under its name."""
-    if path.exists():
-        with _told(path):
+    """Remove a folder; killed in between, it is not left half-removed under its name, and the next call removes the rest."""
+    with _told(path):
+        _sweep(path.parent, re.escape(path.name))
+        if path.exists():
             shutil.rmtree(path.rename(_beside(path)))
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged file or folder another name beside its own, and return that."""
+    aside = next(
+        p for n in itertools.count(1) if not (p := path.with_name(f"{path.name}.damaged{n if n > 1 else ''}")).exists()
+    )
+    with _told(path):
+        return path.rename(aside)
 
 
 def _sweep(folder: Path, name: str, folders: bool = True) -> None:

@@ -162,7 +162,7 @@ class Failure:
     arm: str
     seed: int
     kind: str
-    """diverged, error, memory or worker."""
+    """diverged, damaged, error, memory or worker."""
     cause: str
 
 

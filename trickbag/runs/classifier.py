@@ -1,6 +1,5 @@
 """A trained classifier: all that prediction needs, in ``model.safetensors`` and ``model.json``."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,9 @@ from trickbag.engine.precision import fabric_for
 from trickbag.engine.scores import finite
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.ground.records import MALFORMED
 from trickbag.models import networks
+from trickbag.models.card import CARD, WEIGHTS, Card
 from trickbag.recipe import Recipe
 from trickbag.trick import Facts, Outputs, Trick, having, ordered
 
@@ -53,17 +54,13 @@ class Explanation(NamedTuple):
 
 
 class Classifier:
-    """A network with its class map, preprocessing and evaluation tricks.
+    """A network with its class map, preprocessing and evaluation tricks; ``card`` is the content of ``model.json``."""
 
-    ``card`` is the content of ``model.json``: model, channels, classes, size, fit, crop_share, kept (pixels at which decoded
-    images are kept), mean, std, precision, channels_last, tricks and their state.
-    """
-
-    def __init__(self, model: networks.Net, chosen: Sequence[Trick], card: dict[str, Any]) -> None:
+    def __init__(self, model: networks.Net, chosen: Sequence[Trick], card: Card) -> None:
         self.model, self.tricks, self.card = model, ordered(chosen), card
-        self.classes: tuple[str, ...] = tuple(card["classes"])
-        self.fabric = fabric_for(card["precision"])
-        model.to(self.fabric.device).to(memory_format=torch.channels_last if card["channels_last"] else torch.contiguous_format)
+        self.classes: tuple[str, ...] = tuple(card.classes)
+        self.fabric = fabric_for(card.precision)
+        model.to(self.fabric.device).to(memory_format=torch.channels_last if card.channels_last else torch.contiguous_format)
         recipe = _recipe(card)
         self.fit, self.plain = recipe.fit, plain_view(recipe)
         self.view = judged_view(self.plain, self.tricks)
@@ -76,33 +73,37 @@ class Classifier:
         Raises UsageError where the folder holds no finished run or a trick needs training, TrickbagError where it is damaged.
         """
         folder = Path(run)
-        if not (folder / "model.json").is_file():
-            raise UsageError(f"{folder} holds no trained classifier: there is no model.json. Give the folder that train wrote.")
-        if reason := store.verify(folder):
+        if not (folder / CARD).is_file():
+            raise UsageError(f"{folder} holds no trained classifier: there is no {CARD}. Give the folder that train wrote.")
+        if reason := store.verify(folder, CARD, WEIGHTS):
             raise TrickbagError(f"{folder} is damaged: {reason}. Train it again or restore it.")
-        card = json.loads((folder / "model.json").read_text("utf-8"))
-        chosen = {trick.name(): trick for trick in map(tricks.parse, card["tricks"])}
-        model = build_model(_recipe(card), ordered(list(chosen.values())), len(card["classes"]), card["channels"], 0, "none")
-        tensors = store.load_tensors(folder / "model.safetensors")
-        model.load_state_dict({f"net.{k}": v for k, v in tensors.items() if not k.startswith("tricks/")})
-        model.to(fabric_for(card["precision"]).device)  # where tricks then make their state
         extra = ordered([tricks.parse(text) for text in with_])
         for trick in extra:
             if set(trick.plugs()) - {"setup", "view", "predict"}:
                 raise UsageError(f"{trick} needs training images: train with --with {trick.name()} instead.")
-        chosen |= {trick.name(): trick for trick in extra}
-        for trick in having(list(chosen.values()), "setup"):
-            trick.setup(model, _Facts(card))
-        state = _state(card["state"], tensors)
-        for name, trick in chosen.items():
-            load_trick_state(trick, state.get(name, {}))
-        return cls(model.requires_grad_(False), list(chosen.values()), card)
+        card = Card.load(folder)
+        try:
+            found = cls(*_rebuilt(folder, card, extra), card)
+            found.try_out()
+        except MALFORMED as error:
+            raise TrickbagError(
+                f"{folder}: {CARD} and {WEIGHTS} make no network that can be used ({type(error).__name__}: {error}). Train the "
+                "run again, or restore both from a copy."
+            ) from error
+        return found
+
+    def try_out(self) -> None:
+        """Look at a black image. Raises ValueError where what comes out is no prediction."""
+        black = torch.zeros(self.card.channels, self.card.size, self.card.size, dtype=torch.uint8)
+        logits = next(self.outputs([black])).logits
+        if logits.shape != (1, len(self.classes)) or not logits.isfinite().all():
+            raise ValueError(f"logits of shape {list(logits.shape)} for {len(self.classes)} classes, or not all finite")
 
     def outputs(self, images: Iterable[Tensor]) -> Iterator[Outputs]:
         """Outputs of uint8 images [C, h, w], a batch at a time."""
         batch: list[Tensor] = []
         for image in images:
-            batch.append(cut(fitted(image, self.fit, self.card["kept"]), self.view))
+            batch.append(cut(fitted(image, self.fit, self.card.kept), self.view))
             if len(batch) == BATCH:
                 yield self._outputs(batch)
                 batch = []
@@ -113,8 +114,10 @@ class Classifier:
         return self.predict_batch(self._batch(images))
 
     def _batch(self, images: list[Tensor]) -> Tensor:
-        mean, std = (torch.tensor(self.card[k], device=self.fabric.device).mul(255)[:, None, None] for k in ("mean", "std"))
-        memory = torch.channels_last if self.card["channels_last"] else torch.contiguous_format
+        mean, std = (
+            torch.tensor(v, device=self.fabric.device).mul(255)[:, None, None] for v in (self.card.mean, self.card.std)
+        )
+        memory = torch.channels_last if self.card.channels_last else torch.contiguous_format
         x = torch.stack(images).to(self.fabric.device).to(torch.float32, memory_format=memory)
         return (x - mean) / std
 
@@ -142,7 +145,7 @@ class Classifier:
         if name and name not in self.classes:
             raise UsageError(f"the run does not know the class {name!r}. It knows: {some(self.classes, 10)}.")
         for path in _files(images):
-            image = cut(fitted(self._decode(path), self.fit, self.card["kept"]), self.plain)
+            image = cut(fitted(self._decode(path), self.fit, self.card.kept), self.plain)
             wanted = torch.tensor([self.classes.index(name)], device=self.fabric.device) if name else None
             maps, outputs = grad_cam(self.model, self._batch([image]), wanted)
             finite(torch.cat([outputs.logits.detach(), maps.flatten(1)], 1), [str(path)])
@@ -152,7 +155,7 @@ class Classifier:
 
     def _decode(self, path: Path) -> Tensor:
         try:
-            return decode(path, self.card["channels"], shorter=self.card["kept"]).pixels
+            return decode(path, self.card.channels, shorter=self.card.kept).pixels
         except (Unreadable, OSError) as error:
             raise TrickbagError(f"{path} cannot be predicted: {error}.") from None
 
@@ -185,15 +188,15 @@ def teacher(run: Path, classes: Sequence[str], ours: Normal) -> nn.Module:
     other = Classifier.load(run)
     if set(other.classes) != set(classes):
         raise UsageError(f"the teacher {run} knows other classes than this data set. Train a teacher on the same classes.")
-    if other.card["channels"] != len(ours[0]):
-        raise UsageError(f"the teacher {run} sees {other.card['channels']} channels and these images have {len(ours[0])}.")
-    normal = tuple(other.card["mean"]), tuple(other.card["std"])
+    if other.card.channels != len(ours[0]):
+        raise UsageError(f"the teacher {run} sees {other.card.channels} channels and these images have {len(ours[0])}.")
+    normal = tuple(other.card.mean), tuple(other.card.std)
     return Renormalised(other.model, normal, ours, [other.classes.index(c) for c in classes]).to(other.fabric.device)
 
 
 def export(
     model: networks.Net, chosen: Sequence[Trick], recipe: Recipe, classes: Sequence[str], normal: Normal, kept: int
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+) -> tuple[dict[str, Tensor], Card]:
     """The tensors and the card of a trained network, as :meth:`Classifier.load` reads them."""
     used = [trick for trick in chosen if set(trick.plugs()) & {"region", "model", "view", "predict"}]
     tensors = {name.removeprefix("net."): value for name, value in model.state_dict().items()}
@@ -204,26 +207,42 @@ def export(
                 tensors[f"tricks/{trick.name()}/{name}"] = value
             else:
                 state.setdefault(trick.name(), {})[name] = value
-    card = {
-        "model": recipe.model,
-        "channels": len(normal[0]),
-        "classes": list(classes),
-        "size": recipe.size,
-        "fit": recipe.fit,
-        "crop_share": recipe.crop_share,
-        "kept": kept,
-        "mean": normal[0],
-        "std": normal[1],
-        "precision": recipe.precision,
-        "channels_last": recipe.channels_last,
-        "tricks": [str(trick) for trick in used],
-        "state": state,
-    }
+    card = Card(
+        model=recipe.model,
+        channels=len(normal[0]),
+        classes=list(classes),
+        size=recipe.size,
+        fit=recipe.fit,
+        crop_share=recipe.crop_share,
+        kept=kept,
+        mean=list(normal[0]),
+        std=list(normal[1]),
+        precision=recipe.precision,
+        channels_last=recipe.channels_last,
+        tricks=[str(trick) for trick in used],
+        state=state,
+    )
     return tensors, card
 
 
-def _recipe(card: dict[str, Any]) -> Recipe:
-    return Recipe(model=card["model"], size=card["size"], fit=card.get("fit", "crop"), crop_share=card["crop_share"])
+def _rebuilt(folder: Path, card: Card, extra: Sequence[Trick]) -> tuple[networks.Net, list[Trick]]:
+    """The network and the tricks of a run's folder, with more tricks."""
+    chosen = {trick.name(): trick for trick in map(tricks.parse, card.tricks)}
+    model = build_model(_recipe(card), ordered(list(chosen.values())), len(card.classes), card.channels, 0, "none")
+    tensors = store.load_tensors(folder / WEIGHTS)
+    model.load_state_dict({f"net.{k}": v for k, v in tensors.items() if not k.startswith("tricks/")})
+    model.to(fabric_for(card.precision).device)  # where tricks then make their state
+    chosen |= {trick.name(): trick for trick in extra}
+    for trick in having(list(chosen.values()), "setup"):
+        trick.setup(model, _Facts(card))
+    state = _state(card.state, tensors)
+    for name, trick in chosen.items():
+        load_trick_state(trick, state.get(name, {}))
+    return model.requires_grad_(False), list(chosen.values())
+
+
+def _recipe(card: Card) -> Recipe:
+    return Recipe(model=card.model, size=card.size, fit=card.fit, crop_share=card.crop_share)
 
 
 def _state(values: dict[str, dict[str, Any]], tensors: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
@@ -238,10 +257,10 @@ def _state(values: dict[str, dict[str, Any]], tensors: dict[str, Tensor]) -> dic
 class _Facts:
     """What a trick may know of a trained run: the facts and other runs, no images."""
 
-    def __init__(self, card: dict[str, Any]) -> None:
-        classes = tuple(card["classes"])
-        self.facts = Facts(classes, torch.zeros(len(classes)), 0, 0, card["size"], card["channels"], 0)
-        self.network = lambda run: teacher(Path(run), classes, (tuple(card["mean"]), tuple(card["std"])))
+    def __init__(self, card: Card) -> None:
+        classes = tuple(card.classes)
+        self.facts = Facts(classes, torch.zeros(len(classes)), 0, 0, card.size, card.channels, 0)
+        self.network = lambda run: teacher(Path(run), classes, (tuple(card.mean), tuple(card.std)))
 
     def __getattr__(self, name: str) -> Any:
         raise UsageError(f"a trick asks for {name} of the training images, which a trained run no longer has.")

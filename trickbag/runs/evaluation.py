@@ -22,6 +22,7 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
 from trickbag.runs import seen
 from trickbag.runs.classifier import BATCH, Classifier
+from trickbag.runs.folder import PREDICTIONS, predictions
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,10 @@ def evaluate(
         raise UsageError("--energy is a way to reject images of unknown classes. Give --open-set too.")
     extra = tuple(with_)
     found = Classifier.load(run, extra)
-    validation = _validation(Path(run), extra, energy) if open_set else None
-    images = _readable(data, found.card["channels"], depth, tell)
+    validation = _validation(Path(run), extra, energy, len(found.classes)) if open_set else None
+    images = _readable(data, found.card.channels, depth, tell)
     labels = _labels(data, images, found.classes, open_set, tell)
-    files = Files(images, found.card["channels"], found.card["kept"], found.fit)
+    files = Files(images, found.card.channels, found.card.kept, found.fit)
     rows = Rows(images, files, np.arange(len(images)), regions(images, found.tricks, judged=True))
     parts: list[Tensor] = []
     for outputs in found.outputs(ahead(rows.__getitem__, range(len(images)), 2, BATCH)):
@@ -100,18 +101,17 @@ def evaluate(
     )
 
 
-def _validation(run: Path, extra: Sequence[str], energy: bool) -> Tensor:
+def _validation(run: Path, extra: Sequence[str], energy: bool, classes: int) -> Tensor:
     """The logits [V, K] of a run's validation images, by which images are rejected."""
     if extra:
         raise UsageError(
             f"--open-set rejects by what the run predicted on its validation images, without {extra[0]}. Train with "
             f"--with {extra[0]}, or evaluate without it."
         )
-    file = run / "predictions.npz"
+    file = run / PREDICTIONS
     if not file.is_file():
         raise UsageError(f"{run} holds no predictions.npz, whose validation images choose the threshold. Train the run anew.")
-    with np.load(file, allow_pickle=False) as arrays:
-        logits = torch.from_numpy(arrays["val_logits"])
+    logits = torch.from_numpy(predictions(file, "val", classes).logits)
     if energy and logits.logsumexp(1).abs().max() < 1e-3:
         raise UsageError(
             f"{run} predicts logarithms of probabilities, as tricks that average views do, and then all images have the same "

@@ -1,15 +1,15 @@
 """From the last epoch to the files of a finished run: finishing tricks, the one look at the test split, the export."""
 
 import copy
+import csv
 import io
-import json
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -22,10 +22,12 @@ from trickbag.engine.loop import Loop
 from trickbag.engine.scores import Scores, finite, interval, score
 from trickbag.ground import store
 from trickbag.ground.streams import generator
+from trickbag.models.card import CARD, WEIGHTS
 from trickbag.models.networks import Net
 from trickbag.recipe import Recipe
 from trickbag.report import figures
 from trickbag.runs.classifier import export
+from trickbag.runs.folder import LOG, PREDICTIONS, RESULT, Divided, Judged, LogLine, RunRecord, SplitName
 from trickbag.runs.request import Request
 from trickbag.runs.seen import IMAGES, Seen
 from trickbag.trick import Trick, having, judged_weights
@@ -89,8 +91,8 @@ def judge_splits(loop: Loop, finished: Finished, splits: Sequence[str]) -> tuple
     return scores, arrays
 
 
-def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spent: Spent, clock: float) -> dict[str, Any]:
-    """Finish, score, write every file of the run's folder, the manifest last; return the record.
+def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spent: Spent, clock: float) -> None:
+    """Finish, score and write every file of the run's folder, the manifest last.
 
     ``clock`` is when this began, by the monotonic clock.
     """
@@ -98,46 +100,47 @@ def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spen
     scores, arrays = judge_splits(loop, finished, [split for split in ("val", "test") if len(wanted.data.images.split(split))])
     images, trained = wanted.data.images, wanted.data.images.split("train").counts().tolist()
     tensors, card = export(finished.model, finished.tricks, recipe, images.classes, loop.loader.normal, kept_pixels(recipe))
-    record = {
-        "test": None,
-        **{
-            split: s.as_json() | s.by_frequency(trained) | {"top1_interval": interval(round(s.top1 * s.n), s.n)}
-            for split, s in scores.items()
-        },
-        "seconds": round(spent.seconds + time.monotonic() - clock, 2),
-        "images_per_second": round(spent.images / spent.step_seconds, 2) if spent.step_seconds else 0.0,
-        "epochs": recipe.epochs,
-        "trained": loop.share if recipe.epochs else 1.0,
-        "kept_epoch": loop.best[judged_weights(recipe.tricks)]["epoch"],
-        "recipe_key": recipe.key,
-        "data_fingerprint": wanted.data.fingerprint,
-        "seed": wanted.seed,
-        "splits": divided(wanted),
-        "request": wanted.key,
-        "environment": environment(),
+    judged = {
+        split: Judged(**s.brief(trained), top1_interval=list(interval(round(s.top1 * s.n), s.n))) for split, s in scores.items()
     }
+    record = RunRecord(
+        val=judged["val"],
+        test=judged.get("test"),
+        seconds=round(spent.seconds + time.monotonic() - clock, 2),
+        images_per_second=round(spent.images / spent.step_seconds, 2) if spent.step_seconds else 0.0,
+        epochs=recipe.epochs,
+        trained=loop.share if recipe.epochs else 1.0,
+        kept_epoch=loop.best[judged_weights(recipe.tricks)]["epoch"],
+        recipe_key=recipe.key,
+        data_fingerprint=wanted.data.fingerprint,
+        seed=wanted.seed,
+        splits=divided(wanted),
+        request=wanted.key,
+        environment=environment(),
+    )
     files: dict[str, bytes | str] = {
-        "model.safetensors": save({name: value.cpu().contiguous() for name, value in tensors.items()}),
-        "model.json": json.dumps(card, indent=2),
-        "predictions.npz": packed(arrays, images),
-        "curves.png": figures.curves(store.lines(folder / "log.jsonl")),
+        WEIGHTS: save({name: value.cpu().contiguous() for name, value in tensors.items()}),
+        CARD: store.to_json(card.plain(), indent=2),
+        PREDICTIONS: packed(arrays, images),
+        "predictions.csv": predictions_csv(arrays, images),
+        "confusion.csv": confusion_csv({split: s.confusion for split, s in scores.items()}, images.classes),
+        "curves.png": figures.curves(store.lines(folder / LOG, LogLine)),
         "confusion.png": figures.confusion(scores["test" if "test" in scores else "val"].confusion, images.classes),
         IMAGES: Seen.of(loop.loader.pixels.images, images).also(wanted.before).packed(),
-        "result.json": store.to_json(record, indent=2),
+        RESULT: store.to_json(record.plain(), indent=2),
     }
     for name, content in files.items():
         store.write(folder / name, content)
     store.seal(folder)
-    return record
 
 
-def divided(wanted: Request) -> dict[str, dict[str, Any]]:
+def divided(wanted: Request) -> dict[SplitName, Divided]:
     """Of each split how many images it has, whether the user gave it, and how many of them the runs before trained on."""
     images, given = wanted.data.images, wanted.audit.images.splits
     met = wanted.before.splits(images) == "train"
     return {
-        split: {"images": int(own.sum()), "given": bool((given == split).any()), "trained_before": int((own & met).sum())}
-        for split in ("train", "val", "test")
+        split: Divided(images=int(own.sum()), given=bool((given == split).any()), trained_before=int((own & met).sum()))
+        for split in get_args(SplitName)
         for own in [images.splits == split]
     }
 
@@ -148,6 +151,41 @@ def packed(arrays: Mapping[str, Tensor], images: Images) -> bytes:
     file = io.BytesIO()
     np.savez_compressed(file, **{name: value.numpy() for name, value in arrays.items()}, **rows)  # type: ignore[arg-type]
     return file.getvalue()
+
+
+def predictions_csv(arrays: Mapping[str, Tensor], images: Images) -> bytes:
+    """The content of ``predictions.csv``: each judged image with its path, split, class, predicted class and probability."""
+
+    def lines() -> Iterator[tuple[object, ...]]:
+        for split in dict.fromkeys(name.partition("_")[0] for name in arrays):
+            best = arrays[f"{split}_logits"].double().softmax(1).max(1)
+            columns = (arrays[f"{split}_labels"], best.indices, best.values)
+            for row, label, said, p in zip(np.flatnonzero(images.splits == split), *(c.tolist() for c in columns), strict=True):
+                yield images.paths[row], split, images.classes[label], images.classes[said], f"{p:.6f}"
+
+    return csv_of(("path", "split", "true", "predicted", "probability"), lines())
+
+
+def confusion_csv(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> bytes:
+    """The content of ``confusion.csv``: how many images of a class were predicted as a class, where there is any."""
+    cells = (
+        (split, classes[true], classes[said], count)
+        for split, matrix in matrices.items()
+        for true, row in enumerate(matrix)
+        for said, count in enumerate(row)
+        if count
+    )
+    return csv_of(("split", "true", "predicted", "images"), cells)
+
+
+def csv_of(head: Sequence[str], lines: Iterable[Sequence[object]]) -> bytes:
+    """CSV in UTF-8 for programs: every name exactly as it is, one that is no UTF-8 with its own bytes."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([head, *lines])
+    try:
+        return text.getvalue().encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte, as JSON can hold one
+        return text.getvalue().encode("utf-8", "surrogatepass")
 
 
 def environment() -> dict[str, Any]:

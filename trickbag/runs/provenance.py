@@ -4,31 +4,49 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
 
 from trickbag.data.findings import some
 from trickbag.data.images import Images
 from trickbag.engine.loop import ENGINE
-from trickbag.ground import store
-from trickbag.ground.errors import UsageError
+from trickbag.ground import records, store
+from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Tell
+from trickbag.ground.records import Count, Open, Record, Seconds
 from trickbag.ground.text import counted, duration, show
 from trickbag.recipe import Recipe
+from trickbag.runs.folder import BEGUN, Begun
 from trickbag.runs.request import Request, identity, request
 
 ASKED, IMAGES = "asked.json", "images.csv.gz"
-BEGUN, SOURCE = ".work/request.json", ".work/source.json"
+SOURCE = ".work/source.json"
 """As long as the run may go on: a finished one is handed around, and need not say where the photos lay."""
 COLUMNS = ("path", "class", "split", "content")
 LONGER = {"epochs", "budget"}
 """What differs where the same training is wanted for longer or shorter."""
+PUT_BACK = "Put it back from a copy, or give the command that began it."
 Table = dict[str, tuple[str, ...]]
 """Path -> class, split and hash of the content of an image."""
+
+
+class Asked(Record):
+    """The content of ``asked.json``: besides these, a key for each field of the recipe and each file that it names."""
+
+    model_config = ConfigDict(extra="allow")
+
+    recipe: str
+    budget: Count | Seconds
+    """As it was given: the key of a request tells 0 from 0.0."""
+    seed: Count
+    set_by_you: Annotated[list[str], Field(alias="set by you")]
 
 
 def keep(wanted: Request, folder: Path, **more: Any) -> None:
@@ -46,9 +64,10 @@ def keep(wanted: Request, folder: Path, **more: Any) -> None:
 def again(folder: Path, tell: Tell) -> Request:
     """The request of the unfinished run in a folder, its data read anew. Raises UsageError where it is another by now."""
     try:
-        source = json.loads((folder / SOURCE).read_text("utf-8"))
-        held = json.loads((folder / ASKED).read_text("utf-8"))
-        key = json.loads((folder / BEGUN).read_text("utf-8"))["request"]
+        if not (folder / BEGUN).exists():
+            raise FileNotFoundError(folder / BEGUN)
+        source, held = (records.read(folder / name, kind, PUT_BACK).plain() for name, kind in ((SOURCE, Open), (ASKED, Asked)))
+        key = Begun.load(folder).request
         recipe = Recipe.build({name: held[name] for name in Recipe.model_fields}, f"{folder / ASKED}: ")
         wanted = request(recipe=recipe, budget=held["budget"], seed=held["seed"], tell=tell, **source)
         wanted = replace(wanted, auto=held["recipe"] == "auto", chosen=frozenset(held["set by you"]))
@@ -101,10 +120,10 @@ def another(wanted: Request, folder: Path, what: str = "run", **more: Any) -> st
 def compared(wanted: Request, folder: Path, more: Mapping[str, Any]) -> tuple[list[str], set[str]]:
     """The differences in words, and the names of the fields that differ, where the data are the same; else none."""
     try:
-        held, old = json.loads((folder / ASKED).read_text("utf-8")), _kept_table(folder / IMAGES)
+        held, old = records.read(folder / ASKED, Asked, PUT_BACK).plain(), _kept_table(folder / IMAGES)
         now = fields(wanted) | dict(more)
         names = [name for name in now.keys() | held.keys() if held.get(name) != now.get(name)]
-    except (OSError, ValueError, AttributeError, EOFError):
+    except (OSError, ValueError, EOFError, zlib.error, TrickbagError):
         return ["what it was asked for is not known"], set()
     order = list(now)
     names.sort(key=lambda name: order.index(name) if name in order else len(order))

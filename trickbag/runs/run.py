@@ -1,6 +1,5 @@
 """A run: (recipe, data, seed) -> result, the one place where engine, data and store meet; resumable at any moment."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,9 +21,12 @@ from trickbag.ground import store
 from trickbag.ground.environment import number, whole
 from trickbag.ground.errors import Interrupted, TrickbagError, UsageError
 from trickbag.ground.events import Doing, EpochDone, Note, Tell, silent
+from trickbag.ground.records import MALFORMED
 from trickbag.ground.signals import stopping
+from trickbag.models.card import CARD
 from trickbag.recipe import Recipe
 from trickbag.runs import auto, classifier, provenance
+from trickbag.runs.folder import BEGUN, DIVERGED, FINISHED, LOG, Begun, Divergence, LogLine, RunRecord
 from trickbag.runs.outcome import Spent, write_result
 from trickbag.runs.request import Request, edited, request, tell_where, unlabelled
 from trickbag.trick import judged_weights
@@ -45,9 +47,9 @@ class Result:
     def load(cls, folder: str | Path) -> "Result":
         """The result in a run's folder. Raises TrickbagError where it is damaged or unfinished."""
         folder = Path(folder)
-        if reason := store.verify(folder):
+        if reason := store.verify(folder, *FINISHED):
             raise TrickbagError(f"{folder} is no finished run: {reason}.")
-        return cls(folder, json.loads((folder / "result.json").read_text("utf-8")))
+        return cls(folder, RunRecord.load(folder).plain())
 
     @property
     def classifier(self) -> classifier.Classifier:
@@ -99,43 +101,58 @@ def finish(run: str | Path, *, tell: Tell = silent) -> Result:
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}. Give the folder that train wrote.")
     with store.lock(folder):
-        if not store.verify(folder):
+        if not store.verify(folder, *FINISHED):
             tell(Note(f"{folder} is finished already and stays as it is"))
             return Result.load(folder)
-        wanted, file = provenance.again(folder, tell), folder / "recipe.toml"
-        if not file.exists():
-            raise UsageError(f"{folder} was stopped before its first epoch. Continue it with the command that began it.")
-        recipe = Recipe.load(file)
+        wanted, recipe = provenance.again(folder, tell), resumed(folder)
         return Run(wanted, recipe, folder, fabric_for(recipe.precision), tell).end()
 
 
 def finished(wanted: Request, folder: Path) -> bool:
     """Whether the folder holds the finished run. Raises where it holds something else, or the run diverged."""
-    begun = folder / provenance.BEGUN
-    done = folder / "result.json"
-    complete = done.exists() and not store.verify(folder)
-    if complete or begun.exists():
-        if json.loads((done if complete else begun).read_text("utf-8"))["request"] != wanted.key:
+    damage = store.verify(folder, *FINISHED)
+    begun = (folder / BEGUN).exists()
+    if begun or not damage:
+        held = RunRecord.load(folder).request if not damage else Begun.load(folder).request
+        if held != wanted.key:
             raise UsageError(provenance.another(wanted, folder))
+    elif (folder / store.MANIFEST).exists():
+        raise TrickbagError(f"{folder} is damaged: {damage}. Restore it from a copy, or remove it to train again.")
     elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UsageError(f"{folder} is not empty and holds no run that can be continued. Choose another --out.")
-    if not complete and (folder / "diverged.json").exists():
-        raise TrickbagError(json.loads((folder / "diverged.json").read_text("utf-8"))["message"])
-    return complete
+    if damage and (folder / DIVERGED).exists():
+        raise TrickbagError(Divergence.load(folder).message)
+    return not damage
 
 
 def concrete(wanted: Request, folder: Path, tell: Tell) -> Recipe:
     """The recipe with everything decided: once, at the start; a resumed run finds it stored."""
-    if (folder / "recipe.toml").exists():
-        return Recipe.load(folder / "recipe.toml")
+    if (folder / BEGUN).exists():
+        return resumed(folder)
     decision = auto.decide(wanted, tell)
     for reason in decision.reasons:
         tell(Note(reason))
-    store.write(folder / provenance.BEGUN, json.dumps({"request": wanted.key}))  # first: it says whose folder this is
+    begun = Begun(request=wanted.key, recipe=decision.recipe.spelled(), reasons=list(decision.reasons))
+    store.write(folder / BEGUN, store.to_json(begun.signed()))  # first: it says whose folder this is
     provenance.keep(wanted, folder)
     store.write(folder / "check.json", store.to_json(wanted.audit.as_json(), indent=2))
     store.write(folder / "recipe.toml", decision.recipe.toml(decision.reasons))
     return decision.recipe
+
+
+def resumed(folder: Path) -> Recipe:
+    """The recipe that was decided for a run. Raises UsageError where its ``recipe.toml`` says something else by now."""
+    begun, file = Begun.load(folder), folder / "recipe.toml"
+    recipe = Recipe.build(begun.recipe, f"{folder / BEGUN}")
+    if not file.exists():
+        store.write(file, recipe.toml(begun.reasons))
+    old, new = recipe.spelled(), Recipe.load(file).spelled()
+    if changed := [f"{name} is {new[name]} and was {old[name]}" for name in old if new[name] != old[name]]:
+        raise UsageError(
+            f"{file} was edited after the run began: {'; '.join(changed)}. Put it back to continue, or train the edited recipe "
+            f"as a run of its own: --recipe {file} --out …"
+        )
+    return recipe
 
 
 class Run:
@@ -163,7 +180,7 @@ class Run:
         self.teacher_seed = wanted.seed if teacher_seed is None else teacher_seed
         self.leader = fabric.global_rank == 0
         self.checkpoints = store.Checkpoints(folder / ".work")
-        self.log = folder / "log.jsonl"
+        self.log = folder / LOG
         self.spent = self.taught = Spent()
         self.waited = 0.0
         self.first = 0
@@ -238,10 +255,10 @@ class Run:
         """Go on from the newest valid checkpoint, and take the log back to it."""
         found = self.checkpoints.latest(lambda text: self.tell(Note(text))) if self.leader else None
         found = self.fabric.broadcast(found)
-        if not found and self.prefix and not store.verify(self.prefix):
+        if not found and self.prefix and not store.verify(self.prefix, *store.STATE, LOG):
             state = store.load_state(self.prefix)
             found = state["loop"]["step"], state | {"first": state["loop"]["step"]}
-            store.write(self.log, (self.prefix / "log.jsonl").read_bytes())
+            store.write(self.log, (self.prefix / LOG).read_bytes())
         if found:
             step, state = found
             self.restore(loop, state)
@@ -250,14 +267,20 @@ class Run:
             self.spent = self.taught
         if self.leader:
             reached = {"step": loop.step, "epoch": loop.epoch} if found else {"step": -1, "epoch": -1}
-            kept = [line for line in store.lines(self.log) if line[line["kind"]] <= reached[line["kind"]]]
+            kept = [line for line in store.lines(self.log, LogLine) if line[line["kind"]] <= reached[line["kind"]]]
             store.write(self.log, "".join(store.to_json(line) + "\n" for line in kept))
 
     def restore(self, loop: Loop, state: dict[str, Any]) -> None:
-        """Put the loop and what was spent to where a state was made."""
-        loop.load(state["loop"])
-        loop.watched = state["watched"]
-        self.spent, self.first = Spent(*state["spent"]), state["first"]
+        """Put the loop and what was spent to where a state was made. Raises TrickbagError where the state is of another run."""
+        try:
+            loop.load(state["loop"])
+            loop.watched = state["watched"]
+            self.spent, self.first = Spent(*state["spent"]), state["first"]
+        except MALFORMED as error:
+            raise TrickbagError(
+                f"the state in {self.folder} does not fit this training, as one of another version of trickbag "
+                f"({type(error).__name__}: {error}). Continue with that version, or remove the folder to begin anew."
+            ) from error
 
     def follow(self, loop: Loop, stop: Callable[[], int]) -> None:
         """Train to the end; log, tell, and save the state now and then."""
@@ -308,7 +331,7 @@ class Run:
             if event.t >= share and not path.exists():
                 with store.writing(path) as folder:
                     store.save_state(folder, self.state(loop))
-                    store.write(folder / "log.jsonl", "".join(store.to_json(line) + "\n" for line in store.lines(self.log)))
+                    store.write(folder / LOG, "".join(store.to_json(line) + "\n" for line in store.lines(self.log, LogLine)))
 
     def stepped(self, event: Step, loop: Loop) -> None:
         """Tell of a step, and log every fiftieth."""
@@ -343,18 +366,18 @@ class Run:
         files = [loop.loader.pixels.images.paths[row] for row in event.rows]
         message = (
             f"the loss is no longer a number at step {event.step:,} (learning rate {event.lr:.3g}). The last good checkpoint "
-            f"is in {self.folder / '.work'}; the batch: {self.folder / 'diverged.json'}. Lower the rate (--set lr=…), or add "
+            f"is in {self.folder / '.work'}; the batch: {self.folder / DIVERGED}. Lower the rate (--set lr=…), or add "
             "--with warmup or --with clip_gradient."
         )
         if self.leader:
             record = {"message": message, "step": event.step, "lr": event.lr, "files": files}
-            store.write(self.folder / "diverged.json", store.to_json(record, indent=2))
+            store.write(self.folder / DIVERGED, store.to_json(record, indent=2))
         return message
 
     def network(self, run: str, normal: Normal) -> nn.Module:
         """The trained network of another run: a folder, or a recipe that is found in the store or trained now."""
         folder = Path(run)
-        if not (folder / "model.json").exists():
+        if not (folder / CARD).exists():
             if run == "self":
                 recipe, chosen = replaced(self.recipe), frozenset[str]()
             else:
@@ -367,9 +390,9 @@ class Run:
                 self.tell(Note(f"training the teacher {run} first, in {folder}"))
             carry_out(wanted, folder, self.tell, wait=True)
             self.waited += time.monotonic() - began
-        seconds = json.loads((folder / "result.json").read_text("utf-8"))["seconds"]
-        self.taught = self.taught._replace(seconds=self.taught.seconds + seconds)
-        return classifier.teacher(folder, self.wanted.data.images.classes, normal)
+        taught = classifier.teacher(folder, self.wanted.data.images.classes, normal)
+        self.taught = self.taught._replace(seconds=self.taught.seconds + RunRecord.load(folder).seconds)
+        return taught
 
 
 def replaced(recipe: Recipe) -> Recipe:

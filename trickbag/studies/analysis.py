@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from trickbag.ground.errors import TrickbagError
 from trickbag.report.findings import CONTROLS, Arm, Confirmation, Effect, Failure, Findings, Interval, Sharing
 from trickbag.studies import recommend, words
 from trickbag.studies.arms import Arm as Planned
@@ -74,11 +75,28 @@ def choice(study: Study) -> recommend.Choice:
 
 
 def measured(study: Study) -> tuple[Table, list[Planned], Results, tuple[Arm, ...]]:
-    """All runs, the arms that have any, what their ``result.json`` say, and their summaries."""
+    """All runs, the arms that have any, what their ``result.json`` say, and their summaries.
+
+    Raises TrickbagError where no run of the reference is there to compare with.
+    """
     runs = table(study, study.arms)
+    if not any(runs[study.arms[0].name]):
+        raise TrickbagError(unanswered(study))
     known = [arm for arm in study.arms if any(runs[arm.name])]
     results = {arm.name: [study.result(cell) if cell else None for cell in study.row(arm)] for arm in known}
     return runs, known, results, tuple(summary(study, arm, runs[arm.name], results) for arm in known)
+
+
+def unanswered(study: Study) -> str:
+    """Why there is nothing to compare with."""
+    failed = [failure["cause"] for failure in study.facts["failures"] if failure["arm"] == study.arms[0].name]
+    if failed:
+        return f"the reference failed with every seed, so nothing can be compared: {failed[0]}"
+    damage = f" {next(iter(study.damaged.values()))}" if study.damaged else ""
+    return (
+        f"{study.place.folder}: no run of the reference has finished yet, so nothing can be compared.{damage} "
+        "Wait for the study, or give the same trickbag study command to continue it."
+    )
 
 
 def values(runs: Table, arms: Sequence[str], of: str) -> Floats:
@@ -201,12 +219,18 @@ def dearer(question: Question, results: Results) -> float | None:
 
 
 def failures(study: Study, arms: Sequence[Planned], results: Results) -> tuple[Failure, ...]:
-    """The runs that did not end well: those that diverged, and those that the last execution recorded."""
+    """The runs that did not end well: those that diverged, that are damaged by now, and that the last execution recorded."""
+    names = {cell.key: cell for arm in study.arms for cell in study.row(arm) if cell}
     found = [
         Failure(arm.name, seed, "diverged", record["diverged"])
         for arm in arms
         for seed, record in zip(study.seeds, results[arm.name], strict=True)
         if record and "diverged" in record
+    ]
+    found += [
+        Failure(names[key].arm, names[key].seed, "damaged", f"{reason} The same trickbag study command trains it again.")
+        for key, reason in study.damaged.items()
+        if key in names
     ]
     return (*found, *(Failure(**failure) for failure in study.facts["failures"]))
 

@@ -1,10 +1,9 @@
 """A study from start to end: plan, carry out, analyse, confirm, report; the same call again goes on where it was stopped."""
 
-import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -28,9 +27,10 @@ from trickbag.runs.auto import SAFETY, TRIAL_SHARE
 from trickbag.runs.request import Request, called, check_named, edited, ingest, started, tell_where
 from trickbag.studies import analysis, pictures
 from trickbag.studies.arms import Arm
-from trickbag.studies.decisions import facts, spelled, unspelled
+from trickbag.studies.decisions import facts, spelled
 from trickbag.studies.design import Design, design, matched
 from trickbag.studies.execute import Carrier, Here, Outcome, Processes, execute
+from trickbag.studies.folder import LEDGER, STUDY, ArmRecord, LedgerLine, StudyRecord, stored
 from trickbag.studies.jobs import jobs
 from trickbag.studies.looks import planned
 from trickbag.studies.options import Options
@@ -167,14 +167,15 @@ class Conductor:
         name = called(data)
         self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, began)
         self.failed: list[dict[str, Any]] = []
+        self.lost: dict[str, Any] = {}
+        """What the new ``study.json`` says of a damaged one."""
         self.place = Place(Path("studies") / f"{name}-{self.wanted.key[:8]}" if out is None else store.folder_of(out))
         tell_where(self.place.folder, data, tell)
 
     @property
     def held(self) -> dict[str, Any]:
         """What an earlier call has stored; nothing where there was none."""
-        path = self.place.folder / "study.json"
-        return Study.load(self.place.folder).facts if path.exists() else {}
+        return StudyRecord.load(self.place.folder).plain() if (self.place.folder / STUDY).exists() else {}
 
     def reference(self) -> Recipe:
         """The reference with everything decided, once: an earlier call's decision stays."""
@@ -183,7 +184,7 @@ class Conductor:
             if held["request"] != self.wanted.key or held["options"]["on"] != self.options.on:
                 raise UsageError(provenance.another(self.wanted, self.place.folder, "study", on=self.options.on))
             return Recipe(**held["arms"][0]["recipe"])
-        if self.place.folder.exists() and any(not path.name.startswith(".") for path in self.place.folder.iterdir()):
+        if not self.lost and any(not path.name.startswith(".") for path in self.place.folder.glob("*")):
             raise UsageError(f"{self.place.folder} is not empty and is not a study. Choose another --out.")
         decision = auto.decide(self.wanted, self.tell)
         for reason in decision.reasons:
@@ -228,7 +229,7 @@ class Conductor:
     def decided(self) -> tuple[str, int] | None:
         """The design and the number of seeds that an earlier call with the same options chose; None where there was none."""
         held = self.held
-        same = held and held["options"] == json.loads(store.to_json(self.options.model_dump(by_alias=True)))
+        same = held and store.to_json(held["options"]) == store.to_json(self.options.model_dump(by_alias=True))
         return (held["design"], len(held["seeds"])) if same else None
 
     def later(self, made: Design, tricks: int, pilot: Pilot) -> float:
@@ -267,6 +268,7 @@ class Conductor:
 
     def go(self, confirm: bool) -> Finished:
         """Plan, run, analyse, and confirm where that is wanted."""
+        self.mend()
         plan = self.planned(confirm)
         for line in plan.lines():
             self.tell(Note(line))
@@ -274,16 +276,26 @@ class Conductor:
         if not self.means.workers:
             self.pack(plan)
         self.run_looks(plan)
-        held = Study.load(self.place.folder)
-        if not any(held.result(held.cell(held.arms[0], seed)) for seed in held.seeds):
-            cause = next((f["cause"] for f in held.facts["failures"] if f["arm"] == held.arms[0].name), "no run of it ended")
-            raise TrickbagError(f"the reference failed with every seed, so nothing can be compared: {cause}")
         self.add_matched(plan)
         self.add_recommended(plan)
         if confirm:
             self.confirm()
         self.keep_pictures()
         return report(self.place.folder)
+
+    def mend(self) -> None:
+        """Set aside what is damaged, and say so: what was decided is decided anew, a run is trained again."""
+        folder = self.place.folder
+        if (folder / STUDY).exists() and (reason := refusal(partial(StudyRecord.load, folder))):
+            aside = store.set_aside(folder / STUDY)
+            said = f"{reason.partition(' Give the same')[0]} It is now {aside.name}, and what it had decided was decided anew."
+            self.lost = {"departures": [said]}
+            self.tell(Note(said))
+        if reason := refusal(partial(store.lines, folder / LEDGER, LedgerLine)):
+            self.tell(Note(f"{reason} It is now {store.set_aside(folder / LEDGER).name}, and a new one was begun."))
+        for run in sorted(folder.glob("runs/" + 16 * "[0-9a-f]")):
+            if reason := refusal(partial(stored, run)):
+                self.tell(Note(f"{reason} It is now {store.set_aside(run).name}, and the run is trained again."))
 
     def pack(self, plan: Plan) -> None:
         """Decide how many trainings go on at a time."""
@@ -314,6 +326,9 @@ class Conductor:
         runs = cells(arms, seeds, self.fingerprint, split)
         self.update(keys=self.held["keys"] | {entry(cell.recipe, split, cell.seed): cell.key for cell in runs})
         made = jobs(runs, self.fingerprint, split, self.options.sharing)
+        for job in made:
+            if all(map(self.place.done, job.cells)):  # a command may have been killed between the last run and this
+                store.remove(self.place.work(job.key))
         order = np.random.default_rng(self.options.seed).permutation(len(made))
         left = sum(not self.place.done(cell) for cell in runs)
         total, began = left, time.monotonic()
@@ -353,8 +368,7 @@ class Conductor:
         """Tell how the runs of a job ended, and how long the rest will take."""
         left = seconds / done * (total - done) if done else None
         for cell in outcome.job.cells:
-            path = self.place.run(cell.key) / "result.json"
-            record = json.loads(path.read_text("utf-8")) if self.place.done(cell) else {}
+            record = stored(self.place.run(cell.key)) if self.place.done(cell) else {}
             accuracy = record.get("counts_with", record.get(split, {}).get("top1"))
             self.tell(CellDone(cell.arm, cell.seed, accuracy, outcome.cause or record.get("diverged", ""), done, total, left))
 
@@ -362,12 +376,16 @@ class Conductor:
         """Store what was decided, before the first run, and any departure from an earlier call's decision."""
         if not self.held:
             provenance.keep(self.wanted, self.place.folder, on=self.options.on)
-        told = facts(plan, self.wanted, self.fingerprint, self.held) | {"command": self.means.command, "data": str(self.source)}
-        store.write(self.place.folder / "study.json", store.to_json(told, indent=1))
+        told = facts(plan, self.wanted, self.fingerprint, self.held or self.lost)
+        self.keep(told | {"command": self.means.command, "data": str(self.source)})
 
     def update(self, **changes: Any) -> None:
         """Change what ``study.json`` says."""
-        store.write(self.place.folder / "study.json", store.to_json(self.held | changes, indent=1))
+        self.keep(self.held | changes)
+
+    def keep(self, fields: dict[str, Any]) -> None:
+        """Write ``study.json``."""
+        store.write(self.place.folder / STUDY, store.to_json(StudyRecord.of(fields).signed(), indent=1))
 
     def add(self, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
         """Run arms that the study itself led to."""
@@ -385,7 +403,7 @@ class Conductor:
         arms = {arm.recipe.key: arm for arm in (matched(plan.reference, ratio) for ratio in dear)}
         arms.pop(plan.reference.key, None)
         if held := [a for a in self.held["arms"] if a["role"] == "matched"]:  # times differ at each call: the first count
-            arms = {a["name"]: unspelled(a) for a in held}
+            arms = {a["name"]: ArmRecord.of(a).arm() for a in held}
         self.add(list(arms.values()), plan.seeds)
 
     def add_recommended(self, plan: Plan) -> None:
@@ -416,6 +434,15 @@ class Conductor:
         files = Files(self.data.images, self.data.channels, 2 * pictures.SIDE)
         runs = {name: [judged for judged in row if judged] for name, row in table(held, held.arms).items()}
         pictures.save(held, runs, lambda row: files[int(rows[row])])
+
+
+def refusal(act: Callable[[], object]) -> str:
+    """What an act is refused with; an empty string where it is not."""
+    try:
+        act()
+    except TrickbagError as error:
+        return str(error)
+    return ""
 
 
 def threads(workers: int) -> int:

@@ -7,7 +7,6 @@ import numpy as np
 
 from trickbag.data.splits import Ints
 from trickbag.ground.text import show
-from trickbag.recipe import Recipe
 from trickbag.runs.outcome import environment
 from trickbag.runs.request import Request
 from trickbag.studies.arms import Arm
@@ -85,8 +84,3 @@ def shared(groups: Ints) -> list[int]:
 def spelled(arm: Arm) -> dict[str, Any]:
     """An arm as ``study.json`` has it."""
     return vars(arm) | {"recipe": arm.recipe.spelled()}
-
-
-def unspelled(fields: Mapping[str, Any]) -> Arm:
-    """The inverse of :func:`spelled`."""
-    return Arm(**(dict(fields) | {"recipe": Recipe(**fields["recipe"])}))

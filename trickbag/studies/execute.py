@@ -23,6 +23,7 @@ import torch
 
 from trickbag.ground import signals, store
 from trickbag.ground.errors import Interrupted, NoRoomError, TrickbagError, lacks_memory
+from trickbag.studies.folder import LEDGER, LedgerLine
 from trickbag.studies.jobs import Job
 from trickbag.studies.worker import Place
 
@@ -93,7 +94,7 @@ class Processes:
         self.task, self.slots, self.threads = task, workers, threads
         self.running: dict[Connection, tuple[Job, BaseProcess]] = {}
         self.context = multiprocessing.get_context(START)
-        self.context.set_forkserver_preload([Place.__module__])
+        self.context.set_forkserver_preload(["trickbag.studies.mortal", Place.__module__])
 
     def begin(self, job: Job) -> None:
         """Start the job's process."""
@@ -187,10 +188,10 @@ class Ledger:
     """A line for every job that began, and one for what became of it: ended, failed, stopped, or lost with its process."""
 
     def __init__(self, place: Place, carrier: str) -> None:
-        self.place, self.path, self.carrier = place, place.folder / "ledger.jsonl", carrier
+        self.place, self.path, self.carrier = place, place.folder / LEDGER, carrier
         self.last: dict[str, dict[str, Any]] = {}
         self.deaths: Counter[tuple[str, str]] = Counter()
-        for line in store.lines(self.path):
+        for line in store.lines(self.path, LedgerLine):
             self._read(line)
 
     def _read(self, line: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ def pictures(study: Study, runs: Mapping[str, Sequence[Judged]]) -> tuple[tuple[
             thumbnail(study, row),
         )
 
-    stored = [row for row in (*hardest, *rescued) if file(study, row).exists()]
+    stored = [row for row in (*hardest, *rescued) if file(study, row).is_file()]
     return (
         tuple(picture(row, ()) for row in hardest if row in stored),
         tuple(picture(row, (arm,)) for row, arm in rescued.items() if row in stored),
@@ -77,7 +77,7 @@ def save(study: Study, runs: Mapping[str, Sequence[Judged]], image: Callable[[in
     """Store the thumbnails that the report shows; ``image``: judged image -> uint8 pixels [C, h, w]."""
     hardest, rescued = telling(study, runs)
     for row in (*hardest, *rescued):
-        if not file(study, row).exists():
+        if not file(study, row).is_file():
             pixels = image(row)
             colours = pixels[:3] if len(pixels) >= 3 else pixels[:1]
             small = F.center_crop(F.resize(colours, [SIDE], antialias=True), [SIDE, SIDE])

@@ -1,8 +1,8 @@
 """What a study's folder holds: what was decided, and of every finished run what the statistics need."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.spec import spell
 from trickbag.recipe import Recipe
+from trickbag.runs.folder import LOG, PREDICTIONS, LogLine, predictions
 from trickbag.studies.arms import Arm, Question
+from trickbag.studies.folder import STUDY, StudyRecord, stored
 from trickbag.studies.jobs import Cell
 from trickbag.studies.worker import Place
 
@@ -41,34 +43,36 @@ class Judged:
 
 @dataclass(frozen=True)
 class Study:
-    """The content of ``study.json``: what was decided before the runs, and the data set's facts that the report needs."""
+    """A study's folder, read back; a run that is damaged counts as one that was not made yet."""
 
     place: Place
-    facts: dict[str, Any]
+    held: StudyRecord
+    damaged: dict[str, str] = field(default_factory=dict, compare=False)
+    """Why a run, by its key, was passed over so far."""
+    found: dict[str, dict[str, Any] | None] = field(default_factory=dict, compare=False, repr=False)
+    """What was read so far: each run once."""
 
     @classmethod
     def load(cls, folder: str | Path) -> "Study":
-        """The study in a folder. Raises UsageError where there is none."""
-        path = Path(folder) / "study.json"
-        if not path.is_file():
-            raise UsageError(f"{folder} holds no study: there is no study.json. Give the folder that trickbag study wrote.")
-        try:
-            return cls(Place(Path(folder)), json.loads(path.read_text("utf-8")))
-        except ValueError as error:
-            raise TrickbagError(f"{path} is damaged: {error}. Run the study again; its finished runs are kept.") from None
+        """The study in a folder. Raises UsageError where there is none, TrickbagError where ``study.json`` is damaged."""
+        if not (Path(folder) / STUDY).is_file():
+            raise UsageError(f"{folder} holds no study: there is no {STUDY}. Give the folder that trickbag study wrote.")
+        return cls(Place(Path(folder)), StudyRecord.load(Path(folder)))
 
-    @property
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """The content of ``study.json`` as plain values."""
+        return self.held.plain()
+
+    @cached_property
     def arms(self) -> tuple[Arm, ...]:
         """The arms, the reference first."""
-        return tuple(Arm(a["name"], a["role"], a["edits"], Recipe(**a["recipe"]), a["seed_offset"]) for a in self.facts["arms"])
+        return tuple(arm.arm() for arm in self.held.arms)
 
-    @property
+    @cached_property
     def questions(self) -> tuple[Question, ...]:
         """What the arms answer."""
-        return tuple(
-            Question(**(q | {"weights": tuple((n, w) for n, w in q["weights"]), "aliases": tuple(q["aliases"])}))
-            for q in self.facts["questions"]
-        )
+        return tuple(question.question() for question in self.held.questions)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -97,24 +101,33 @@ class Study:
         return Cell(arm.name, arm.recipe, own, self.facts["keys"].get(entry(arm.recipe, split or self.split, own), "unknown"))
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
-        """What ``result.json`` of a run says; None where it is not finished."""
-        path = self.place.run(cell.key) / "result.json"
-        found: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if self.place.done(cell) else None
-        return found
+        """What ``result.json`` of a run says; None where it is not finished, or damaged."""
+        if cell.key not in self.found:
+            try:
+                self.found[cell.key] = stored(self.place.run(cell.key)) if self.place.done(cell) else None
+            except TrickbagError as error:
+                self.found[cell.key], self.damaged[cell.key] = None, str(error)
+        return self.found[cell.key]
 
     def log(self, cell: Cell) -> list[dict[str, Any]]:
-        """The epochs of a run."""
-        return store.lines(self.place.run(cell.key) / "log.jsonl")
+        """The epochs of a run; none where it is not finished, or damaged."""
+        return store.lines(self.place.run(cell.key) / LOG, LogLine) if self.result(cell) else []
 
     def judged(self, cell: Cell, split: str = "") -> Judged | None:
-        """The run on the judged images; None where it is not finished."""
-        result, split = self.result(cell), split or self.split
+        """The run on the judged images; None where it is not finished, or damaged."""
+        result, split, classes = self.result(cell), split or self.split, len(self.held.classes)
         if result is None:
             return None
         if "counts_with" in result:
-            return diverged(result["counts_with"], self.images(split), len(self.facts["classes"]))
-        with np.load(self.place.run(cell.key) / "predictions.npz", allow_pickle=False) as arrays:
-            return judge(arrays[f"{split}_logits"].astype(np.float64), arrays[f"{split}_labels"])
+            return diverged(result["counts_with"], self.images(split), classes)
+        try:
+            found = predictions(self.place.run(cell.key) / PREDICTIONS, split, classes)
+            if len(found.labels) != self.images(split) and (split == "test" or not self.held.options.folds):
+                raise TrickbagError(f"{cell.key} was judged on {len(found.labels)} images, the study on {self.images(split)}.")
+        except TrickbagError as error:
+            self.found[cell.key], self.damaged[cell.key] = None, str(error)
+            return None
+        return judge(found.logits.astype(np.float64), found.labels)
 
     @staticmethod
     def named(path: str, value: Any) -> str:

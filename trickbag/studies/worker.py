@@ -1,6 +1,5 @@
 """One job of a study: train once, then finish, judge and store every run that comes out of the training."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from trickbag.ground.errors import TrickbagError
 from trickbag.ground.events import Tell, silent
 from trickbag.ground.state import digest
 from trickbag.runs.classifier import export
+from trickbag.runs.folder import DIVERGED, LOG, PREDICTIONS, RESULT, Divergence, LogLine
 from trickbag.runs.outcome import Finished, environment, finish, judge_splits, packed
 from trickbag.runs.request import Request
 from trickbag.runs.run import Run
@@ -90,7 +90,7 @@ def carry(
         try:
             loop = trained(run, place.training(job.key), missing)
         except TrickbagError:
-            if not (work / "diverged.json").exists():
+            if not (work / DIVERGED).exists():
                 raise
             for cell in missing:
                 write_diverged(cell, run, place)
@@ -103,14 +103,14 @@ def carry(
 
 def trained(run: Run, folder: Path, cells: Sequence[Cell]) -> Loop:
     """The loop at the end of training: from what a finished training left where that holds all that the cells need."""
-    if (folder / store.MANIFEST).exists() and not store.verify(folder):
+    if not store.verify(folder, *store.STATE, LOG):
         state = store.load_state(folder)
         tricks, weights = state["loop"]["tricks"], state["loop"]["best"]
         if all(
             judged_weights(c.recipe.tricks) in weights and all(str(t) in tricks for t in watchers(c.recipe.tricks))
             for c in cells
         ):
-            store.write(run.log, (folder / "log.jsonl").read_bytes())
+            store.write(run.log, (folder / LOG).read_bytes())
             loop = run.assemble()
             run.restore(loop, state)
             return loop
@@ -119,7 +119,7 @@ def trained(run: Run, folder: Path, cells: Sequence[Cell]) -> Loop:
     with store.writing(folder) as part:
         state = run.state(loop)
         store.save_state(part, state | {"loop": state["loop"] | {"optimizer": {}}})
-        store.write(part / "log.jsonl", run.log.read_bytes())
+        store.write(part / LOG, run.log.read_bytes())
     return loop
 
 
@@ -136,7 +136,8 @@ def write_run(cell: Cell, job: Job, run: Run, loop: Loop, place: Place, split: s
         finished.model, finished.tricks, cell.recipe, images.classes, loop.loader.normal, kept_pixels(cell.recipe)
     )
     record = {
-        split: scores[split].as_json() | scores[split].by_frequency(images.split("train").counts().tolist()),
+        "key": cell.key,
+        split: scores[split].brief(images.split("train").counts().tolist()),
         "seconds": round(seconds, 3),
         "training_seconds": round(run.spent.seconds, 3),
         "images_per_second": round(run.spent.images / run.spent.step_seconds, 2) if run.spent.step_seconds else 0.0,
@@ -156,14 +157,14 @@ def write_run(cell: Cell, job: Job, run: Run, loop: Loop, place: Place, split: s
     }
     with store.writing(place.run(cell.key)) as folder:
         store.write(folder / "recipe.toml", cell.recipe.toml())
-        store.write(folder / "predictions.npz", packed(arrays, images))
-        store.write(folder / "log.jsonl", own_log(run.log, judged_weights(cell.recipe.tricks)))
-        store.write(folder / "result.json", store.to_json(record, indent=2))
+        store.write(folder / PREDICTIONS, packed(arrays, images))
+        store.write(folder / LOG, own_log(run.log, judged_weights(cell.recipe.tricks)))
+        store.write(folder / RESULT, store.to_json(record, indent=2))
 
 
 def own_log(log: Path, weights: str) -> str:
     """The epochs of a training's log, with the scores of those weights that the run has judged."""
-    epochs = [line for line in store.lines(log) if line["kind"] == "epoch"]
+    epochs = [line for line in store.lines(log, LogLine) if line["kind"] == "epoch"]
     kept = ("kind", "epoch", "step", "t", "loss", "lr", "seconds")
     return "".join(store.to_json({k: line[k] for k in kept} | {"val": line["weights"][weights]}) + "\n" for line in epochs)
 
@@ -172,13 +173,19 @@ def write_diverged(cell: Cell, run: Run, place: Place) -> None:
     """Store a run that diverged: what it counts with is its last valid accuracy, else that of a guess."""
     classes = len(run.wanted.data.images.classes)
     valid = [
-        line["weights"][judged_weights(cell.recipe.tricks)]["top1"] for line in store.lines(run.log) if line["kind"] == "epoch"
+        line["weights"][judged_weights(cell.recipe.tricks)]["top1"]
+        for line in store.lines(run.log, LogLine)
+        if line["kind"] == "epoch"
     ]
-    told = json.loads((run.folder / "diverged.json").read_text("utf-8"))
-    record = {"diverged": told["message"], "counts_with": valid[-1] if valid else 1 / classes, "seed": cell.seed}
+    record = {
+        "key": cell.key,
+        "seed": cell.seed,
+        "diverged": Divergence.load(run.folder).message,
+        "counts_with": valid[-1] if valid else 1 / classes,
+    }
     with store.writing(place.run(cell.key)) as folder:
         store.write(folder / "recipe.toml", cell.recipe.toml())
-        store.write(folder / "result.json", store.to_json(record, indent=2))
+        store.write(folder / RESULT, store.to_json(record, indent=2))
 
 
 def latency(loop: Loop, finished: Finished, repeats: int = 5) -> float:

@@ -150,7 +150,9 @@ class Screen:
 
     def result(self, result: Any) -> None:
         """The answer of a training in five lines: what was done, how good, how sure, where it lies."""
-        record, card = result.record, json.loads((result.folder / "model.json").read_text("utf-8"))
+        from trickbag.models.card import Card
+
+        record, card = result.record, Card.load(result.folder)
         val = record["val"]
         judged, name = (record["test"], "test") if record["test"] else (val, "validation")
         low, high = judged["top1_interval"]
@@ -164,7 +166,7 @@ class Screen:
         rate = f"   {record['images_per_second']:.0f} images/s" if record["images_per_second"] else ""
         validation = f"   validation {percent(val['top1'])}" if record["test"] else ""
         self.lines(
-            f"trained {card['model']} for {counted(len(card['classes']), 'class', 'classes')} at {card['size']} pixels: {kept}",
+            f"trained {card.model} for {counted(len(card.classes), 'class', 'classes')} at {card.size} pixels: {kept}",
             f"{name} top-1 {percent(judged['top1'])}  ({100 * low:.1f} - {100 * high:.1f}, {judged['n']:,} images)"
             f"{validation}   {duration(record['seconds'])}{rate}",
             f"95 % interval for new images from the same source; macro recall {percent(judged['macro_recall'])}, "

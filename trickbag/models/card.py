@@ -1,0 +1,56 @@
+"""``model.json``, the card of a trained network: all that prediction needs besides the weights."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from trickbag.ground import records
+from trickbag.ground.records import Record
+
+CARD, WEIGHTS = "model.json", "model.safetensors"
+
+
+class Card(Record):
+    """The content of ``model.json``."""
+
+    model: str
+    """A timm model, or cifar_resnet8, 20, 32, 56."""
+    channels: Annotated[int, Field(ge=1, le=4096)]
+    """Of the images."""
+    classes: Annotated[list[str], Field(min_length=1)]
+    """Full class paths, in the order of the logits."""
+    size: Annotated[int, Field(ge=8, le=4096)]
+    """Pixels of a side of the central crop that the network sees."""
+    fit: Literal["crop", "pad", "squash"] = "crop"
+    """What becomes of images that are no squares."""
+    crop_share: Annotated[float, Field(gt=0.01, le=1)]
+    """Images are resized so that the shorter side is size / crop_share."""
+    kept: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Pixels of the shorter side to which decoded images are made smaller first."""
+    mean: list[Annotated[float, Field(ge=-1e6, le=1e6)]]
+    """Of each channel; 0 is black, 1 is white."""
+    std: list[Annotated[float, Field(gt=0, le=1e6)]]
+    """Of each channel."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    """Arithmetic of the network."""
+    channels_last: bool | Literal["auto"]
+    """Memory layout of images and convolutions."""
+    tricks: list[str]
+    """Spellings of those that act at prediction."""
+    state: dict[str, dict[str, Any]]
+    """Their numbers, by trick and name."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes: a class is named twice")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != self.channels:
+                raise ValueError(f"{name}: there are {len(getattr(self, name))} values for {self.channels} channels")
+        return self
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The card in a run's folder. Raises TrickbagError where it is damaged."""
+        return records.read(folder / CARD, cls, "Train the run again, or restore the file from a copy.")

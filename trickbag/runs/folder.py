@@ -1,0 +1,193 @@
+"""What lies in a run's folder besides the network: the models of its JSON files, and its predictions read back."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from trickbag.ground import records
+from trickbag.ground.errors import TrickbagError
+from trickbag.ground.records import MALFORMED, Count, Record, Seconds, Share, Signed
+from trickbag.models.card import CARD, WEIGHTS
+
+RESULT, PREDICTIONS, LOG = "result.json", "predictions.npz", "log.jsonl"
+FINISHED = (RESULT, CARD, WEIGHTS, PREDICTIONS)
+"""What the manifest of a finished run lists at least."""
+SplitName = Literal["train", "val", "test"]
+BEGUN, DIVERGED = ".work/request.json", "diverged.json"
+AGAIN = "Train the run again, or restore the file from a copy."
+Loss = Annotated[float, Field(ge=-1e300, le=1e300)] | None
+"""None where it is no finite number."""
+
+
+class PerClass(Record):
+    """Lists over the classes."""
+
+    precision: list[Share]
+    recall: list[Share]
+    count: list[Count]
+
+
+class Headline(Record):
+    """The scores of an epoch."""
+
+    n: Count
+    top1: Share
+    macro_recall: Share
+    nll: Annotated[float, Field(ge=0, le=1e300)]
+    ece: Share
+
+
+class Scored(Headline):
+    """The scores of a split."""
+
+    top5: Share
+    macro_f1: Share
+    brier: Annotated[float, Field(ge=0, le=2)]
+    per_class: PerClass
+    many: Share | None = None
+    medium: Share | None = None
+    few: Share | None = None
+
+    @model_validator(mode="after")
+    def _one_number_for_each_class(self) -> Self:
+        lists = self.per_class
+        if not len(lists.precision) == len(lists.recall) == len(lists.count):
+            raise ValueError("per_class: the lists differ in length")
+        return self
+
+
+class Judged(Scored):
+    """The scores of a split, with what is known of new images."""
+
+    top1_interval: Annotated[list[Share], Field(min_length=2, max_length=2)]
+
+
+class Divided(Record):
+    """Where the images of a split come from."""
+
+    images: Count
+    given: bool
+    """Whether the user gave the split."""
+    trained_before: Count
+    """How many of them were trained on by the runs that this one builds on."""
+
+
+class RunRecord(Record):
+    """The content of a run's ``result.json``."""
+
+    val: Judged
+    test: Judged | None = None
+    """None where there is no test split."""
+    seconds: Seconds
+    images_per_second: Seconds
+    epochs: Count
+    trained: Share = 1.0
+    kept_epoch: Count
+    recipe_key: str
+    data_fingerprint: str
+    seed: Count
+    splits: dict[SplitName, Divided]
+    request: str
+    environment: dict[str, str | int | None]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The record in a run's folder. Raises TrickbagError where it is damaged."""
+        return records.read(folder / RESULT, cls, AGAIN)
+
+
+class Begun(Signed):
+    """The content of ``.work/request.json``: whose folder this is, and what was decided for it."""
+
+    request: str
+    recipe: dict[str, Any]
+    """With nothing left open."""
+    reasons: list[str]
+    """Of each decision."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What was begun in a run's folder. Raises TrickbagError where the file is damaged."""
+        return records.read(folder / BEGUN, cls, "Remove the folder, or choose another --out.")
+
+
+class Divergence(Record):
+    """The content of ``diverged.json``."""
+
+    message: str
+    step: Count
+    lr: Loss
+    files: list[str]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Of a run that diverged. Raises TrickbagError where the file is damaged."""
+        return records.read(folder / DIVERGED, cls, "Remove the folder, or choose another --out.")
+
+
+class LogLine(Record):
+    """A line of ``log.jsonl``: an epoch, or one step of fifty."""
+
+    kind: Literal["epoch", "step"]
+    step: Count
+    t: Share
+    loss: Loss
+    lr: Loss
+    images_per_second: Seconds = 0.0
+    epoch: Count = 0
+    seconds: Seconds = 0.0
+    val: Headline | None = None
+    kept: bool = False
+    raw: Headline | None = None
+    weights: dict[str, Headline] = {}
+
+    @model_validator(mode="after")
+    def _an_epoch_has_scores(self) -> Self:
+        if self.kind == "epoch" and (self.val is None or not {"epoch", "seconds"} <= self.model_fields_set):
+            raise ValueError("an epoch has epoch, seconds and val")
+        return self
+
+
+class Predictions(NamedTuple):
+    """What a run said of N images of a split."""
+
+    logits: NDArray[np.floating[Any]]
+    """[N, K]"""
+    labels: NDArray[np.int64]
+    """[N]"""
+    rows: NDArray[np.int64]
+    """[N], places in the listing of the data set."""
+
+
+def predictions(path: Path, split: str, classes: int) -> Predictions:
+    """The predictions in a run's ``predictions.npz``.
+
+    Raises TrickbagError where it is damaged, holds no image of the split, or says what no network says.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = Predictions(*(arrays[f"{split}_{name}"] for name in Predictions._fields))
+        _check(found, classes)
+    except OSError as error:
+        raise TrickbagError(f"{path} cannot be read: {error.strerror or error}. {AGAIN}") from None
+    except (*MALFORMED, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise TrickbagError(f"{path} is damaged: {error}. {AGAIN}") from None
+    return found
+
+
+def _check(found: Predictions, classes: int) -> None:
+    logits, labels, rows = found
+    shapes = f"logits {list(logits.shape)}, labels {list(labels.shape)}, rows {list(rows.shape)}"
+    if logits.ndim != 2 or logits.shape[1] != classes or not labels.shape == rows.shape == logits.shape[:1]:
+        raise ValueError(f"{shapes} do not fit {classes} classes")
+    if not len(labels):
+        raise ValueError("it holds no image")
+    if logits.dtype.kind != "f" or not np.isfinite(logits).all():
+        raise ValueError("some logits are no finite numbers")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError("a label is of no class")

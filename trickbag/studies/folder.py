@@ -1,0 +1,259 @@
+"""What lies in a study's folder: the models of its JSON files, and its runs read back, none unverified."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from trickbag.ground import records, store
+from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.ground.records import Count, Record, Seconds, Share, Signed
+from trickbag.recipe import Recipe
+from trickbag.runs.folder import AGAIN, LOG, PREDICTIONS, RESULT, LogLine, Scored, predictions
+from trickbag.studies.arms import Arm, Question
+from trickbag.studies.options import Options
+from trickbag.tricks import parse
+
+STUDY, LEDGER = "study.json", "ledger.jsonl"
+CONTINUE = "Give the same trickbag study command again: it moves the file aside and keeps the finished runs."
+Weight = Annotated[float, Field(ge=-1e6, le=1e6)]
+Pair = Annotated[tuple[str, Weight], Field(strict=False)]
+"""An arm and its weight; JSON has lists alone."""
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+class ArmRecord(Record):
+    """An arm in ``study.json``."""
+
+    name: str
+    role: str
+    edits: str
+    recipe: dict[str, Any]
+    seed_offset: Count
+
+    @field_validator("recipe")
+    @classmethod
+    def _can_be_built(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        _usable(lambda: Recipe.build(fields))
+        return fields
+
+    def arm(self) -> Arm:
+        """The arm."""
+        return Arm(self.name, self.role, self.edits, Recipe.build(self.recipe), self.seed_offset)
+
+
+class QuestionRecord(Record):
+    """A question in ``study.json``."""
+
+    name: str
+    kind: str
+    says: str
+    weights: Annotated[list[Pair], Field(min_length=1)]
+    declared: bool
+    aliases: list[str]
+
+    @field_validator("weights")
+    @classmethod
+    def _sum_to_nothing(cls, weights: list[tuple[str, float]]) -> list[tuple[str, float]]:
+        values = [weight for _, weight in weights]
+        if not any(values) or abs(sum(values)) > 1e-9 * sum(map(abs, values)) or len(dict(weights)) < len(weights):
+            raise ValueError("weights sum to 0, not all are 0, and an arm has one")
+        return weights
+
+    def question(self) -> Question:
+        """The question."""
+        return Question(self.name, self.kind, self.says, tuple(self.weights), self.declared, tuple(self.aliases))
+
+
+class Splits(Record):
+    """Judged images of each split; with folds those of one fold."""
+
+    val: Count
+    test: Count
+
+
+class Groups(Record):
+    """A number for each image of a split, the same for images of one group; nothing where every image stands for itself."""
+
+    val: list[Count]
+    test: list[Count]
+
+
+class JudgedImages(Record):
+    """The judged images in order."""
+
+    paths: list[str]
+    labels: list[Count]
+
+
+class CheckFinding(Record):
+    """What ``trickbag check`` found."""
+
+    severity: Literal["error", "warning", "note"]
+    message: str
+    suggestion: str
+
+
+class FailureRecord(Record):
+    """A run that the last execution could not finish."""
+
+    arm: str
+    seed: Count
+    kind: Literal["error", "memory", "worker"]
+    cause: str
+
+
+class StudyRecord(Signed):
+    """The content of ``study.json``: what was decided before the runs, and the data set's facts that the report needs."""
+
+    request: str
+    name: str
+    options: Options
+    blocks: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    fingerprint: str
+    design: str
+    weakness: str
+    not_run: list[str]
+    aliases: list[list[str]]
+    tricks: list[str]
+    vary: dict[str, list[Any]]
+    arms: Annotated[list[ArmRecord], Field(min_length=1)]
+    questions: list[QuestionRecord]
+    seeds: Annotated[list[Count], Field(min_length=1)]
+    looks: dict[Annotated[str, Field(pattern=r"^[1-9]\d{0,3}$")], Annotated[float, Field(gt=0, lt=1)]]
+    stopped: dict[str, Count]
+    keys: dict[str, Key]
+    confirm_seeds: list[Count]
+    classes: Annotated[list[str], Field(min_length=1)]
+    class_counts: list[Count]
+    trained: list[Count]
+    splits: Splits
+    groups: Groups
+    judged: JudgedImages
+    check: list[CheckFinding]
+    decided: dict[str, str]
+    departures: list[str]
+    environment: dict[str, str]
+    failures: list[FailureRecord]
+    command: str
+    data: str
+
+    @field_validator("tricks")
+    @classmethod
+    def _can_be_parsed(cls, tricks: list[str]) -> list[str]:
+        _usable(lambda: [parse(text) for text in tricks])
+        return tricks
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        classes, judged = len(self.classes), self.judged
+        images = {"val": self.splits.val, "test": self.splits.test}[self.options.on]
+        alike = {
+            "arms: names": len({arm.name for arm in self.arms}) == len(self.arms),
+            "seeds": len(set(self.seeds)) == len(self.seeds),
+            "class_counts": len(self.class_counts) == classes,
+            "trained": len(self.trained) == classes,
+            "judged": len(judged.paths) == len(judged.labels) and max(judged.labels, default=0) < classes,
+            "splits": images > 0 and (bool(self.options.folds) or images == len(judged.labels)),
+            "groups": self.options.folds or all(
+                len(getattr(self.groups, split)) in (0, getattr(self.splits, split)) for split in ("val", "test")
+            ),
+            "blocks": self.blocks == list(self.options.blocks),
+            "looks": not self.looks or max(map(int, self.looks)) == len(self.seeds),
+        }  # fmt: skip
+        if wrong := [name for name, right in alike.items() if not right]:
+            raise ValueError(f"{wrong[0]} does not fit the rest")
+        return self
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The record in a study's folder. Raises TrickbagError where it is damaged."""
+        return records.read(folder / STUDY, cls, CONTINUE)
+
+
+class RunOfStudy(Record):
+    """The content of ``runs/KEY/result.json``: of a run that ended well, or of one that diverged."""
+
+    key: str
+    seed: Count
+    diverged: str | None = None
+    counts_with: Share | None = None
+    val: Scored | None = None
+    test: Scored | None = None
+    seconds: Seconds | None = None
+    training_seconds: Seconds | None = None
+    images_per_second: Seconds | None = None
+    epochs: Count | None = None
+    kept_epoch: Count | None = None
+    recipe_key: str | None = None
+    training: str | None = None
+    steps: Count | None = None
+    first_step: Count | None = None
+    memory_bytes: Count | None = None
+    model_bytes: Count | None = None
+    latency: Seconds | None = None
+    alone: bool | None = None
+    weights: str | None = None
+    environment: dict[str, str | int | None] | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        given = {name for name, value in self if value is not None}
+        lost = {"diverged", "counts_with"}
+        needed = lost if given & lost else set(type(self).model_fields) - lost - {"val", "test"}
+        if lacking := sorted(needed - given):
+            raise ValueError(f"{lacking[0]} is missing")
+        if (self.val is None) is (self.test is None) and not given & lost:
+            raise ValueError("it has the scores of one split, val or test")
+        return self
+
+    @property
+    def split(self) -> str:
+        """Where the run was judged; empty for one that diverged."""
+        return "val" if self.val else "test" if self.test else ""
+
+
+class LedgerLine(Record):
+    """A line of ``ledger.jsonl``."""
+
+    event: Literal["began", "ended", "failed", "stopped", "lost"]
+    job: str
+    arms: list[str]
+    seed: Count
+    time: Seconds
+    host: str
+    carrier: str
+    reached: str
+    kind: str = ""
+    cause: str = ""
+
+
+def stored(folder: Path) -> dict[str, Any]:
+    """``result.json`` of a run in a study's folder, whose every file is as it was written and fits the others.
+
+    Raises TrickbagError where one is damaged, or the folder is another run's.
+    """
+    try:
+        known = (folder / PREDICTIONS).exists()
+        if reason := store.verify(folder, RESULT, "recipe.toml", *((PREDICTIONS, LOG) if known else ())):
+            raise TrickbagError(f"{folder} is damaged: {reason}.")
+        record = records.read(folder / RESULT, RunOfStudy, AGAIN)
+        if record.key != folder.name:
+            raise TrickbagError(f"{folder} is damaged: it holds the run {record.key}.")
+        if record.split:
+            scores: Scored = getattr(record, record.split)
+            found = predictions(folder / PREDICTIONS, record.split, len(scores.per_class.count))
+            if len(found.labels) != scores.n:
+                raise TrickbagError(f"{folder / PREDICTIONS} is damaged: it has {len(found.labels)} images, not {scores.n}.")
+            store.lines(folder / LOG, LogLine)
+    except OSError as error:
+        raise TrickbagError(f"{folder} cannot be read: {error.strerror or error}.") from None
+    return record.plain()
+
+
+def _usable(build: Any) -> None:
+    """Turn what recipes and tricks say of a mistake into what a model says of it."""
+    try:
+        build()
+    except UsageError as error:
+        raise ValueError(str(error)) from None

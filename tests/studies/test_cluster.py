@@ -1,14 +1,29 @@
-"""A study on a Ray cluster that is started here: the numbers of one process, also where a worker is killed."""
+"""A study on a Ray cluster that is started here: the numbers of one process, also where a worker is killed.
 
+And on a cluster with GPUs: Ray lends what a machine declares, whether it has it or not.
+"""
+
+import json
 import os
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import album
 import pytest
+import torch
+from lab import recipe
 from studying import Studying
+
+from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.ground.events import Event, Note
+from trickbag.studies.cluster import Cluster, Lot, answered, divide, remote
+from trickbag.studies.conduct import Conductor, Means
+from trickbag.studies.jobs import Cell, Job
+from trickbag.studies.plan import Plan
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'trickbag[ray]'")
 
@@ -66,3 +81,98 @@ def rays(study: Studying) -> list[str]:
             if mine in (folder / "environ").read_bytes().split(b"\0"):
                 found.append((folder / "cmdline").read_text())
     return found
+
+
+@pytest.fixture(scope="module")
+def lending(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a cluster that is started here and declares two GPUs and four cores."""
+    from ray.cluster_utils import Cluster as Machines
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRICKBAG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        started = Machines()
+        started.add_node(num_cpus=4, num_gpus=2, include_dashboard=False, object_store_memory=80_000_000)
+        yield str(started.address)
+        started.shutdown()
+
+
+def test_each_job_has_a_gpu_and_cores_of_its_own_whatever_the_driver_has(lending: str, tmp_path: Path) -> None:
+    """Two jobs, each of which waits for the other to begin, from a driver with no GPU, or one, and with 16 threads."""
+
+    def task(job: Job) -> None:
+        (tmp_path / f"{job.key}.began").touch()
+        while len(list(tmp_path.glob("*.began"))) < 2:
+            time.sleep(0.01)
+        found = [os.environ["CUDA_VISIBLE_DEVICES"], torch.get_num_threads(), os.environ["TRICKBAG_WORKERS"]]
+        (tmp_path / f"{job.key}.found").write_text(json.dumps(found))
+
+    made = recipe()
+    with closing(Cluster(task, lending, threads=16)) as cluster:
+        assert cluster.slots == 2
+        for seed in range(2):
+            cluster.begin(Job(made, seed, f"job-{seed}", (Cell("arm", made, seed, f"run-{seed}"),)))
+        ended = cluster.ended()
+        ended += cluster.ended() if len(ended) < 2 else []
+    assert [outcome.kind for outcome in ended] == ["", ""]
+    found = sorted(json.loads(path.read_text()) for path in tmp_path.glob("*.found"))
+    assert found == [["0", 2, "2"], ["1", 2, "2"]]
+
+
+def test_a_job_that_is_lent_no_gpu_sees_none_of_its_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("TRICKBAG_WORKERS", "7")
+
+    def task(job: Job) -> None:
+        raise ValueError(f"it sees {os.environ['CUDA_VISIBLE_DEVICES']!r}")
+
+    assert remote(task, Job(recipe(), 0, "job", ()), Lot(1, 1, 0)).cause == "ValueError: it sees ''"
+
+
+@pytest.mark.parametrize(
+    ("machines", "threads", "expected"),
+    [
+        ([(0, 0), (4, 0), (6, 0)], 4, Lot(2, 4, 0)),
+        ([(4, 0), (6, 0)], 64, Lot(1, 6, 0)),
+        ([(64, 0), (8, 2), (4, 1)], 64, Lot(3, 4, 1)),
+        ([(2, 8), (64, 8)], 4, Lot(10, 1, 1)),
+        ([(0, 8), (3, 0)], 2, Lot(1, 2, 0)),
+    ],
+)
+def test_no_job_asks_for_more_than_a_machine_has(machines: list[tuple[int, int]], threads: int, expected: Lot) -> None:
+    assert divide([{"CPU": cpus, "GPU": gpus} for cpus, gpus in machines], threads) == expected
+
+
+def test_a_cluster_that_can_carry_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="no machine of the cluster offers a CPU"):
+        divide([{"memory": 1e9}, {"CPU": 0, "GPU": 8}], 1)
+
+
+def test_what_is_timed_and_chosen_for_a_device_is_so_on_the_clusters(
+    lending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver times nothing, its notes are those of the machine that did, and what is wrong is said as ever."""
+    monkeypatch.setenv("TRICKBAG_CACHE", str(tmp_path / "cache"))
+    data = album.fill(tmp_path / "data", {"a": 0, "b": 1, "c": 2}, 20)
+    file = album.recipe_file(tmp_path / "tiny.toml", album.TINY.replace('precision = "fp32"', 'precision = "auto"'))
+    told = list[Event]()
+    for place in ("trickbag.runs.auto.fastest", "trickbag.studies.plan.fastest"):
+        monkeypatch.setattr(place, lambda *_: pytest.fail("the driver timed steps"))
+
+    def planned(**options: Any) -> Plan:
+        asked = {"recipe": str(file), "tricks": ["mixup"], "seeds": 1} | options
+        return Conductor(data, None, tmp_path / "study", Means(ray=lending), None, told.append, asked).planned_there(
+            confirm=False
+        )
+
+    assert planned().reference.precision in ("fp32", "bf16")
+    assert any("is the fastest here" in event.text for event in told if isinstance(event, Note))
+    with pytest.raises(UsageError, match=r"3 seeds of the smallest design take about"):
+        planned(seeds=3, budget=1e-6)
+
+
+def test_a_process_of_the_cluster_that_dies_over_a_question_is_named(lending: str) -> None:
+    assert answered(lending, 1, torch.get_num_threads) == 1
+    with pytest.raises(TrickbagError, match="the process that planned the study died"):
+        answered(lending, 1, lambda: os.kill(os.getpid(), signal.SIGKILL))

@@ -1,5 +1,6 @@
 """A study from start to end: plan, carry out, analyse, confirm, report; the same call again goes on where it was stopped."""
 
+import copy
 import math
 import os
 import time
@@ -239,6 +240,19 @@ class Conductor:
         matched = [s for arm, s in zip(made.arms, seconds, strict=True) if arm.role in MATCHED and s > DEAR * seconds[0]]
         return recommended + (sum(matched) if self.options.matched else 0.0)
 
+    def planned_there(self, confirm: bool) -> Plan:
+        """The plan as a machine of the cluster makes it: what is timed and chosen for a device is so for the jobs' one."""
+        from trickbag.studies.cluster import answered
+
+        self.tell(Note("planning on a machine of the cluster"))
+        elsewhere = copy.copy(self)
+        elsewhere.tell = silent
+        gone = time.monotonic() - self.wanted.began
+        plan, told = answered(self.means.ray, torch.get_num_threads(), partial(retold, elsewhere, gone, confirm))
+        for event in told:
+            self.tell(event)
+        return plan
+
     def proposed(self, reference: Recipe) -> list[Trick]:
         """The tricks that the data set suggests, told with the reasons."""
         found = propose(self.audit, reference, self.options.teacher)
@@ -269,11 +283,11 @@ class Conductor:
     def go(self, confirm: bool) -> Finished:
         """Plan, run, analyse, and confirm where that is wanted."""
         self.mend()
-        plan = self.planned(confirm)
+        plan = self.planned_there(confirm) if self.means.ray else self.planned(confirm)
         for line in plan.lines():
             self.tell(Note(line))
         self.write(plan)
-        if not self.means.workers:
+        if not self.means.workers and not self.means.ray:
             self.pack(plan)
         self.run_looks(plan)
         self.add_matched(plan)
@@ -443,6 +457,13 @@ def refusal(act: Callable[[], object]) -> str:
     except TrickbagError as error:
         return str(error)
     return ""
+
+
+def retold(conductor: Conductor, gone: float, confirm: bool) -> tuple[Plan, list[Event]]:
+    """The plan and what is told on the way to it, on a machine with a clock of its own: ``gone`` are seconds of the budget."""
+    told: list[Event] = []
+    conductor.tell, conductor.wanted = told.append, replace(conductor.wanted, began=time.monotonic() - gone)
+    return conductor.planned(confirm), told
 
 
 def threads(workers: int) -> int:

@@ -58,3 +58,10 @@ def test_the_site_builds_and_has_a_page_for_every_trick(tmp_path: Path) -> None:
     assert (tmp_path / "site" / "tricks" / "cosine.png").stat().st_size > 5000
     reference = (tmp_path / "site" / "python" / "index.html").read_text("utf-8")
     assert all(f'id="trickbag.{name}"' in reference for name in trickbag.__all__)
+
+
+def test_the_tests_that_the_documents_name_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?", (HOUSE / "docs" / "testing.md").read_text("utf-8"))
+    assert len(named) > 60
+    for file, test in named:
+        assert f"def {test}" in (HOUSE / file).read_text("utf-8"), f"{file}::{test}"

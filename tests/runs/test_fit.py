@@ -54,7 +54,7 @@ def test_a_mark_at_the_ends_is_seen_unless_it_is_cut_away(wide: Path, tmp_path: 
     expected = torch.from_numpy(kept["test_logits"]).softmax(1)
     made = torch.tensor([[one[name] for name in found.classes] for one in told])
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
-    assert evaluation.evaluate(run.folder, wide / "test").top1 == top1
+    assert evaluation.evaluate(run.folder, wide / "test").scores.top1 == top1
 
 
 @pytest.mark.parametrize("fit", ["pad", "squash"])

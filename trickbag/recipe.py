@@ -57,9 +57,9 @@ class Recipe(BaseModel):
     """Images per step over all devices."""
     micro_batch: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Images per forward pass on a device: larger batches accumulate gradients; 0 takes the whole batch at once."""
-    lr: Annotated[float, Field(gt=0, le=1000)] = 0.01
+    lr: Annotated[float, Field(gt=0, le=1e30)] = 0.01
     """Learning rate, multiplied by the schedules."""
-    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0, le=1e30)] = 1e-4
     """Weight decay."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Nesterov momentum of the default optimiser."""

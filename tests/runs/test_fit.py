@@ -86,11 +86,11 @@ def test_the_cache_keeps_each_fit_apart(wide: Path, fit: Fit) -> None:
 
 def test_check_says_what_a_crop_cuts_away_and_auto_pads(wide: Path) -> None:
     (found,) = [finding for finding in audit(read(wide)).findings if finding.kind == "shape"]
-    assert "cuts away 75% of an image at the median" in found.message
+    assert "cuts away 75 % of an image at the median" in found.message
     assert "--set fit=pad" in found.suggestion
     chosen, reasons = auto.choose(request(wide, weights="none"))
     assert (chosen.fit, chosen.size) == ("pad", 160)
-    assert "padded to squares, since a central crop would cut away 75% of them" in reasons[-1]
+    assert "padded to squares, since a central crop would cut away 75 % of them" in reasons[-1]
     assert auto.choose(request(wide, weights="none", set_={"fit": "squash"}))[0].fit == "squash"
 
 

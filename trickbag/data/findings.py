@@ -220,7 +220,7 @@ def about_shapes(images: Images) -> Iterable[Finding]:
         yield Finding(
             kind="shape",
             severity="warning",
-            message=f"A central crop cuts away {cut:.0%} of an image at the median.",
+            message=f"A central crop cuts away {100 * cut:.0f} % of an image at the median.",
             suggestion="Where it matters what lies at the ends, show images whole: --set fit=pad, as the recipe auto does.",
         )
 

@@ -91,7 +91,7 @@ def choose(wanted: Request) -> tuple[Recipe, list[str]]:
     cut = wanted.data.images.cut_away()
     return recipe.edit(fit="pad"), [
         *reasons,
-        f"images are padded to squares, since a central crop would cut away {cut:.0%} of them at the median",
+        f"images are padded to squares, since a central crop would cut away {100 * cut:.0f} % of them at the median",
     ]
 
 

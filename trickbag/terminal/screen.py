@@ -213,8 +213,8 @@ class Screen:
             f"{counted(len(images), 'image')} in {counted(len(images.classes), 'class', 'classes')}; "
             f"{counted(len(found.left_out), 'file')} left out; "
             f"largest class : smallest = {found.imbalance:.1f} : 1; "
-            f"median {sizes.get('width', 0)} x {sizes.get('height', 0)} pixels, of which a central crop cuts away "
-            f"{images.cut_away():.0%}"
+            f"median {sizes.get('width', 0)} x {sizes.get('height', 0)} pixels"
+            + (f", of which a central crop cuts away {100 * cut:.0f} %" if (cut := images.cut_away()) > 0.005 else "")
         )
         for finding in found.findings:
             if brief and finding.severity == "note":

@@ -18,6 +18,7 @@ from processes import SERVER, command_line
 from trickbag.ground import store
 from trickbag.ground.streams import generator, uniform
 from trickbag.studies import conduct
+from trickbag.studies.folder import StudyRecord
 
 TIMES = ("seconds", "training_seconds", "images_per_second", "latency", "memory_bytes")
 """Fields of ``result.json`` that no two runs share; ``log.jsonl`` has ``seconds`` too."""
@@ -103,12 +104,13 @@ class Studying:
             same = {name: 1 for name in TIMES if name in record} | {"alone": False}
             store.write(folder / "result.json", json.dumps(record | same))
             store.write(folder / "log.jsonl", "".join(store.to_json(line) + "\n" for line in log))
-        facts = json.loads((copy / "study.json").read_text())
-        store.write(copy / "study.json", json.dumps(facts | {"command": ""}))
+            store.seal(folder)
+        facts = {k: v for k, v in json.loads((copy / "study.json").read_text()).items() if k not in ("command", "digest")}
+        store.write(copy / "study.json", store.to_json(StudyRecord.of(facts | {"command": ""}).signed()))
         conduct.report(copy)
         report = {name: re.sub(rb"\d{4}-\d\d-\d\d( \d\d:\d\d)?", b"", (copy / name).read_bytes()) for name in FILES}
         shutil.rmtree(copy)
-        return {"runs": runs, "facts": {k: v for k, v in facts.items() if k != "command"}, **report}
+        return {"runs": runs, "facts": facts, **report}
 
 
 def alive(pid: int) -> bool:

@@ -36,7 +36,7 @@ BETWEEN = {aten._to_copy, aten.copy_}
 
 
 class Far(Tensor):
-    """A tensor of the accelerator. Its operations are the :class:`Accelerator`'s."""
+    """A tensor of the accelerator. Its operations are the ``Accelerator``'s."""
 
     held: Tensor
 

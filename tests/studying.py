@@ -41,7 +41,7 @@ class Studying:
         }
 
     def start(self, at: str = "", nth: int = 1, number: int = signal.SIGKILL) -> ForkServerProcess:
-        """Start the command; ``at``, ``nth`` and ``number`` as for :func:`processes.command_line`."""
+        """Start the command; ``at``, ``nth`` and ``number`` as for ``processes.command_line``."""
         process = SERVER.Process(target=command_line, args=(self.arguments, self.environment, self.said, at, nth, number))
         process.start()
         return process

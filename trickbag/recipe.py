@@ -156,7 +156,7 @@ class Recipe(BaseModel):
             raise UsageError(_with_line(str(error), text, where)) from None
 
     def toml(self, header: Iterable[str] = ()) -> str:
-        """The recipe as TOML that :meth:`load` reads back, without the fields at their defaults."""
+        """The recipe as TOML that ``load`` reads back, without the fields at their defaults."""
         lines = [f"# {line}" for line in header]
         for name, value in self.spelled().items():
             if name != "tricks" and value != type(self).model_fields[name].default:

@@ -1,9 +1,9 @@
 """The mechanism: what a trick is and where it plugs in. The one file to read before writing a trick.
 
-The methods of :class:`Trick` stand in the order in which an image meets them. What a trick may read is in a method's
+The methods of ``Trick`` stand in the order in which an image meets them. What a trick may read is in a method's
 arguments, what it may change is in the return value, and nothing else is handed to it. ``t`` in [0, 1) is always the
 share of training done. A trick's fields are its configuration and never change; attributes whose names end in ``_``
-are the state of a run, made in :meth:`Trick.setup` and saved and restored by the engine.
+are the state of a run, made in ``Trick.setup`` and saved and restored by the engine.
 """
 
 import re
@@ -73,7 +73,7 @@ class Facts(NamedTuple):
 
 
 class Network(Protocol):
-    """A model as tricks see it: an ``nn.Module`` whose forward returns :class:`Outputs`."""
+    """A model as tricks see it: an ``nn.Module`` whose forward returns ``Outputs``."""
 
     classifier: nn.Module
     """The last layer, features -> logits; may be replaced."""
@@ -116,7 +116,7 @@ class Fit(Protocol):
         ...
 
     def answers(self, run: str) -> Tensor:
-        """[V, N, K] logits of another run's network for the versions (:meth:`Trick.versions`) of all training images; computed
+        """[V, N, K] logits of another run's network for the versions (``Trick.versions``) of all training images; computed
         once for all runs."""
         ...
 
@@ -134,7 +134,7 @@ Predict = Callable[[Tensor], Outputs]
 Forward = Callable[[Batch], tuple[Batch, Outputs]]
 """A training batch -> the batch, whose targets may be others now, and what the network says of it."""
 Answers = Callable[[str], Tensor]
-"""A run, as :meth:`Fit.network` takes it -> what its network says of the unlabelled images: probabilities [M, K]."""
+"""A run, as ``Fit.network`` takes it -> what its network says of the unlabelled images: probabilities [M, K]."""
 Compute = Callable[[], Tensor]
 """Clears the gradients, computes them anew for the current batch and returns the loss, a scalar."""
 Groups = list[dict[str, Any]]
@@ -295,7 +295,7 @@ class Trick(BaseModel):
         raise NotImplementedError
 
     def prepare(self, model: Any, fit: Fit) -> Any:
-        """Change weights before the first step, having looked at the data; after every :meth:`setup`, skipped on resume."""
+        """Change weights before the first step, having looked at the data; after every ``setup``, skipped on resume."""
         raise NotImplementedError
 
     # every epoch and step
@@ -349,7 +349,7 @@ class Trick(BaseModel):
 
     # after training
     def finish(self, model: Any, fit: Fit, rng: Generator) -> Any:
-        """Change the trained model, or learn what :meth:`predict` needs."""
+        """Change the trained model, or learn what ``predict`` needs."""
         raise NotImplementedError
 
     # when images are judged
@@ -362,14 +362,14 @@ class Trick(BaseModel):
         raise NotImplementedError
 
     def predict(self, predict: Predict) -> Predict:
-        """How a batch [B, C, H, W] of judged views becomes :class:`Outputs`; the first of a recipe is the innermost."""
+        """How a batch [B, C, H, W] of judged views becomes ``Outputs``; the first of a recipe is the innermost."""
         raise NotImplementedError
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         for name, value in vars(cls).items():
             if callable(value) and not name.startswith("_") and name not in PLUG_POINTS and not hasattr(BaseModel, name):
-                raise TypeError(f"{cls.__name__}.{name} is no plug point. Plug points: {', '.join(PLUG_POINTS)}.")
+                raise TypeError(f"{cls.__name__}.{name} is not a plug point. Plug points: {', '.join(PLUG_POINTS)}.")
 
     @classmethod
     def build(cls, spec: Spec) -> Self:

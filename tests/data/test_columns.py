@@ -135,7 +135,7 @@ def test_names_that_only_look_like_more_are_classes(tmp_path: Path, name: str) -
 
 def test_other_tables_are_named(tmp_path: Path) -> None:
     for name in ("m.xlsx", "m.ods", "m.jsonl"):
-        with pytest.raises(UsageError, match=r"is a table that is not read. Save it as CSV in UTF-8"):
+        with pytest.raises(UsageError, match=r"is a table that trickbag does not read. Save it as CSV in UTF-8"):
             read(csv(tmp_path, b"PK\3\4", name))
 
 

@@ -72,13 +72,13 @@ def test_an_image_outside_of_the_classes_is_refused(tmp_path, names):
 def test_an_empty_folder_and_a_missing_one_are_refused(tmp_path):
     (tmp_path / "d").mkdir()
     fill(tmp_path / "d", "cat/.DS_Store")
-    with pytest.raises(UsageError, match=r"holds no image \(left aside: 1 x system file\)"):
+    with pytest.raises(UsageError, match=r"holds no image \(ignored: 1 x system file\)"):
         read(tmp_path / "d")
     with pytest.raises(UsageError, match="there is no folder"):
         read(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="neither a manifest nor an archive"):
         read(fill(tmp_path, "notes.jpg") / "notes.jpg")
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         walk(tmp_path / "nowhere")
 
 

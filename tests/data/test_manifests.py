@@ -82,9 +82,9 @@ def test_a_manifest_needs_two_columns_only_and_keeps_bytes(tmp_path):
         ("path,label,split\na,b,train\nc,d,tset\n", "m.csv, line 3: there is no split 'tset'"),
         ('path,label\n"a\nb",x\nc, \n', "m.csv, line 4: 'c' has the label ''"),
         ("path,label\n,x\n", "m.csv, line 2: the path '' names no file"),
-        ("path,label\na,x\nb,x\n./a,y\n", "m.csv, line 4: 'a' stands in line 2 already"),
+        ("path,label\na,x\nb,x\n./a,y\n", "m.csv, line 4: 'a' is already in line 2"),
         ("path,label\na,x,y\n", "m.csv, line 2: 3 fields, not 2"),
-        ('path,label\na,"x\n', "m.csv, line 2: this is no CSV"),
+        ('path,label\na,"x\n', "m.csv, line 2: this is not CSV"),
         ("path,label\n", "holds no image"),
     ],
 )
@@ -130,8 +130,8 @@ def test_columns_without_a_box_change_nothing(tmp_path, name):
         ("left,top,right,bottom", "1,2,x,4", "m.csv, line 3: the box has .* right 'x'"),
         ("left,top,right,bottom", "nan,nan,nan,nan", "m.csv, line 3: the box has left 'nan'"),
         ("left,top,right,bottom", "1,2,inf,4", "m.csv, line 3: the box has"),
-        ("left,top,right,bottom", "3,2,3,4", "m.csv, line 3: the box holds nothing"),
-        ("bottom,right,top,left", "1,9,4,2", "m.csv, line 3: the box holds nothing: left '2', top '4', right '9', bottom '1'"),
+        ("left,top,right,bottom", "3,2,3,4", "m.csv, line 3: the box is empty"),
+        ("bottom,right,top,left", "1,9,4,2", "m.csv, line 3: the box is empty: left '2', top '4', right '9', bottom '1'"),
         ("left,top,right,bottom", "1,-1,3,4", "m.csv, line 3: the box begins outside"),
     ],
 )
@@ -151,7 +151,7 @@ def test_a_wrong_parquet_is_refused_with_its_row(tmp_path):
     path = tmp_path / "m.parquet"
     with pytest.raises(UsageError, match="row 2: 'b' has the label ''"):
         read(manifest(path, [{"path": "a", "label": 1}, {"path": "b", "label": None}]))
-    with pytest.raises(UsageError, match="row 3: 'a' stands in row 1 already"):
+    with pytest.raises(UsageError, match="row 3: 'a' is already in row 1"):
         read(manifest(path, [{"path": p, "label": "x"} for p in "aba"]))
     with pytest.raises(UsageError, match="one column label is needed"):
         read(manifest(path, [{"path": "a"}]))
@@ -243,7 +243,7 @@ EVIL = [
 @pytest.mark.parametrize("member", EVIL)
 def test_an_archive_writes_nothing_outside(tmp_path, cache, member):
     path = tar(tmp_path / "d.tar", ("cat/1.jpg", tarfile.REGTYPE, "x"), member, ("cat/2.jpg", tarfile.REGTYPE, "x"))
-    with pytest.raises(UsageError, match=r"would be written outside|is no file, nor a link|cannot be unpacked"):
+    with pytest.raises(UsageError, match=r"would be written elsewhere|is neither a file nor a link|cannot be unpacked"):
         read(path)
     assert not Path("/tmp/trickbag-evil").exists()
     assert [p.name for p in tmp_path.rglob("*") if p.suffix != ".lock" and p.is_file()] == ["d.tar"]
@@ -256,7 +256,7 @@ def test_an_evil_zip_and_links_through_folders(tmp_path):
     with pytest.raises(UsageError, match="outside"):
         read(tmp_path / "d.zip")
     outside = tar(tmp_path / "e.tar", ("cat", tarfile.SYMTYPE, str(tmp_path)), ("cat/evil", tarfile.REGTYPE, "x"))
-    with pytest.raises(UsageError, match="is no file, nor a link"):
+    with pytest.raises(UsageError, match="is neither a file nor a link"):
         read(outside)
     assert not list(tmp_path.rglob("evil"))
 

@@ -228,7 +228,7 @@ def test_an_image_that_goes_away_while_a_set_is_streamed_is_named(
     assert isinstance(streamed, Files)
     assert [isinstance(event, Note) and "--with shuffle_buffer" in event.text for event in told] == [True]
     archive.unlink()
-    with pytest.raises(TrickbagError, match=r"0.png gives no pixels any more: .*all.tar: No such file or directory"):
+    with pytest.raises(TrickbagError, match=r"0.png can no longer be decoded: .*all.tar: No such file or directory"):
         streamed[0]
 
 

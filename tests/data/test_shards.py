@@ -151,10 +151,10 @@ def test_a_file_of_names_gives_numbers_their_classes(tmp_path: Path, name: str) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a\n\nb", r"classes.txt, line 2: the class '' is no name"),
-        ("a\nb\na", r"classes.txt, line 3: 'a' stands in line 1 already"),
+        ("a\n\nb", r"classes.txt, line 2: '' is not a name"),
+        ("a\nb\na", r"classes.txt, line 3: 'a' is already in line 1"),
         ("a\nb", r"d.tar: the sample 'k' has the label 2, and there are names for 0 to 1"),
-        ("", r"classes.txt, line 1: the class '' is no name"),
+        ("", r"classes.txt, line 1: '' is not a name"),
     ],
 )
 def test_a_wrong_file_of_names_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -173,8 +173,8 @@ TWO = [
     ({"k.json": {"label": 3, "cls": 4}}, "two labels, 3 and 4"),
     ({"k.cls": "3", "k.CLS": "4"}, "two labels, [34] and [34]"),
     ({"k.cls": "3", "k.png": "other pixels"}, "two images, 'k.jpg' and 'k.png'"),
-    ({"k.cls": "3", "./k.cls": "4"}, "k.cls' stands there twice"),
-    ({"k.cls": "3", "k.jpg/../k.jpg": "4"}, "would be written outside"),
+    ({"k.cls": "3", "./k.cls": "4"}, "k.cls' is in it twice"),
+    ({"k.cls": "3", "k.jpg/../k.jpg": "4"}, "would be written elsewhere"),
     ({"k.json": {"label": 3, "class": "emu"}, "m.jpg": "y", "m.json": {"label": 4, "class": "emu"}}, "3 is called already"),
 ]  # fmt: skip
 
@@ -246,7 +246,7 @@ def test_copies_in_two_shards_are_found(tmp_path: Path) -> None:
 
 MISSING = [
     ("train-{0..2}.tar", "there is no shard .*train-2.tar"), ("nothing-*.tar", "there is no shard .*nothing"),
-    ("train-{0..1.tar", "there is no shard"), ("train-{1..0}.tar", "names no shard"), ("*-0.*", "notes-0.txt' is no tar"),
+    ("train-{0..1.tar", "there is no shard"), ("train-{1..0}.tar", "names no shard"), ("*-0.*", "notes-0.txt' is not a tar"),
     ("{train-0.tar,}", "there is no shard"), ("train-val-[0].tar", "names the splits train and val"),
     ("train-{0..999999999999}.tar", "there is no shard .*train-2.tar"), ("dir.tar*", "there is no shard"),
 ]  # fmt: skip

@@ -90,7 +90,7 @@ def test_a_change_in_the_unlabelled_folder_makes_another_run(place: Path, tmp_pa
 
 
 def test_a_folder_without_images_or_with_copies_alone_is_refused(place: Path, tmp_path: Path, ask) -> None:
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         read_unlabelled(tmp_path / "nowhere")
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(UsageError, match="holds no image that can be read"):
@@ -105,7 +105,7 @@ def test_a_folder_without_images_or_with_copies_alone_is_refused(place: Path, tm
 def test_what_a_trick_names_must_be_there_before_anything_is_timed(place: Path, ask, asked, trick) -> None:
     told = ask(asked[0], f"{place}/photos", "--recipe", f"{place}/tiny.toml", *asked[1:], trick)
     assert told.code == 2
-    assert "'nowhere' is no folder" in told.err
+    assert "'nowhere' is not a folder" in told.err
     assert "timing" not in told.err + told.out
 
 

@@ -142,7 +142,7 @@ def test_a_training_under_way_sees_no_damage(album: Album, damage: Callable[[Pat
     assert album.same(found)
     assert len(album.notes) == 1
     assert album.same(album.open())
-    assert [("decoded again" in note, "made again" in note) for note in album.notes] == [(True, False), (False, True)]
+    assert [("decoded again" in note, "is rebuilt" in note) for note in album.notes] == [(True, False), (False, True)]
 
 
 def test_a_training_under_way_reads_on_while_another_makes_the_cache_again(album: Album) -> None:

@@ -32,12 +32,12 @@ class Kept(Signed):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "it is no JSON"),
-        (b"\xff\xfe{}", "it is no JSON"),
+        (b"", "it is not JSON"),
+        (b"\xff\xfe{}", "it is not JSON"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'{"share": NaN}', "NaN is no number of JSON"),
-        (b'{"share": 1e999}', "1e999 is no number of JSON"),
-        (b'{"share": ' + b"9" * 5000 + b"}", "it is no JSON"),
+        (b'{"share": NaN}', "NaN is not a JSON number"),
+        (b'{"share": 1e999}', "1e999 is not a JSON number"),
+        (b'{"share": ' + b"9" * 5000 + b"}", "it is not JSON"),
         (b"[]", "valid dictionary"),
         (b"{}", "share: field required"),
         (b'{"share": "0.5"}', "share: input should be a valid number"),

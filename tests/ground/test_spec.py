@@ -102,7 +102,7 @@ BAD = [
 
 @pytest.mark.parametrize("text", BAD, ids=lambda text: repr(text[:24]))
 def test_anything_else_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"is no trick: write name or name\(field=value, …\)\.$"):
+    with pytest.raises(UsageError, match=r"is not a trick: write name or name\(field=value, …\)\.$"):
         parse(text)
 
 
@@ -207,9 +207,9 @@ def test_a_misspelt_plug_point_is_an_error_at_import() -> None:
             @staticmethod
             def helper() -> None: ...
 
-    with pytest.raises(TypeError, match=r"MixUp\.bacth is no plug point\. Plug points: data, region, .*predict\."):
+    with pytest.raises(TypeError, match=r"MixUp\.bacth is not a plug point\. Plug points: data, region, .*predict\."):
         misspelt()
-    with pytest.raises(TypeError, match=r"MixUp\.helper is no plug point"):
+    with pytest.raises(TypeError, match=r"MixUp\.helper is not a plug point"):
         static()
 
 

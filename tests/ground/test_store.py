@@ -370,7 +370,7 @@ def test_a_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
             write(Bomb(tmp_path / "crater"), file)
         store.seal(tmp_path)
         for load, path in ((store.load_tensors, tmp_path / "state.safetensors"), (store.load_state, tmp_path)):
-            with pytest.raises(TrickbagError, match="is no safetensors file"):
+            with pytest.raises(TrickbagError, match="is not a safetensors file"):
                 load(path)
     assert not (tmp_path / "crater").exists()
 

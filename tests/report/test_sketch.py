@@ -56,6 +56,6 @@ def test_every_schedule_and_every_augmentation_can_be_drawn(name: str, tmp_path:
 def test_what_cannot_be_drawn_is_said(tmp_path: Path, ask) -> None:
     assert not having([parse("adam")], "lr")
     told = ask("tricks", "adam", "--plot", str(tmp_path / "a.png"))
-    assert (told.code, told.err) == (2, "trickbag: adam is no schedule and no augmentation: there is nothing to draw.\n")
+    assert (told.code, told.err) == (2, "trickbag: adam is neither a schedule nor an augmentation: there is nothing to draw.\n")
     assert "Name it" in ask("tricks", "--plot", str(tmp_path / "a.png")).err
     assert not list(tmp_path.iterdir())

@@ -91,7 +91,7 @@ def unsealed(run: Path) -> None:
 
 HARMS = {
     ("flip_tta", 0): (altered, "predictions.npz was changed"),
-    ("flip_tta", 1): (not_finite, "some logits are no finite numbers"),
+    ("flip_tta", 1): (not_finite, "some logits are not finite"),
     ("flip_tta", 2): (empty, "it holds no image"),
     ("placebo", 0): (malformed, "seconds: input should be a valid number"),
     ("placebo", 1): (listing_nothing, "MANIFEST.json does not list"),
@@ -147,7 +147,7 @@ def test_a_report_before_the_references_first_run_says_so(copied):
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (lambda held: "{", "it is no JSON"),
+        (lambda held: "{", "it is not JSON"),
         (lambda held: json.dumps(held | {"seeds": [0, 1]}), "it was changed after trickbag wrote it"),
         (lambda held: json.dumps({k: v for k, v in held.items() if k != "digest"}), "it has no digest"),
         (lambda held: json.dumps(held | {"arms": []}), "arms: list should have at least 1 item"),

@@ -214,7 +214,7 @@ BAD_REQUESTS = [
     (["--recipe", "nothing.toml"], "there is no recipe 'nothing.toml'"),
     (["--with", "mixpu"], "did you mean mixup"),
     (["--with", "mixup(alpah=0.4)"], "no field alpah"),
-    (["--with", "mixup("], "is no trick"),
+    (["--with", "mixup("], "is not a trick"),
     (["--with", "mixup(0.4)"], "write values with their names"),
     (["--with", "mixup(alpha=-1)"], "alpha.*greater than or equal to 0"),
     (["--with", "mixup(alpha='much')"], "alpha.*number"),
@@ -238,8 +238,8 @@ BAD_REQUESTS = [
     (["--weights", "missing.safetensors"], "no file missing.safetensors"),
     (["--weights", "tiny.toml"], "not a .safetensors file"),
     (["--weights", "other.safetensors"], "does not fit cifar_resnet8"),
-    (["--with", "distill(teacher='nowhere')"], "'nowhere' is no folder of a finished run, and there is no recipe"),
-    (["--with", "pseudo_label(unlabelled='nowhere')"], "'nowhere' is no folder"),
+    (["--with", "distill(teacher='nowhere')"], "'nowhere' is not the folder of a finished run, and there is no recipe"),
+    (["--with", "pseudo_label(unlabelled='nowhere')"], "'nowhere' is not a folder"),
     (["--set", "size=9", "--model", "vit_tiny_patch16_224"], "vit_tiny_patch16_224"),
 ]
 

@@ -156,4 +156,4 @@ def test_with_boxes_a_misleading_background_misleads_no_more(
         assert sentence in refused.err
     noted = ask("evaluate", "boxed", str(photos))
     assert noted.code == 0
-    assert "1 box outside of the image: train0.png" in noted.out
+    assert "1 box outside the image: train0.png" in noted.out

@@ -677,7 +677,7 @@ def test_multi_scale_brings_the_scales_together() -> None:
 
 
 def test_networks_that_read_one_size_or_none_so_small_are_refused() -> None:
-    with pytest.raises(UsageError, match="this network reads 32 pixels alone"):
+    with pytest.raises(UsageError, match="this network reads 32 pixels only"):
         parse("multi_scale").setup(net("vit_tiny_patch16_224", 32), fit_of(32))
     with pytest.raises(UsageError, match="images of 16 pixels, which are too small"):
         parse("multi_scale").setup(net("convnext_atto", 32), fit_of(32))

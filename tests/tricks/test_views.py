@@ -167,7 +167,7 @@ def test_scales_are_those_of_torchvision(sizes):
 
 @pytest.mark.parametrize("spec", ["scale_tta", "fixres(test_size=40)", "fixres(test_size=40, tune='none')"])
 def test_other_sizes_are_refused_by_networks_of_one_size(spec):
-    with pytest.raises(UsageError, match=rf"{parse(spec).name()}.* 32 x 32 pixels alone"):
+    with pytest.raises(UsageError, match=rf"{parse(spec).name()}.* 32 x 32 pixels only"):
         loop(recipe(spec, model="vit_tiny_patch16_224", size=32))
 
 

@@ -70,14 +70,16 @@ def _extract(archive: Path, folder: Path) -> None:
             signals.look()
             inside = Path(name)
             if inside.is_absolute() or inside.drive or ".." in inside.parts:
-                raise UsageError(f"{archive.name}: {name!r} would be written outside. Pack it again with relative paths.")
+                raise UsageError(f"{archive.name}: {name!r} would be written elsewhere. Pack it again with relative paths.")
             if content is None:
                 (folder / inside).mkdir(parents=True, exist_ok=True)
                 continue
             if size > MOST_BYTES:
-                raise UsageError(f"{archive.name}: {name!r} unpacks to {size / 1e9:.1f} GB and is no image. Pack it without.")
+                raise UsageError(
+                    f"{archive.name}: {name!r} unpacks to {size / 1e9:.1f} GB and is not an image. Pack it without."
+                )
             if (folder / inside).exists():
-                raise UsageError(f"{archive.name}: {name!r} stands there twice. Pack it again with one of them.")
+                raise UsageError(f"{archive.name}: {name!r} is in it twice. Pack it again with one of them.")
             (folder / inside).parent.mkdir(parents=True, exist_ok=True)
             if offset and suffix(name) in IMAGE_SUFFIXES and members.LEAST <= size <= members.MOST:
                 members.stand_in(folder / inside, archive, offset, size)
@@ -125,5 +127,5 @@ def _content(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO
     except (KeyError, RecursionError):
         content = None
     if content is None:
-        raise UsageError(f"{archive.name}: {member.name!r} is no file, nor a link to one inside. Pack the files themselves.")
+        raise UsageError(f"{archive.name}: {member.name!r} is neither a file nor a link to one inside. Pack the files.")
     return content

@@ -147,7 +147,7 @@ def audit(
 
 
 def reasons(facts: Sequence[Facts], channels: int | None) -> list[str]:
-    """Why each file is left out, empty where it is not; ``channels``: see :func:`audit`."""
+    """Why each file is left out, empty where it is not; ``channels``: see ``audit``."""
     usual = Counter(fact.channels for fact in facts if not fact.error).most_common(1)
     wanted = channels or (usual[0][0] if usual else 3)
     fitting = {1, 3} if wanted in (1, 3) else {wanted}

@@ -226,7 +226,7 @@ def _array(file: BinaryIO, limit_pixels: int, notes: list[str]) -> NDArray[np.ui
     if dtype.kind not in "uf" or dtype.itemsize > 8:
         raise Unreadable(f"unsupported: array of {dtype.name}; convert with astype to uint8, uint16 or float32")
     if len(shape) not in (2, 3) or 0 in shape:
-        raise Unreadable(f"broken: an array of shape {shape} is no image [H, W, C]")
+        raise Unreadable(f"broken: an array of shape {shape} is not an image [H, W, C]")
     _check_size((shape[1], shape[0]), limit_pixels)
     start = file.tell()
     if file.seek(0, os.SEEK_END) - start < dtype.itemsize * int(np.prod(shape, dtype=object)):

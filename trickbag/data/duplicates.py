@@ -53,7 +53,7 @@ def reduced(pixels: Tensor) -> NDArray[np.float64] | None:
 
 
 def likenesses(small: Sequence[NDArray[np.float64] | None]) -> list[Likeness | None]:
-    """The likenesses of images that were :func:`reduced`, None for those too small or too even to have one.
+    """The likenesses of images that were ``reduced``, None for those too small or too even to have one.
 
     >>> likenesses([None, np.zeros((32, 32))])
     [None, None]

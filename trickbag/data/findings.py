@@ -237,7 +237,7 @@ def about_boxes(images: Images) -> Iterable[Finding]:
         yield Finding(
             kind="box",
             severity="error",
-            message=f"{counted(len(beyond), 'box', 'boxes')} outside of the image: {said}{', …' if len(beyond) > 1 else ''}.",
+            message=f"{counted(len(beyond), 'box', 'boxes')} outside the image: {said}{', …' if len(beyond) > 1 else ''}.",
             suggestion="Write left, top, right, bottom in the manifest in pixels of the upright image, as a viewer shows it.",
             paths=[show(images.paths[row]) for row in beyond],
         )

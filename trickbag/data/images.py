@@ -132,7 +132,7 @@ class Images:
         return self.take(np.flatnonzero(self.splits == name))
 
     def long_tailed(self, ratio: float = 100.0, kind: long_tail.Kind = "exponential", seed: int = 0) -> Self:
-        """With as few training images as make a long tail (:func:`trickbag.data.long_tail.tail`); other splits stay.
+        """With as few training images as make a long tail (``trickbag.data.long_tail.tail``); other splits stay.
 
         The first class is the largest, as in the literature; a class that has fewer images than its share keeps all. Which are
         left is drawn by the seed. Raises UsageError where ``ratio`` is below 1 or there is no such kind.

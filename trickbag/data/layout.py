@@ -18,7 +18,7 @@ CONTAINERS = {"images", "image", "img", "imgs", "jpegimages", "photos", "picture
 """Names of folders between a split and its classes that say nothing of either."""
 MASKS = {"masks", "mask", "labels", "label", "annotations", "annotation", "segmentation", "groundtruth", "ground_truth", "gt"}
 """Names of folders that hold answers for each pixel or box, not a class."""
-OUTSIDE = "file outside of the class folders"
+OUTSIDE = "file outside the class folders"
 
 Folder = tuple[str, ...]
 """A folder's path, part by part."""

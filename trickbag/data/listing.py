@@ -142,7 +142,7 @@ def walk(folder: str | Path) -> list[Path]:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise UsageError(f"{str(root)!r} is no folder. Give a folder with images.")
+        raise UsageError(f"{str(root)!r} is not a folder. Give a folder with images.")
     return [root / name for name in list_folder(root).files]
 
 

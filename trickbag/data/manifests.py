@@ -66,7 +66,7 @@ def _check_repeated(sheet: Sheet, paths: Sequence[str], places: Sequence[int]) -
     for name, place in zip(paths, places, strict=True):
         if (first := lines.setdefault(name, place)) != place:
             where = f"{sheet.name}, {sheet.unit} {place}"
-            raise UsageError(f"{where}: {name[:_SHOWN]!r} stands in {sheet.unit} {first} already. Remove one of them.")
+            raise UsageError(f"{where}: {name[:_SHOWN]!r} is already in {sheet.unit} {first}. Remove one of them.")
 
 
 def _located(manifest: Path, paths: list[str]) -> tuple[list[str], list[Remark]]:
@@ -132,7 +132,7 @@ def _box(edges: Sequence[str], where: str) -> Box:
         raise UsageError(f"{where}: the box has {said}. Write four numbers of pixels, or leave all four empty.")
     left, top, right, bottom = box
     if right <= left or bottom <= top:
-        raise UsageError(f"{where}: the box holds nothing: {said}. Write right above left and bottom above top, in pixels.")
+        raise UsageError(f"{where}: the box is empty: {said}. Right must exceed left, and bottom top, in pixels.")
     if min(left, top) < -SLACK:
-        raise UsageError(f"{where}: the box begins outside of the image: {said}. Count pixels from its left and upper edge, 0.")
+        raise UsageError(f"{where}: the box begins outside the image: {said}. Its left and upper edges are 0.")
     return box

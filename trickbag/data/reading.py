@@ -51,7 +51,7 @@ def read(data: str | Path, tell: Tell = silent, depth: int = 0) -> Images:
     if place.kind == "file":
         raise UsageError(f"{source!r} is neither a manifest nor an archive. {FORMS}")
     if place.kind:
-        raise UsageError(f"{source!r} is {place.kind}, no file and no folder. {FORMS}")
+        raise UsageError(f"{source!r} is {place.kind}, neither a file nor a folder. {FORMS}")
     raise UsageError(f"there is no folder and no file {source!r}. {FORMS}")
 
 
@@ -85,13 +85,13 @@ def _folder(place: Place, depth: int, _: Tell) -> Found | None:
     if place.kind != "folder":
         return None
     if is_run(place.path):
-        raise UsageError(f"{place.text!r} is a run or a study of trickbag, no data set. Give the folder of images.")
+        raise UsageError(f"{place.text!r} is a run or a study of trickbag, not a data set. Give the folder of images.")
     return _class_folders(place.path, list_folder(place.path), depth, place.text)
 
 
 def _manifest(place: Place, depth: int, _: Tell) -> Found | None:
     if place.kind == "file" and suffix(place.path.name) in manifests.OTHER_TABLES:
-        raise UsageError(f"{place.text!r} is a table that is not read. Save it as CSV in UTF-8 with the columns path,label.")
+        raise UsageError(f"{place.text!r} is a table that cannot be read. Save it as CSV in UTF-8 with the columns path,label.")
     if place.kind != "file" or suffix(place.path.name) not in manifests.SUFFIXES:
         return None
     _check_depth(depth, place.text)
@@ -132,12 +132,12 @@ def _class_folders(root: Path, listing: Listing, depth: int, data: str) -> Found
 
 def _check_depth(depth: int, data: str) -> None:
     if depth:
-        raise UsageError(f"--depth {depth}: {data!r} names the class of each image itself, not by its folder. Leave it out.")
+        raise UsageError(f"--depth {depth}: {data!r} names the class of each image itself, not by folders. Remove --depth.")
 
 
 def _table(found: Found) -> Images:
     if not found.rows.paths:
         left = Counter(reason for _, reason in found.rows.ignored)
-        aside = f" (left aside: {', '.join(f'{n} x {reason}' for reason, n in left.items())})" if left else ""
+        aside = f" (ignored: {', '.join(f'{n} x {reason}' for reason, n in left.items())})" if left else ""
         raise UsageError(f"{str(found.root)!r} holds no image{aside}. {FORMS}")
     return Images.of(*found)

@@ -72,7 +72,7 @@ def expand(pattern: str) -> tuple[Path, list[str]]:
         raise UsageError(f"{pattern!r} names no shard. Write its ranges upwards, as {{000000..000003}}.")
     for file in found:
         if not is_archive(file):
-            raise UsageError(f"{str(file)!r} is no tar. Write a pattern of tars alone, as shards/*.tar.")
+            raise UsageError(f"{str(file)!r} is not a tar. Write a pattern of tars only, as shards/*.tar.")
     home = Path(os.path.commonpath([file.parent for file in found]))
     return home, sorted(file.relative_to(home).as_posix() for file in found)
 
@@ -142,9 +142,9 @@ def class_names(folder: Path) -> list[str]:
         names, lines = [line.strip() for line in text.rstrip().split("\n")], dict[str, int]()
         for line, name in enumerate(names, 1):
             if not name or "\0" in name:
-                raise UsageError(f"{file.name}, line {line}: the class {name!r} is no name. Write a name in each line.")
+                raise UsageError(f"{file.name}, line {line}: {name!r} is not a name. Write the name of a class in each line.")
             if (first := lines.setdefault(name, line)) != line:
-                raise UsageError(f"{file.name}, line {line}: {name!r} stands in line {first} already. Name them apart.")
+                raise UsageError(f"{file.name}, line {line}: {name!r} is already in line {first}. Rename one of them.")
         return names
     return []
 
@@ -152,7 +152,7 @@ def class_names(folder: Path) -> list[str]:
 def samples(folder: Path, listing: Listing, shard: str, names: Sequence[str], numbers: dict[str, int]) -> Rows | None:
     """The labelled images in an unpacked shard; None where no image has a label, so that folders must be the classes.
 
-    ``names`` are those of the labels 0, 1, …, and all become classes; ``numbers`` is for :func:`class_of`, one for all
+    ``names`` are those of the labels 0, 1, …, and all become classes; ``numbers`` is for ``class_of``, one for all
     shards. An image without a label and a label without an image are listed as ignored.
     Raises UsageError where a key has two images, or labels that do not agree.
     """
@@ -200,9 +200,11 @@ def class_of(told: Sequence[Label], names: Sequence[str], numbers: dict[str, int
     if not texts:
         return str(given[0])
     if names and texts[0] not in names:
-        raise UsageError(f"{where} has the label {texts[0]!r}, which the file of class names does not hold. Add it there.")
+        raise UsageError(f"{where} has the label {texts[0]!r}, which is not in the file of class names. Add it there.")
     if given and (first := numbers.setdefault(texts[0], given[0])) != given[0]:
-        raise UsageError(f"{where} calls label {given[0]} {texts[0]!r}, as label {first} is called already. Name them apart.")
+        raise UsageError(
+            f"{where} calls label {given[0]} {texts[0]!r}, as label {first} is already called. Rename one of them."
+        )
     return texts[0]
 
 

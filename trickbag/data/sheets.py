@@ -56,10 +56,10 @@ def western(text: str) -> str:
 def _csv(path: Path, known: Callable[[str], bool]) -> Sheet:
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise OSError(f"it holds more than {MOST_BYTES / 1e9:.0f} GB")
+            raise OSError(f"it is larger than {MOST_BYTES / 1e9:.0f} GB")
         text = _decoded(files.content(path, MOST_BYTES))
     except (OSError, UnicodeDecodeError) as error:
-        reason = files.reason(error) if isinstance(error, OSError) else f"it is no text in UTF-16 ({error.reason})"
+        reason = files.reason(error) if isinstance(error, OSError) else f"it is not text in UTF-16 ({error.reason})"
         raise UsageError(f"{path.name} cannot be read: {reason}. Save it as CSV in UTF-8.") from None
     firsts = {delimiter: _first(text, delimiter) for delimiter in DELIMITERS}
     delimiter = max(firsts, key=lambda one: (sum(known(name.strip()) for name in firsts[one]), len(firsts[one])))
@@ -81,7 +81,7 @@ def _csv(path: Path, known: Callable[[str], bool]) -> Sheet:
                 if row:
                     yield line, [row[i] for i in columns]
         except csv.Error as error:
-            raise UsageError(f"{path.name}, line {line}: this is no CSV ({error}). Quote names that hold quotes.") from None
+            raise UsageError(f"{path.name}, line {line}: this is not CSV ({error}). Quote names that hold quotes.") from None
 
     return Sheet(path.name, "line", [name.strip() for name in header], rows)
 
@@ -109,7 +109,7 @@ def _parquet(path: Path) -> Sheet:
     broken = (ArrowException, OSError, ValueError, OverflowError)
 
     def refusal(error: BaseException) -> UsageError:
-        return UsageError(f"{path.name} is no Parquet file that can be read ({str(error)[:200]}). Write it again.")
+        return UsageError(f"{path.name} cannot be read as Parquet ({str(error)[:200]}). Write it again.")
 
     def rows(columns: Sequence[int]) -> Iterator[Cells]:
         place = 0

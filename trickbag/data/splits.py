@@ -58,7 +58,7 @@ def follow(splits: Words, met: Words, groups: Ints, missing: Sequence[str]) -> t
 
     ``met`` [N] are the splits of earlier divisions, empty for new images. A group of which an image was trained on stays in
     train, one of which an image was in a missing split belongs to that; val comes before test. What is left, and is to be
-    divided by :func:`fill`, are the rows whose group nobody met, in train or in no split.
+    divided by ``fill``, are the rows whose group nobody met, in train or in no split.
 
     >>> splits, met, groups = np.array(["", "", "", "val"]), np.array(["test", "", "train", "train"]), np.arange(4)
     >>> [column.tolist() for column in follow(splits, met, groups, ["test"])]

@@ -50,7 +50,7 @@ class Cuts(NamedTuple):
 
 
 def cuts_of(sizes: Tensor, view: View, mirrored: Tensor | None = None) -> Cuts:
-    """What :func:`cut` does to images of these heights and widths [B, 2], of which some may be ``mirrored`` [B] before."""
+    """What ``cut`` does to images of these heights and widths [B, 2], of which some may be ``mirrored`` [B] before."""
     shorter = sizes.amin(1, keepdim=True)
     part = sizes.minimum(RIBBON * shorter)
     resized = (view.resize * part.double() / shorter).long()
@@ -67,7 +67,7 @@ def _middle(outer: Tensor, inner: Tensor, mirrored: Tensor | None) -> Tensor:
 
 
 def cuts_to(windows: Tensor, size: int) -> Cuts:
-    """What :func:`framed` does with windows [B, 4]."""
+    """What ``framed`` does with windows [B, 4]."""
     corner, part = windows[:, :2], windows[:, 2:]
     return Cuts(corner, part, torch.full_like(part, size), torch.zeros_like(part))
 
@@ -75,7 +75,7 @@ def cuts_to(windows: Tensor, size: int) -> Cuts:
 def taps(part: Tensor, resized: Tensor, offset: Tensor, size: int, most: int) -> Tensor:
     """The weights [B, size, most] with which pixels of a part are summed along an axis: bilinear, with antialiasing.
 
-    Arguments as in :class:`Cuts`, of one axis [B]; pixels from ``part`` on have none.
+    Arguments as in ``Cuts``, of one axis [B]; pixels from ``part`` on have none.
 
     >>> taps(torch.tensor([2]), torch.tensor([4]), torch.tensor([1]), 2, 3)
     tensor([[[0.7500, 0.2500, 0.0000],
@@ -100,7 +100,7 @@ class Resident:
     def cut(self, rows: Tensor, cuts: Cuts, mirrored: Tensor | None, size: int) -> Tensor:
         """Images [B, C, size, size] on the device, whole numbers from 0 to 255 as float32; ``rows`` of the table [B].
 
-        As one at a time by :func:`cut` or :func:`framed`, but for rounding, by at most one of 255.
+        As one at a time by ``cut`` or ``framed``, but for rounding, by at most one of 255.
         """
         height, width = cuts.part.amax(0).tolist()
         lines, planes = self.sizes[rows, 1], self.sizes[rows].prod(1)
@@ -118,7 +118,7 @@ class Resident:
         return (vertical[:, None] @ pixels.float() @ horizontal.mT[:, None]).round_()
 
     def judged(self, rows: Tensor, view: View) -> Tensor:
-        """Judged views [B, C, crop, crop] of these rows, as :meth:`cut` has them."""
+        """Judged views [B, C, crop, crop] of these rows, as ``cut`` has them."""
         return self.cut(rows, cuts_of(self.sizes[rows], view), None, view.crop)
 
 

@@ -62,7 +62,7 @@ def collect(predict: Predict, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]
 
 
 class Judge:
-    """Scores weights on splits; implements ``trick.Fit`` for the network that :meth:`see` was given."""
+    """Scores weights on splits; implements ``trick.Fit`` for the network that ``see`` was given."""
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ class Plan:
     """Which training images each epoch shows, cut into steps.
 
     Arguments: labels [N] of the training images, tricks in order, the recipe's numbers, how many ranks share each step, and
-    how many of its images each rank needs at least. The plan is that of one process, but for what :meth:`_end` says.
+    how many of its images each rank needs at least. The plan is that of one process, but for what ``_end`` says.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Plan:
         return torch.randperm(len(self.labels), generator=generator(self.seed, "order", epoch))
 
     def epoch(self, epoch: int, position: int = 0) -> Iterator[Slice]:
-        """The steps of an epoch from the given position on. Raises UsageError as :meth:`steps` does."""
+        """The steps of an epoch from the given position on. Raises UsageError as ``steps`` does."""
         rows = self.rows(epoch)
         copies = _copies(rows)
         while position < len(rows):

@@ -326,7 +326,7 @@ def plain_state(trick: Trick) -> dict[str, Any]:
 
 
 def load_trick_state(trick: Trick, state: dict[str, Any]) -> None:
-    """Put run state back into a trick that :meth:`Trick.setup` was called on."""
+    """Put run state back into a trick that ``Trick.setup`` was called on."""
     for name, value in state.items():
         held = getattr(trick, name, None)
         if isinstance(held, nn.Module):

@@ -24,7 +24,7 @@ class OpenScores(Scores):
     """Images of classes that the network does not know."""
     by: Familiarity
     threshold: float
-    """Images that are less familiar are rejected; see :func:`threshold`."""
+    """Images that are less familiar are rejected; see ``threshold``."""
     kept_val: float
     """Share of the validation images, by which the threshold was chosen, that it keeps: 0.95 or a little more."""
     auroc: float
@@ -34,7 +34,7 @@ class OpenScores(Scores):
     rejected_known: float
     """Share of the known images that are rejected."""
     f_measure: float
-    """See :func:`f_measure`."""
+    """See ``f_measure``."""
     f_measure_unrejected: float
     """The same with no image rejected."""
 
@@ -99,7 +99,7 @@ def f_measure(predicted: Tensor, labels: Tensor) -> float:
 def score_open(logits: Tensor, labels: Tensor, validation: Tensor, by: Familiarity) -> OpenScores:
     """Logits [N, K], labels [N] in -1..K-1 and the logits [V, K] of validation images, which choose the threshold -> scores.
 
-    Known, unknown and validation images are at least one each. Raises TrickbagError as :func:`scores.score` does.
+    Known, unknown and validation images are at least one each. Raises TrickbagError as ``scores.score`` does.
     """
     familiar, known, chosen_on = familiarity(finite(logits), by), labels != UNKNOWN, familiarity(validation, by)
     limit = threshold(chosen_on)

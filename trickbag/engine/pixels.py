@@ -77,7 +77,7 @@ def crop(image: Tensor, region: Tensor) -> Tensor:
 
 
 def fitted(image: Tensor, fit: Fit, side: int) -> Tensor:
-    """An image [C, H, W] as it is kept: with ``crop`` as :func:`shrink` makes it, else a square of at most ``side`` pixels.
+    """An image [C, H, W] as it is kept: with ``crop`` as ``shrink`` makes it, else a square of at most ``side`` pixels.
 
     With ``pad`` the whole image lies in the middle of a grey square, with ``squash`` it is resized to the square.
 
@@ -119,7 +119,7 @@ class Files:
                     raise self._changed(path)
                 return fitted(decode(file, self.channels, shorter=self.shorter).pixels, self.fit, self.shorter)
         except (Unreadable, OSError) as error:
-            raise TrickbagError(f"{path} gives no pixels any more: {error}.") from None
+            raise TrickbagError(f"{path} can no longer be decoded: {error}.") from None
 
     def _changed(self, path: Path) -> TrickbagError:
         forget(self.images.root, self.channels)  # which may have taken another content for this one
@@ -133,7 +133,7 @@ class Files:
 
 
 class Cache:
-    """Pixels in one file, made by :func:`build`, from which each image is compared with its checksum when first read.
+    """Pixels in one file, made by ``build``, from which each image is compared with its checksum when first read.
 
     The file is read rather than mapped: where it is cut short under a training, a map would end the process. An image that is
     no longer what was kept is taken from ``source``.
@@ -174,8 +174,7 @@ class Cache:
             spoil(self.folder)
             self.tell(
                 Note(
-                    f"{self.folder} in the cache is damaged: images that are not what was kept are decoded again, and the next "
-                    "run makes it again"
+                    f"{self.folder} in the cache is damaged: the damaged images are decoded again, and the next run rebuilds it"
                 )
             )
         pixels.copy_(self.source[row].flatten())

@@ -15,7 +15,7 @@ logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its notes on 
 def fabric_for(precision: str, ranks: int = 1, nodes: int = 1) -> Fabric:
     """A Fabric with the recipe's arithmetic on this machine's devices.
 
-    fp16 brings no scaler of its own here: :class:`LossScale` is part of the run's state.
+    fp16 brings no scaler of its own here: ``LossScale`` is part of the run's state.
     """
     strategy = "ddp" if ranks * nodes > 1 else "auto"
     if precision == "fp16":

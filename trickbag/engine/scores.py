@@ -49,7 +49,7 @@ class Scores:
     brier: float
     """Mean squared distance of the probabilities from the one-hot label, 0..2."""
     ece: float
-    """Expected calibration error of the largest probability, 0..1, in 15 equal bins; see :func:`calibration_error`."""
+    """Expected calibration error of the largest probability, 0..1, in 15 equal bins; see ``calibration_error``."""
     per_class: PerClass
     confusion: list[list[int]]
     """Images by class (row) and prediction (column)."""
@@ -60,7 +60,7 @@ class Scores:
         return long_tail.by_frequency([recall if count else math.nan for recall, count in pairs], trained)
 
     def brief(self, trained: Sequence[int]) -> dict[str, Any]:
-        """All but the confusion matrix, which is quadratic in the classes, with the recalls :meth:`by_frequency`."""
+        """All but the confusion matrix, which is quadratic in the classes, with the recalls ``by_frequency``."""
         found = self.as_json() | self.by_frequency(trained)
         del found["confusion"]
         return found
@@ -74,7 +74,7 @@ class Scores:
         return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in asdict(self).items()}
 
     def named(self, classes: Sequence[str]) -> dict[str, Any]:
-        """As :meth:`as_json`, with the names [K] of the classes beside their numbers.
+        """As ``as_json``, with the names [K] of the classes beside their numbers.
 
         ``per_class`` maps a class to its precision, recall and images, ``confusion`` a class to the images predicted as each
         class, where there are any.
@@ -148,7 +148,7 @@ class Judge:
 
 
 def score(logits: Tensor, labels: Tensor) -> Scores:
-    """Logits [N, K] and labels [N] int64 in 0..K-1 -> Scores. Raises TrickbagError as :meth:`Judge.update` does.
+    """Logits [N, K] and labels [N] int64 in 0..K-1 -> Scores. Raises TrickbagError as ``Judge.update`` does.
 
     >>> score(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0])).confusion
     [[1, 1], [0, 0]]

@@ -287,7 +287,7 @@ def _wait(fabric: Fabric) -> None:
 
 
 def reset_peak_memory() -> None:
-    """Let :func:`peak_memory` count from here, where the system can."""
+    """Let ``peak_memory`` count from here, where the system can."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):

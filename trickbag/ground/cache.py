@@ -71,7 +71,7 @@ def tag_cache() -> None:
 
 
 def made_once(target: Path, build: Callable[[Path], None], tell: Tell = silent) -> Path:
-    """The folder ``target``, filled by ``build(folder)`` where it is missing, or not what was made (:func:`altered`).
+    """The folder ``target``, filled by ``build(folder)`` where it is missing, or not what was made (``altered``).
 
     It appears whole or not at all: a killed builder leaves nothing that counts, two builders wait for each other, and who has
     files of a damaged folder open can read on in them. Raises TrickbagError where it cannot be written.
@@ -85,7 +85,7 @@ def made_once(target: Path, build: Callable[[Path], None], tell: Tell = silent) 
             if not (reason := altered(target)):
                 return target
             if os.path.lexists(target):
-                tell(Note(f"{target} in the cache is damaged ({reason}) and is made again"))
+                tell(Note(f"{target} in the cache is damaged ({reason}) and is rebuilt"))
             try:
                 remove(part, gone)
                 part.mkdir()
@@ -103,7 +103,7 @@ def made_once(target: Path, build: Callable[[Path], None], tell: Tell = silent) 
 
 
 def altered(target: Path) -> str:
-    """How a folder differs from what :func:`made_once` made; an empty string where it does not.
+    """How a folder differs from what ``made_once`` made; an empty string where it does not.
 
     The names and stamps of all files are compared, and the content of those whose stamp is another. Where only stamps are, as
     in a copy of the cache, the new ones are kept.
@@ -125,7 +125,7 @@ def altered(target: Path) -> str:
 
 
 def spoil(target: Path) -> None:
-    """Have :func:`made_once` make a folder again, whose content turned out to be damaged."""
+    """Have ``made_once`` make a folder again, whose content turned out to be damaged."""
     with suppress(OSError):
         remove(_seal_of(target))
 
@@ -167,7 +167,7 @@ def _seal_of(target: Path) -> Path:
 
 
 def remember(path: Path, value: Any) -> None:
-    """Keep a JSON value that :func:`recalled` gives back; a cache that cannot be written costs time and nothing else."""
+    """Keep a JSON value that ``recalled`` gives back; a cache that cannot be written costs time and nothing else."""
     text = json.dumps(value)
     with suppress(OSError, TrickbagError):
         remove(path)

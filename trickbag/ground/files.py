@@ -17,7 +17,7 @@ _KINDS = {
 
 
 def regular(path: Path) -> BinaryIO:
-    """A regular file, open for reading in bytes. Raises OSError for anything else; :func:`reason` puts it in words.
+    """A regular file, open for reading in bytes. Raises OSError for anything else; ``reason`` puts it in words.
 
     A pipe, socket, device or folder is never opened, and a regular file that would wait for its content, as ``/proc/kmsg``
     does, is refused.
@@ -44,7 +44,7 @@ def content(path: Path, most: int = MOST) -> bytes:
     with regular(path) as file:
         found = file.read(most + 1)
     if len(found) > most:
-        raise OSError(f"it holds more than {most / 1e6:,.0f} MB")
+        raise OSError(f"it is larger than {most / 1e6:,.0f} MB")
     return found
 
 
@@ -53,7 +53,7 @@ def text(path: Path, most: int = MOST) -> str:
     try:
         return content(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise OSError(f"byte {error.start} is no UTF-8: save it as UTF-8") from None
+        raise OSError(f"byte {error.start} is not UTF-8: save it as UTF-8") from None
 
 
 def reason(error: OSError) -> str:

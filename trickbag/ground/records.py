@@ -1,6 +1,6 @@
 """JSON of ours, read through the models that say what is in it: what does not fit its model is never believed.
 
-Every JSON file that trickbag writes and reads again has a :class:`Record`, in the room that writes it. Its fields are the
+Every JSON file that trickbag writes and reads again has a ``Record``, in the room that writes it. Its fields are the
 documentation: ``docs/run-folder.md`` and ``docs/study-folder.md`` describe each.
 """
 
@@ -99,7 +99,7 @@ def parse(text: bytes, kind: type[R]) -> R:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except ValueError as error:
-        raise ValueError(f"it is no JSON ({error})") from None
+        raise ValueError(f"it is not JSON ({error})") from None
     try:
         found = kind.model_validate(value)
     except ValidationError as error:
@@ -121,4 +121,4 @@ def _finite(text: str) -> float:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text[:20]} is no number of JSON")
+    raise ValueError(f"{text[:20]} is not a JSON number")

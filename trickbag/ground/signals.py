@@ -20,13 +20,13 @@ STOPPED = "stopped. What was finished is kept; the same command continues."
 _asked: list[int] = []
 """Signals that have come."""
 _waiting: list[bool] = []
-"""For each block of :func:`stopping` around the work, whether a step there is common to several processes."""
+"""For each block of ``stopping`` around the work, whether a step there is common to several processes."""
 _before: dict[int, Any] = {}
 """What the second signal is left to; empty in a process of the command line, which ends then."""
 
 
 def listen(second: bool = True) -> None:
-    """From now on the first signal stops the work at the next :func:`look` at the latest, and the second ends the process.
+    """From now on the first signal stops the work at the next ``look`` at the latest, and the second ends the process.
 
     A hangup that is ignored (``nohup``) stays ignored, and a second one does nothing: terminals send two. With ``second=False``
     any number of signals counts as one.
@@ -67,8 +67,8 @@ def held() -> Iterator[None]:
 def stopping(together: bool = False) -> Iterator[Callable[[], int]]:
     """Inside, a first signal raises nothing: the block looks for its number, 0 for none, and stops where it can go on later.
 
-    ``together``: other processes wait for this one, so :func:`look` raises nothing either. A signal that the block did not look
-    for raises Interrupted at its end. In programs that do not :func:`listen` the second signal acts as it would without this.
+    ``together``: other processes wait for this one, so ``look`` raises nothing either. A signal that the block did not look
+    for raises Interrupted at its end. In programs that do not ``listen`` the second signal acts as it would without this.
     """
     if signal.getsignal(signal.SIGTERM) not in (_note, _note_once):
         with suppress(ValueError):  # not the main thread: the caller owns the signals

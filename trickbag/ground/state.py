@@ -44,7 +44,7 @@ def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
 
 
 def unpack(tensors: dict[str, Tensor], value: Any) -> Any:
-    """The inverse of :func:`pack`."""
+    """The inverse of ``pack``."""
 
     def get(value: Any) -> Any:
         match value:

@@ -3,7 +3,7 @@
 A file or folder appears under its name whole or not at all: it is written under a temporary name beside its place,
 synced to the disk, renamed, and the folder that holds it is synced too. A folder's ``MANIFEST.json`` is written last
 and holds the SHA-256 and the size of every file; a folder is valid when its manifest verifies. Whoever writes to a
-path holds its :func:`lock`; the kernel frees it however the process ends.
+path holds its ``lock``; the kernel frees it however the process ends.
 """
 
 import errno
@@ -190,11 +190,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise TrickbagError(f"{path} is missing.") from None
     except (OSError, SafetensorError) as error:
-        raise TrickbagError(f"{path} is no safetensors file, the only format that is read ({error}).") from None
+        raise TrickbagError(f"{path} is not a safetensors file, the only format supported ({error}).") from None
 
 
 def save_state(folder: Path, state: Any) -> None:
-    """Write a state, as :func:`trickbag.ground.state.pack` takes it, into a folder that is being written."""
+    """Write a state, as ``trickbag.ground.state.pack`` takes it, into a folder that is being written."""
     tensors, value = pack(state)
     _save_packed(folder, _copies(tensors), value)
 

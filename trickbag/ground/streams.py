@@ -37,7 +37,7 @@ def generator(seed: int, stream: str, *keys: int) -> torch.Generator:
 
 def uniforms(point: int, places: Tensor, count: int) -> Tensor:
     """[B, count] floats drawn uniformly from [0, 1), float64: row b's are those of the integers ``places[b]``, places [B, n],
-    at a point of a stream (:func:`key`).
+    at a point of a stream (``key``).
 
     One call for a whole batch, and still a generator for each image: a row is the output of SplitMix64, begun at a hash of
     its place (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014, figure 13).

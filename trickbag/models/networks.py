@@ -26,7 +26,7 @@ HUB_SECONDS = 5.0
 
 
 class Net(nn.Module):
-    """A timm classification model whose forward returns :class:`Outputs`; ``net`` keeps timm's names for export.
+    """A timm classification model whose forward returns ``Outputs``; ``net`` keeps timm's names for export.
 
     ``maps`` are the patch tokens where the model works on tokens, and the features where it has no map of its own.
     ``features`` are what the classifier sees: of several classifiers (distilled models), their inputs side by side.

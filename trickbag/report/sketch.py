@@ -64,4 +64,4 @@ def picture(spec: str) -> bytes:
     if AUGMENTING & set(trick.plugs()):
         image = photo()
         return figures.gallery([cut(image, View(SIDE, SIDE)), *augmented(trick, image, SHOWN, SIDE)], str(trick))
-    raise UsageError(f"{spec} is no schedule and no augmentation: there is nothing to draw.")
+    raise UsageError(f"{spec} is neither a schedule nor an augmentation: there is nothing to draw.")

@@ -50,7 +50,7 @@ class Explanation(NamedTuple):
     image: Tensor
     """uint8 [C, h, w], as the network sees it."""
     map: Tensor
-    """[h, w] in 0..1, see :func:`trickbag.engine.gradcam.grad_cam`."""
+    """[h, w] in 0..1, see ``trickbag.engine.gradcam.grad_cam``."""
 
 
 class Classifier:
@@ -197,7 +197,7 @@ def teacher(run: Path, classes: Sequence[str], ours: Normal) -> nn.Module:
 def export(
     model: networks.Net, chosen: Sequence[Trick], recipe: Recipe, classes: Sequence[str], normal: Normal, kept: int
 ) -> tuple[dict[str, Tensor], Card]:
-    """The tensors and the card of a trained network, as :meth:`Classifier.load` reads them."""
+    """The tensors and the card of a trained network, as ``Classifier.load`` reads them."""
     used = [trick for trick in chosen if set(trick.plugs()) & {"region", "model", "view", "predict"}]
     tensors = {name.removeprefix("net."): value for name, value in model.state_dict().items()}
     state: dict[str, dict[str, Any]] = {}

@@ -60,7 +60,7 @@ def evaluate(
     Images that the run was trained on are counted by their content, and the others scored by themselves too.
 
     With ``open_set`` images of classes that the run does not know are there to be rejected, by the largest probability or by
-    the ``energy``, and the scores are an :class:`OpenScores`; the run's own validation images choose the threshold.
+    the ``energy``, and the scores are an ``OpenScores``; the run's own validation images choose the threshold.
     Raises UsageError where the data set has a class that the run does not know; with ``open_set``, where it has no image of
     such a class or none of another, where the run keeps no validation predictions, and where ``with_`` would change them.
     """

@@ -188,6 +188,6 @@ def _check(found: Predictions, classes: int) -> None:
     if not len(labels):
         raise ValueError("it holds no image")
     if logits.dtype.kind != "f" or not np.isfinite(logits).all():
-        raise ValueError("some logits are no finite numbers")
+        raise ValueError("some logits are not finite")
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
         raise ValueError("a label is of no class")

@@ -72,7 +72,7 @@ def rates(recipe: Recipe, steps: int) -> dict[int, float]:
 
 
 def plan(data: str | Path, recipe: str | Path | Recipe = "auto", *, tell: Tell = silent, **asked: Any) -> Plan:
-    """What :func:`trickbag.train` with the same arguments would do and cost. Raises UsageError as it does."""
+    """What ``trickbag.train`` with the same arguments would do and cost. Raises UsageError as it does."""
     wanted = request(data, recipe, tell=tell, **asked)
     decision = auto.decide(wanted, tell)
     made, images = decision.recipe, wanted.data.images

@@ -52,7 +52,7 @@ class Request:
     began: float
     """When the work began, by the monotonic clock: a budget counts from here."""
     source: Mapping[str, str | int] = field(default_factory=dict)
-    """Where the data come from and what is done with bad ones: data, on_bad and on_leak of :func:`request`."""
+    """Where the data come from and what is done with bad ones: data, on_bad and on_leak of ``request``."""
     before: seen.Seen = seen.NOTHING
     """What the runs have seen that the recipe builds on."""
 
@@ -105,7 +105,7 @@ def called(data: str | Path) -> str:
 
 
 def check(data: str | Path, *, on_bad: Bad = "skip", depth: int = 0, tell: Tell = silent) -> Audit:
-    """What is wrong with a data set: an :class:`Audit` of its images, with findings and suggestions.
+    """What is wrong with a data set: an ``Audit`` of its images, with findings and suggestions.
 
     ``depth``: how many folders make a class, where folders name the classes; 0 for all.
     Raises UsageError where there is no data set, TrickbagError at the list of unreadable files if ``on_bad`` is "error".
@@ -184,7 +184,7 @@ def _cure(split: str, before: Sequence[Path]) -> str:
 def tell_where(folder: Path, source: str | Path, tell: Tell) -> None:
     """Say where results go, if that is within the data set's folder."""
     if folder.resolve().is_relative_to(Path(source).expanduser().resolve()):
-        tell(Note(f"{folder} lies within the data set {source}: what trickbag writes there is never taken for images."))
+        tell(Note(f"{folder} lies within the data set {source}: trickbag ignores its own output there."))
 
 
 def unlabelled(folder: str, data: Data, tell: Tell) -> Data:
@@ -198,7 +198,7 @@ def unlabelled(folder: str, data: Data, tell: Tell) -> Data:
     if not len(images):
         raise UsageError(f"all images in {folder!r} are copies of labelled ones. Give a folder with others.")
     if len(images) < len(found):
-        tell(Note(f"{len(found) - len(images)} of {len(found)} unlabelled images are copies of labelled ones and left out"))
+        tell(Note(f"{len(found) - len(images)} of {len(found)} unlabelled images are copies of labelled ones and are dropped"))
     return Data(images, images.fingerprint, data.channels)
 
 
@@ -219,7 +219,7 @@ def request(
     began: float | None = None,
     tell: Tell = silent,
 ) -> Request:
-    """What :func:`trickbag.train` is asked for, with the data read and checked. Raises UsageError.
+    """What ``trickbag.train`` is asked for, with the data read and checked. Raises UsageError.
 
     The budget counts from ``began``, by the monotonic clock; None: from now.
     """
@@ -252,9 +252,9 @@ def check_named(tricks: Iterable[Trick]) -> None:
                 try:
                     Recipe.load(name)
                 except UsageError as error:
-                    raise UsageError(f"{trick}: {name!r} is no folder of a finished run, and {error}") from None
+                    raise UsageError(f"{trick}: {name!r} is not the folder of a finished run, and {error}") from None
         if trick.folder and not expanded(folder := str(getattr(trick, trick.folder))).is_dir():
-            raise UsageError(f"{trick}: {folder!r} is no folder. Give a folder with images.")
+            raise UsageError(f"{trick}: {folder!r} is not a folder. Give a folder with images.")
 
 
 def started(recipe: Recipe, chosen: frozenset[str], auto: bool, tell: Tell) -> tuple[Recipe, frozenset[str]]:

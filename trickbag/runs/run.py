@@ -48,7 +48,7 @@ class Result:
         """The result in a run's folder. Raises TrickbagError where it is damaged or unfinished."""
         folder = Path(folder)
         if reason := store.verify(folder, *FINISHED):
-            raise TrickbagError(f"{folder} is no finished run: {reason}.")
+            raise TrickbagError(f"{folder} is not a finished run: {reason}.")
         return cls(folder, RunRecord.load(folder).plain())
 
     @property

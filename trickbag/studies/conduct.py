@@ -102,7 +102,7 @@ def study(
     tell: Tell = silent,
     **asked: Any,
 ) -> Finished:
-    """Measure which tricks help on a data set; ``asked`` are fields of :class:`Options`, over those of a TOML file.
+    """Measure which tricks help on a data set; ``asked`` are fields of ``Options``, over those of a TOML file.
 
     A budget counts from ``began``, by the monotonic clock; None: from now.
     Raises UsageError for what cannot be done as asked, TrickbagError where not one run of the reference succeeded.
@@ -122,7 +122,7 @@ def plan(
     tell: Tell = silent,
     **asked: Any,
 ) -> Plan:
-    """What :func:`study` would do and cost; nothing is trained but a few steps to be timed."""
+    """What ``study`` would do and cost; nothing is trained but a few steps to be timed."""
     return Conductor(data, options, out, Means(), began, tell, asked).planned(confirm)
 
 
@@ -143,7 +143,7 @@ def report(folder: str | Path) -> Finished:
 
 
 class Conductor:
-    """One call of :func:`study`."""
+    """One call of ``study``."""
 
     def __init__(
         self,

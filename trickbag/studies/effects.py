@@ -14,7 +14,7 @@ from trickbag.studies.variance import ROUNDING, Crossed, Flags, Floats, Pool, cr
 from trickbag.studies.verdicts import SEEDS, Draft, Estimate, judged
 
 STILL = "the difference is always the same: there is no spread to judge it by"
-IDLE = "the seed changes nothing here: every run of an arm gets the same images right, so more seeds tell nothing"
+IDLE = "the seed changes nothing here: every run of an arm gets the same images right, so more seeds add nothing"
 
 
 def effects(
@@ -26,13 +26,13 @@ def effects(
     ``contrasts`` [C, A] are weights that sum to 0; ``groups`` [N] are the numbers of the examples' groups (patient, burst,
     video); ``delta`` is half the width of the region of practical equivalence, in the unit of the values.
 
-    *This set*: Student's t over seeds. The variance is pooled over the arms (:func:`trickbag.studies.variance.pool`), or the
+    *This set*: Student's t over seeds. The variance is pooled over the arms (``trickbag.studies.variance.pool``), or the
     contrast's own where its arms do not vary like the pool, which the note says. p is adjusted by Holm's method over all C
     contrasts. The interval of a contrast that Holm rejects has the level 1 - alpha / C and is cut at 0; those of the others, a
     in number, have 1 - alpha / a. So an interval excludes 0 exactly where p <= alpha, all contrasts that are 0 are covered
     together with 1 - alpha, and each interval alone has at least that. (After Strassburger and Bretz, Statistics in Medicine
     2008, whose simultaneous intervals give up the far end of what is rejected.)
-    *New images*: crossed variance components (:func:`trickbag.studies.variance.crossed`), 1 - alpha, each by itself.
+    *New images*: crossed variance components (``trickbag.studies.variance.crossed``), 1 - alpha, each by itself.
 
     Verdicts: identical (no example differs), descriptive (fewer than three seeds, or nothing varies), helps (low > 0),
     worthwhile (low > delta), hurts (high < 0), equivalent (two one-sided tests inside +-delta, adjusted by Holm's method), else

@@ -44,7 +44,7 @@ def decide(
 ) -> tuple[Decided, ...]:
     """Each contrast at the first look that has a verdict on it or finds it futile, its upper limit being below ``delta``.
 
-    ``values`` [A, S, N], ``contrasts`` [C, A], ``groups`` and ``delta`` as in :func:`trickbag.studies.effects.effects`;
+    ``values`` [A, S, N], ``contrasts`` [C, A], ``groups`` and ``delta`` as in ``trickbag.studies.effects.effects``;
     ``looks`` are numbers of seeds and the alpha that each spends: those up to S are made, in their order. The alphas add up to
     the false findings of the whole study (Bonferroni), whatever is left out on the way: a contrast that is decided stays in the
     family, so that the family is the one that was declared. Raises UsageError where no look is planned after at most S seeds.

@@ -54,7 +54,7 @@ def power(effect: float, sd: float, seeds: int, k: int, *, per_seed: float | Non
 def detectable(
     sd: float, seeds: int, k: int, *, share: float = POWER, per_seed: float | None = None, alpha: float = 0.05
 ) -> float | None:
-    """The smallest effect that is found with a probability of ``share``; None with fewer than two seeds. See :func:`power`.
+    """The smallest effect that is found with a probability of ``share``; None with fewer than two seeds. See ``power``.
 
     >>> [round(100 * detectable(assumed_sd(0.08, 2000), seeds, k=8), 2) for seeds in (3, 5, 10)]
     [1.48, 1.07, 0.73]

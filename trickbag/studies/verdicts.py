@@ -18,7 +18,7 @@ SEEDS = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the values say of one contrast; the fields are those of :class:`trickbag.report.findings.Effect`."""
+    """What the values say of one contrast; the fields are those of ``trickbag.report.findings.Effect``."""
 
     points: tuple[float, ...]
     """The difference of each seed on which all of the contrast's arms have a result."""
@@ -61,7 +61,7 @@ class Draft(NamedTuple):
 
 
 def judged(drafts: Sequence[Draft], delta: float, alpha: float) -> tuple[Estimate, ...]:
-    """The drafts, a declared family, with their intervals and verdicts; ``delta`` and ``alpha`` as in :func:`effects`."""
+    """The drafts, a declared family, with their intervals and verdicts; ``delta`` and ``alpha`` as in ``effects``."""
     adjusted = holm([2 * _tail(draft, 0.0) for draft in drafts])
     inside = holm([_tail(draft, delta) if draft.error and abs(draft.difference) < delta else 1.0 for draft in drafts])
     kept = max(int((adjusted > alpha).sum()), 1)

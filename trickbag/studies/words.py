@@ -13,7 +13,7 @@ from trickbag.studies.record import Study
 from trickbag.studies.verdicts import SEEDS
 
 IDLE = (
-    "The seed changes nothing here: every run of an arm gives the same predictions, so more seeds tell nothing, and only more "
+    "The seed changes nothing here: every run of an arm gives the same predictions, so more seeds add nothing, and only more "
     "images show whether a difference is real."
 )
 """Where nothing in the recipes is random."""
@@ -106,7 +106,7 @@ def descriptive(effects: Sequence[Effect], study: Study, idle: bool) -> str:
     if idle:
         return IDLE
     if len(study.seeds) < SEEDS:
-        return f"With fewer than {SEEDS} seeds nothing here is a verdict: the dots are what was seen, and no more."
+        return f"With fewer than {SEEDS} seeds nothing here is a verdict: the dots only show what was measured."
     return f"Some effects have no verdict, since fewer than {SEEDS} seeds have their runs, or do not differ: see their notes."
 
 

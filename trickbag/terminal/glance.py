@@ -16,7 +16,7 @@ class Listed(NamedTuple):
     title: str
     """The first line of its card."""
     plugs: tuple[str, ...]
-    """As :meth:`trickbag.trick.Trick.plugs` gives them."""
+    """As ``trickbag.trick.Trick.plugs`` gives them."""
 
 
 class Described(NamedTuple):

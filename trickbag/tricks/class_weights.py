@@ -43,7 +43,7 @@ class ClassWeights(Trick):
     @model_validator(mode="after")
     def _beta_has_an_effect(self) -> Self:
         if self.kind == "inverse" and self.beta != 0.9999:
-            raise ValueError("beta acts with kind='effective' alone")
+            raise ValueError("beta works only with kind='effective'")
         return self
 
     def setup(self, model: Any, fit: Fit) -> None:

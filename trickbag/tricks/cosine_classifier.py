@@ -52,8 +52,6 @@ class CosineClassifier(Trick):
         """Replace the classifier. Raises UsageError where it is no linear layer."""
         head = model.classifier
         if not isinstance(head, nn.Linear):
-            raise UsageError(
-                f"{self} takes the place of a linear layer; this network ends with {type(head).__name__}. Remove it."
-            )
+            raise UsageError(f"{self} replaces a linear layer; this network ends with {type(head).__name__}. Remove it.")
         model.classifier = CosineLinear(head.in_features, head.out_features, self.scale)
         return model

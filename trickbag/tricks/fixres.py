@@ -70,7 +70,7 @@ class Fixres(Trick):
     def setup(self, model: Any, fit: Fit) -> None:
         """Raise UsageError where the network reads one size alone or the classifier cannot be tuned."""
         if side := getattr(model, "fixed_size", 0):
-            raise UsageError(f"fixres judges at another size; this network reads {side} x {side} pixels alone. Remove fixres.")
+            raise UsageError(f"fixres judges at another size; this network reads {side} x {side} pixels only. Remove fixres.")
         head = model.classifier if "head" in self.tune else None
         if head is not None and (not isinstance(head, nn.Linear) or head.bias is None):
             raise UsageError(

@@ -59,7 +59,7 @@ class MultiScale(Trick):
             return
         if model.fixed_size:
             raise UsageError(
-                f"{self} needs images of several sizes; this network reads {model.fixed_size} pixels alone. Remove it."
+                f"{self} needs images of several sizes; this network reads {model.fixed_size} pixels only. Remove it."
             )
         place = next(model.parameters()).device
         for side in self.sides_:

@@ -143,9 +143,7 @@ class Oltr(Trick):
         """Replace the pooling and the classifier. UsageError where the network has no pooling or no linear classifier."""
         head = model.classifier
         if not isinstance(head, nn.Linear):
-            raise UsageError(
-                f"{self} takes the place of a linear layer; this network ends with {type(head).__name__}. Remove it."
-            )
+            raise UsageError(f"{self} replaces a linear layer; this network ends with {type(head).__name__}. Remove it.")
         if self.attention:
             try:
                 model.pool = ModulatedAttention(model.net.num_features)

@@ -54,7 +54,7 @@ class ScaleTta(Trick):
         """Raise UsageError where the network reads one size alone."""
         if side := getattr(model, "fixed_size", 0):
             raise UsageError(
-                f"scale_tta judges at several sizes; this network reads {side} x {side} pixels alone. Remove scale_tta."
+                f"scale_tta judges at several sizes; this network reads {side} x {side} pixels only. Remove scale_tta."
             )
 
     def view(self, view: View) -> View:

@@ -282,7 +282,7 @@ def test_a_set_that_trickbag_has_written_into_is_the_same_set(
     assert (after.fingerprint, set(after.splits)) == (before.fingerprint, {"train", "val", "test"})
     (run,) = (path for path in Path("runs").iterdir() if not path.name.startswith("."))
     assert {path for path, reason in after.ignored if reason == OURS} == {"cache", str(run)}
-    with pytest.raises(UsageError, match="is a run or a study of trickbag, no data set"):
+    with pytest.raises(UsageError, match="is a run or a study of trickbag, not a data set"):
         read(run)
 
 

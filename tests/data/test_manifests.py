@@ -156,7 +156,7 @@ def test_a_wrong_parquet_is_refused_with_its_row(tmp_path):
     with pytest.raises(UsageError, match="one column label is needed"):
         read(manifest(path, [{"path": "a"}]))
     path.write_bytes(b"no parquet at all")
-    with pytest.raises(UsageError, match="no Parquet file"):
+    with pytest.raises(UsageError, match="cannot be read as Parquet"):
         read(path)
 
 
@@ -253,7 +253,7 @@ def test_an_evil_zip_and_links_through_folders(tmp_path):
     with zipfile.ZipFile(tmp_path / "d.zip", "w") as file:
         file.writestr("cat/1.jpg", "x")
         file.writestr("../evil", "x")
-    with pytest.raises(UsageError, match="outside"):
+    with pytest.raises(UsageError, match="elsewhere"):
         read(tmp_path / "d.zip")
     outside = tar(tmp_path / "e.tar", ("cat", tarfile.SYMTYPE, str(tmp_path)), ("cat/evil", tarfile.REGTYPE, "x"))
     with pytest.raises(UsageError, match="is neither a file nor a link"):

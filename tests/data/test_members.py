@@ -66,8 +66,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def cached() -> int:
-    """Bytes of all files in the cache."""
-    return sum(path.stat().st_size for path in cache_dir().rglob("*") if path.is_file() and not path.is_symlink())
+    """Bytes of all files that were unpacked into the cache."""
+    unpacked = (path for folder in ("archives", "shards") for path in (cache_dir() / folder).rglob("*"))
+    return sum(path.stat().st_size for path in unpacked if path.is_file() and not path.is_symlink())
 
 
 @pytest.mark.parametrize("many", [False, True])

@@ -153,7 +153,7 @@ def test_a_file_of_names_gives_numbers_their_classes(tmp_path: Path, name: str) 
     [
         ("a\n\nb", r"classes.txt, line 2: '' is not a name"),
         ("a\nb\na", r"classes.txt, line 3: 'a' is already in line 1"),
-        ("a\nb", r"d.tar: the sample 'k' has the label 2, and there are names for 0 to 1"),
+        ("a\nb", r"d.tar: the sample 'k' has the label 2, and only 0 to 1 have names"),
         ("", r"classes.txt, line 1: '' is not a name"),
     ],
 )
@@ -175,7 +175,7 @@ TWO = [
     ({"k.cls": "3", "k.png": "other pixels"}, "two images, 'k.jpg' and 'k.png'"),
     ({"k.cls": "3", "./k.cls": "4"}, "k.cls' is in it twice"),
     ({"k.cls": "3", "k.jpg/../k.jpg": "4"}, "would be written elsewhere"),
-    ({"k.json": {"label": 3, "class": "emu"}, "m.jpg": "y", "m.json": {"label": 4, "class": "emu"}}, "3 is called already"),
+    ({"k.json": {"label": 3, "class": "emu"}, "m.jpg": "y", "m.json": {"label": 4, "class": "emu"}}, "3 is already called"),
 ]  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def test_labels_that_do_not_agree_are_an_error(tmp_path: Path, members: Mapping[
 def test_two_numbers_with_one_name_are_an_error_across_shards_too(tmp_path: Path) -> None:
     for number in range(2):
         shard(tmp_path / f"{number}.tar", {"k.jpg": "x", "k.json": {"label": number, "class_name": "crane"}})
-    with pytest.raises(UsageError, match=r"1.tar: the sample 'k' calls label 1 'crane', as label 0 is called already"):
+    with pytest.raises(UsageError, match=r"1.tar: the sample 'k' calls label 1 'crane', as label 0 is already called"):
         images_of(tmp_path)
 
 
@@ -304,7 +304,7 @@ def test_a_member_that_would_fill_the_disk_is_refused_before_it_is_written(tmp_p
         tar.addfile(entry, io.BytesIO(b"1\n0\n0\n".ljust(512, b"\0")))
     with tarfile.open(tmp_path / "train-0.tar") as tar:
         assert tar.getmembers()[0].size == 8 << 40
-    with pytest.raises(UsageError, match=r"'k.jpg' unpacks to 8796.1 GB and is no image"):
+    with pytest.raises(UsageError, match=r"'k.jpg' unpacks to 8796.1 GB and is not an image"):
         images_of(tmp_path)
 
 

@@ -121,7 +121,7 @@ def test_the_classifier_can_be_replaced() -> None:
     assert outputs.logits.shape == (2, 9)
     assert torch.equal(outputs.logits, net.net(images(64)))
     assert net.head_names == {"net.head.fc.weight", "net.head.fc.bias"}
-    with pytest.raises(UsageError, match="no single classifier"):
+    with pytest.raises(UsageError, match="no single linear classifier"):
         build("deit_tiny_distilled_patch16_224", 5, size=64).classifier = nn.Linear(192, 9)
 
 

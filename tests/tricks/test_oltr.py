@@ -226,7 +226,7 @@ def test_all_that_is_added_is_learned(spec: str) -> None:
     ("specs", "model", "words"),
     [
         (["oltr"], "vit_tiny_patch16_224", r"attends to maps, and vit_tiny_patch16_224 pools none.*oltr\(attention=False\)"),
-        (["oltr(attention=False)"], "deit_tiny_distilled_patch16_224", "no single classifier"),
+        (["oltr(attention=False)"], "deit_tiny_distilled_patch16_224", "no single linear classifier"),
         (["oltr", "ldam"], "cifar_resnet8", "this network ends with MetaClassifier"),
         (["oltr", "gem_pool"], "cifar_resnet8", "both sit in the slot 'pool'"),
     ],

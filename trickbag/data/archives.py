@@ -22,14 +22,30 @@ MOST_BYTES = 1 << 30
 _MOST_ZEROS = 1 << 26
 """Bytes that may follow the last member of a tar: programs fill up its last block."""
 
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+"""How gzip, bzip2 and xz begin."""
+
 
 def is_archive(path: Path) -> bool:
     """Whether a file is a tar (plain or compressed) or a zip, by its content. Raises UsageError where it cannot be read."""
     try:
         with files.regular(path) as file:
-            return tarfile.is_tarfile(file) or zipfile.is_zipfile(file)
+            return _is_tar(file) or zipfile.is_zipfile(file)
     except OSError as error:
         raise UsageError(f"{str(path)!r} cannot be read: {files.reason(error)}. Make it readable.") from None
+
+
+def _is_tar(file: IO[bytes]) -> bool:
+    """By the first block: tarfile takes zeros for endless empty streams of LZMA, and would read all of a sparse file."""
+    block = file.read(tarfile.BLOCKSIZE)
+    file.seek(0)
+    if block.startswith(_COMPRESSED):
+        return tarfile.is_tarfile(file)
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def unpack(archive: Path, tell: Tell = silent) -> Path:

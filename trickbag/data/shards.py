@@ -191,7 +191,7 @@ def class_of(told: Sequence[Label], names: Sequence[str], numbers: dict[str, int
     given = [value for value in dict.fromkeys(told) if isinstance(value, int)]
     for number in given if names else ():
         if number >= len(names):
-            raise UsageError(f"{where} has the label {number}, and there are names for 0 to {len(names) - 1}. Add its name.")
+            raise UsageError(f"{where} has the label {number}, and only 0 to {len(names) - 1} have names. Add its name.")
     texts = [value for value in told if isinstance(value, str)] + [names[number] for number in given if names]
     texts = list(dict.fromkeys(texts))
     for labels in (given, texts):

@@ -63,15 +63,17 @@ class Net(nn.Module):
     @property
     def classifier(self) -> nn.Module:
         """The last layer, features [B, D] -> logits [B, K]; may be replaced. UsageError where logits are made otherwise."""
-        if not self._plain:
-            raise UsageError(f"{self.name} has no single linear classifier. Choose another model, or remove the trick.")
-        return self.net.get_submodule(self._heads[0])
+        return self.net.get_submodule(self._head)
 
     @classifier.setter
     def classifier(self, module: nn.Module) -> None:
+        self.net.set_submodule(self._head, module)
+
+    @property
+    def _head(self) -> str:
         if not self._plain:
-            raise UsageError(f"{self.name} has no single classifier to replace. Choose another model, or remove the trick.")
-        self.net.set_submodule(self._heads[0], module)
+            raise UsageError(f"{self.name} has no single linear classifier. Choose another model, or remove the trick.")
+        return self._heads[0]
 
     @property
     def pool(self) -> nn.Module:

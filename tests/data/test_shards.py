@@ -162,7 +162,7 @@ def test_a_wrong_file_of_names_is_refused(tmp_path: Path, text: str, message: st
     with pytest.raises(UsageError, match=message):
         read(shard(tmp_path / "d.tar", {"k.jpg": "x", "k.cls": "2"}))
     with pytest.raises(
-        UsageError, match=message if "line" in message else "'owl', which the file of class names does not hold"
+        UsageError, match=message if "line" in message else "'owl', which is not in the file of class names"
     ):
         read(shard(tmp_path / "d.tar", {"k.jpg": "xy", "k.cls": "owl"}))
 

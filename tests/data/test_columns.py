@@ -104,7 +104,7 @@ REFUSED = {
     "two paths": ("image,filename,label\n1.jpg,1.jpg,x\n", r"one column path is needed \(it may be 'image' or 'filename'\)"),
     "no label": ("id,breed\n1,pug\n", r"line 1: one column path is needed in 'id', 'breed'"),
     "a path that may be two": ("path,label\n1,x\n2,y\n", r"'1' may be 'img/1.jpg' and 'mask/1.png'"),
-    "odd utf-16": ("path,label\n1.jpg,x\n".encode("utf-16") + b"a", "no text in UTF-16"),
+    "odd utf-16": ("path,label\n1.jpg,x\n".encode("utf-16") + b"a", "not text in UTF-16"),
     "zeros": (bytes(4096), "one column path is needed"),
 }
 
@@ -135,7 +135,7 @@ def test_names_that_only_look_like_more_are_classes(tmp_path: Path, name: str) -
 
 def test_other_tables_are_named(tmp_path: Path) -> None:
     for name in ("m.xlsx", "m.ods", "m.jsonl"):
-        with pytest.raises(UsageError, match=r"is a table that trickbag does not read. Save it as CSV in UTF-8"):
+        with pytest.raises(UsageError, match=r"is a table that cannot be read. Save it as CSV in UTF-8"):
             read(csv(tmp_path, b"PK\3\4", name))
 
 

@@ -1,6 +1,5 @@
 """Standard output and error of every kind: what cannot be shown ends no work."""
 
-import itertools
 import os
 import subprocess
 import sys
@@ -15,8 +14,9 @@ SINKS = (">/dev/null", ">/dev/full", ">&-", "2>&-", "2>/dev/full", ">&- 2>&-", "
 
 @pytest.mark.parametrize("sink", SINKS)
 def test_nothing_that_cannot_be_shown_is_a_traceback(sink: str, tmp_path: Path) -> None:
-    """Commands that import little, so that all encodings can be tried."""
-    for words, encoding in itertools.product(WORDS, ENCODINGS):
+    """Commands that import little, each with every output, and so with every encoding: all pairs of the three meet."""
+    for number, encoding in enumerate(ENCODINGS, SINKS.index(sink)):
+        words = WORDS[number % len(WORDS)]
         script = f'"$@" {sink}; echo "code ${{PIPESTATUS[0]}}" >&9'
         reader, writer = os.pipe()
         ended = subprocess.run(

@@ -16,7 +16,7 @@ from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import EpochDone
 from trickbag.runs.outcome import csv_of
 
-NAMES = {"b,ag/=red": 0, 'c"\n': 1, "shoe/ré": 2}
+NAMES = {"b,ag/=red": 0, 'c"\nd': 1, "shoe/ré": 2}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_card_that_makes_no_sense_is_refused(finished: Path, tmp_path: Path, f
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("test", None, "test: field required"),
+        ("val", None, "val: field required"),
         ("test.top1", 83, "test.top1: input should be less than or equal to 1"),
         ("val.nll", None, "val.nll: field required"),
         ("test.top1_interval", [0.1], "test.top1_interval: list should have at least 2 items"),

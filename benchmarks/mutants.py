@@ -181,7 +181,7 @@ MUTANTS = (
     Mutant(
         "believe a manifest without its hashes",
         "ground/store.py",
-        "            if _sha256(path) != known[\"sha256\"]:",
+        "            if _sha256(path) != known.sha256:",
         "            if False:",
         "tests/ground/test_store.py -k verif or damag or change or flip",
     ),

@@ -314,7 +314,7 @@ def test_a_study_of_nothing_or_of_an_unknown_kind_is_refused() -> None:
     with pytest.raises(UsageError, match="no design 'ad-one'"):
         design(Recipe(), tricks(2), kind="ad-one")
     many = [parse(f"label_smoothing(eps={n / 100})") for n in range(1, 19)]
-    with pytest.raises(UsageError, match="16 at most"):
+    with pytest.raises(UsageError, match="the limit is 16"):
         design(Recipe(), many, kind="factorial")
 
 

@@ -27,6 +27,9 @@ from trickbag.studies.plan import Plan
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'trickbag[ray]'")
 
+EVEN = {"RAY_worker_niceness": "0"}
+"""Ray's workers give way to all else by default, and so to the tests beside this one, for minutes."""
+
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Studying, Studying]:
@@ -38,6 +41,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Studying, Studyin
     whole = Studying(place / "whole", data, *options, checkpoint_seconds=60)
     whole.run()
     clustered = Studying(place / "clustered", data, *options, "--ray", "local", checkpoint_seconds=0.0)
+    clustered.environment |= EVEN
     process = clustered.start()
     while process.is_alive() and not (reached := clustered.checkpoints().keys() & clustered.workers().keys()):
         time.sleep(0.005)
@@ -90,8 +94,8 @@ def lending(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRICKBAG_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in (EVEN | {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}).items():
+            patch.setenv(name, value)
         started = Machines()
         started.add_node(num_cpus=4, num_gpus=2, include_dashboard=False, object_store_memory=80_000_000)
         yield str(started.address)

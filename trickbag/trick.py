@@ -79,6 +79,8 @@ class Network(Protocol):
     """The last layer, features -> logits; may be replaced."""
     pool: nn.Module
     """The pooling, maps [B, D, h, w] -> [B, D]; may be replaced. UsageError where the network has none of its own."""
+    pooled: int
+    """Channels D of the maps that the pooling sees."""
     shape: tuple[int, int, int]
     """Channels, height and width of the images that it was built for."""
     head_names: frozenset[str]

@@ -161,9 +161,7 @@ def test_a_wrong_file_of_names_is_refused(tmp_path: Path, text: str, message: st
     (tmp_path / "classes.txt").write_text(text)
     with pytest.raises(UsageError, match=message):
         read(shard(tmp_path / "d.tar", {"k.jpg": "x", "k.cls": "2"}))
-    with pytest.raises(
-        UsageError, match=message if "line" in message else "'owl', which is not in the file of class names"
-    ):
+    with pytest.raises(UsageError, match=message if "line" in message else "'owl', which is not in the file of class names"):
         read(shard(tmp_path / "d.tar", {"k.jpg": "xy", "k.cls": "owl"}))
 
 

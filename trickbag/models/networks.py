@@ -84,7 +84,23 @@ class Net(nn.Module):
     @pool.setter
     def pool(self, module: nn.Module) -> None:
         kept = self.net.get_submodule(self._pool)(torch.zeros(1, 1, 2, 2)).ndim == 4
-        self.net.set_submodule(self._pool, Pooling(module, kept, getattr(self.net, "output_fmt", "NCHW") == "NHWC"))
+        self.net.set_submodule(self._pool, Pooling(module, kept, self._channels_last))
+
+    @property
+    def pooled(self) -> int:
+        """Channels of the maps that the pooling sees: more than the last map has where the head widens it."""
+        seen: list[torch.Size] = []
+        hook = self.net.get_submodule(self._pool).register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+        training = self.training
+        with torch.no_grad():
+            self.eval()(torch.zeros(1, *self.shape))
+        self.train(training)
+        hook.remove()
+        return seen[0][-1 if self._channels_last else 1]
+
+    @property
+    def _channels_last(self) -> bool:
+        return getattr(self.net, "output_fmt", "NCHW") == "NHWC"
 
     @property
     def _pool(self) -> str:
@@ -138,7 +154,7 @@ class Net(nn.Module):
         if not isinstance(raw, Tensor) or raw.ndim < 3:
             return features[:, :, None, None]
         if raw.ndim == 4:
-            return raw.permute(0, 3, 1, 2) if getattr(self.net, "output_fmt", "NCHW") == "NHWC" else raw
+            return raw.permute(0, 3, 1, 2) if self._channels_last else raw
         patches = raw[:, getattr(self.net, "num_prefix_tokens", 0) or 0 :]
         side = round(patches.shape[1] ** 0.5)
         if side * side != patches.shape[1]:
@@ -191,6 +207,10 @@ class Pooling(nn.Module):
     def __init__(self, inner: nn.Module, kept: bool, channels_last: bool) -> None:
         super().__init__()
         self.inner, self.kept, self.channels_last = inner, kept, channels_last
+
+    def is_identity(self) -> bool:
+        """What some of timm's heads ask of their pooling."""
+        return False
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps -> what the rest of the head wants."""

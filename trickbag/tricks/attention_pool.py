@@ -50,5 +50,5 @@ class AttentionPool(Trick):
 
     def model(self, model: Any) -> Any:
         """Replace the pooling. UsageError where the network has none."""
-        model.pool = Attention(model.net.num_features)
+        model.pool = Attention(model.pooled)
         return model

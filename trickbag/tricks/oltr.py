@@ -146,7 +146,7 @@ class Oltr(Trick):
             raise UsageError(f"{self} replaces a linear layer; this network ends with {type(head).__name__}. Remove it.")
         if self.attention:
             try:
-                model.pool = ModulatedAttention(model.net.num_features)
+                model.pool = ModulatedAttention(model.pooled)
             except UsageError:
                 raise UsageError(
                     f"{self} attends to maps, and {model.name} pools none. Write oltr(attention=False), or choose a "

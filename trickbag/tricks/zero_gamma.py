@@ -28,12 +28,13 @@ SPIKES = (1.0, 1e4)
 
 
 def norms(block: nn.Module) -> list[nn.Module]:
-    """The layers of a block with one scale for each channel.
+    """The layers of a block with one scale for each channel, of several: a layer norm of one channel says its bias.
 
     >>> [type(norm).__name__ for norm in norms(nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)))]
     ['BatchNorm2d']
     """
-    return [part for part in block.modules() if getattr(getattr(part, "weight", None), "ndim", 0) == 1]
+    weights = ((part, getattr(part, "weight", None)) for part in block.modules())
+    return [part for part, weight in weights if isinstance(weight, Tensor) and weight.ndim == 1 < len(weight)]
 
 
 class Call:

@@ -344,7 +344,7 @@ def test_zero_gamma_refuses(model, message):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("vit_tiny_patch16_224", {"img_size": 32}),
+        ("vit_tiny_patch16_224", {"img_size": 64}),
         ("convnext_atto", {}),
         ("resnetv2_18", {}),
         ("ghostnet_050", {}),
@@ -355,7 +355,7 @@ def test_zero_gamma_refuses(model, message):
 )
 def test_zero_gamma_refuses_blocks_that_end_otherwise(name, options):
     with pytest.raises(UsageError, match="no residual block"):
-        tricks.parse("zero_gamma").model(Wrapped(timm.create_model(name, **options), size=32))
+        tricks.parse("zero_gamma").model(Wrapped(timm.create_model(name, **options), size=64))
 
 
 @pytest.mark.parametrize(

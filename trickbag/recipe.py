@@ -181,7 +181,7 @@ def idle(trick: Trick, recipe: Recipe) -> str:
         reader = " or ".join(readers)
         return f"{trick} changes features that no trick of this recipe reads. Add {reader}, or leave {trick.name()} out."
     plugs = set(trick.plugs())
-    steps = recipe.epochs or (trick.rebuilds and Path(recipe.weights).exists())  # of its own, or of the run it begins with
+    steps = recipe.epochs or (trick.rebuilds and os.path.exists(recipe.weights))  # of its own, or of the run it begins with
     if trick.alters == "classifier" and answers and not (steps and {"model", "prepare", "loss"} & plugs):
         return f"{trick} changes what the classifier says, in whose place {answers[0]} answers. Leave one of the two out."
     if not steps and (trick.alters == "training" or not WITHOUT_STEPS & plugs):

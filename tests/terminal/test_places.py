@@ -64,6 +64,9 @@ def test_an_environment_that_cannot_be(
         assert "timing" not in told.out
 
 
+UNCALLED = ("x" * 5000, "x/" * 3000, "a\0b")
+
+
 def test_names_for_other_programs_are_what_they_are(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     found = [Prediction(STRAY, ("=1+1",), (1.0,))]
     with Screen(quiet=True) as screen:
@@ -93,9 +96,34 @@ def test_folders_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     assert store.folder_of(".") == tmp_path
     assert store.folder_of("run") == Path("run")
-    for out in ("", " ", "/"):
+    for out in ("", " ", "/", *UNCALLED):
         with pytest.raises(UsageError):
             store.folder_of(out)
+
+
+@pytest.mark.parametrize("name", UNCALLED, ids=["long", "deep", "nul"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "photos", "--recipe", "tiny.toml", "--weights", "NAME"],
+        ["train", "photos", "--recipe", "tiny.toml", "--with", "distill(teacher='NAME')"],
+        ["train", "photos", "--recipe", "tiny.toml", "--with", "pseudo_label(unlabelled='NAME')"],
+        ["train", "photos", "--recipe", "tiny.toml", "--out", "NAME"],
+        ["train", "photos", "--recipe", "NAME"],
+        ["predict", "NAME", "photos"],
+        ["evaluate", "NAME", "photos"],
+        ["explain", "NAME", "photos"],
+        ["finish", "NAME"],
+        ["report", "NAME"],
+        ["check", "NAME"],
+        ["study", "photos", "--study", "NAME"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_no_file_can_have_is_refused_in_few_words(words: list[str], name: str, place: Path, ask: Here) -> None:
+    told = ask(*(word.replace("NAME", name) for word in words))
+    assert told.code == 2, told.err
+    assert len(told.err) < 1500
 
 
 def test_a_batch_that_the_memory_does_not_hold_is_halved_whatever_the_error(monkeypatch: pytest.MonkeyPatch) -> None:

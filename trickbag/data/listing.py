@@ -141,7 +141,7 @@ def walk(folder: str | Path) -> list[Path]:
     Raises UsageError where there is no such folder.
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UsageError(f"{str(root)!r} is not a folder. Give a folder with images.")
     return [root / name for name in list_folder(root).files]
 
@@ -180,7 +180,7 @@ def _why_ignored(entry: os.DirEntry[str]) -> str:
             return SIDE if suffix(entry.name) in SIDE_SUFFIXES else ""
         if entry.is_dir():
             return "folder named like an image" if suffix(entry.name) in IMAGE_SUFFIXES else ""
-        if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110  a DirEntry is no Path
+        if entry.is_symlink() and not os.path.exists(entry.path):
             return "dangling link"
     except OSError as error:
         return "link loop" if error.errno == errno.ELOOP else "unreadable link"

@@ -116,7 +116,7 @@ def _spelled(root: Path, name: str) -> str:
 
 
 def _is_there(root: Path, name: str) -> bool:
-    return os.path.isfile(root / name)  # noqa: PTH113  false, not an error, for a name that no file can have
+    return os.path.isfile(root / name)
 
 
 def _box(edges: Sequence[str], where: str) -> Box:

@@ -1,5 +1,6 @@
 """From a recipe and a data set to a loop that is ready to train."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -73,7 +74,7 @@ def build_model(recipe: Recipe, tricks: Sequence[Trick], classes: int, channels:
 
 def surgery(run: Path, tricks: Sequence[Trick]) -> list[Trick]:
     """Those of the tricks with which the network of a run was rebuilt; none where ``run`` is no run's folder."""
-    known = [parse(text) for text in Card.load(run).tricks] if (run / CARD).is_file() else []
+    known = [parse(text) for text in Card.load(run).tricks] if os.path.isfile(run / CARD) else []
     rebuilt = [trick for trick in known if trick.rebuilds]
     for trick in rebuilt:
         if trick not in tricks:

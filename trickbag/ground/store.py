@@ -14,6 +14,7 @@ import math
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -292,8 +293,14 @@ def folder_of(out: str | Path) -> Path:
     path = path if path.name not in ("", "..") else path.resolve()
     if not str(out).strip() or not path.name:
         raise UsageError(f"--out {str(out)!r} cannot be a folder of results. Name a folder of its own.")
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"--out {brief(str(out))} is a file. Name a folder.")
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise UsageError(f"--out {brief(str(out))} is a file. Name a folder.")
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a name too long, a folder that is closed, a NUL
+        reason = files.reason(error) if isinstance(error, OSError) else error
+        raise UsageError(f"--out {brief(str(out))} cannot be a folder of results: {reason}. Choose another.") from None
     return path
 
 

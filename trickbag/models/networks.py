@@ -1,6 +1,7 @@
 """timm models as tricks see them: last feature maps, features and logits of one pass, and weights from files or the hub."""
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -346,13 +347,13 @@ def _some(names: Sequence[str]) -> str:
 def local(path: str) -> Path:
     """The file of weights that a path leads to. Raises UsageError where there is none."""
     file = Path(path)
-    if file.is_dir():
+    if os.path.isdir(file):
         file = file / "model.safetensors"
     if file.suffix != ".safetensors":
         raise UsageError(
             f"{path} is not a .safetensors file, the only format supported. Convert it with safetensors.torch.save_file."
         )
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UsageError(f"There is no file {file}. Give the path of a .safetensors file or of a run with --weights.")
     return file
 

@@ -1,5 +1,6 @@
 """A trained classifier: all that prediction needs, in ``model.safetensors`` and ``model.json``."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -73,7 +74,7 @@ class Classifier:
         Raises UsageError where the folder holds no finished run or a trick needs training, TrickbagError where it is damaged.
         """
         folder = Path(run)
-        if not (folder / CARD).is_file():
+        if not os.path.isfile(folder / CARD):
             raise UsageError(f"{folder} holds no trained classifier: there is no {CARD}. Give the folder that train wrote.")
         if reason := store.verify(folder, CARD, WEIGHTS):
             raise TrickbagError(f"{folder} is damaged: {reason}. Train it again or restore it.")
@@ -161,7 +162,7 @@ class Classifier:
 
 
 def _files(images: Iterable[str | Path]) -> list[Path]:
-    return [file for path in map(Path, images) for file in (walk(path) if path.is_dir() else [path])]
+    return [file for path in map(Path, images) for file in (walk(path) if os.path.isdir(path) else [path])]
 
 
 class Renormalised(nn.Module):

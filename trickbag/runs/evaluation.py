@@ -1,5 +1,6 @@
 """A trained run judged on other data, of classes that it knows and, for an open set, of others."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def evaluate(
         parts.append(outputs.logits.cpu())
         tell(Doing("evaluating", sum(map(len, parts)), len(images)))
     logits = finite(torch.cat(parts), images.paths)
-    if not (Path(run) / seen.IMAGES).is_file():
+    if not os.path.isfile(Path(run) / seen.IMAGES):
         tell(Note(f"{run} keeps no account of the images that it was trained on: these may be among them"))
     before = seen.together([Path(run), *seen.asked(found.tricks)]).splits(images)
 

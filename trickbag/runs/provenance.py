@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -64,7 +65,7 @@ def keep(wanted: Request, folder: Path, **more: Any) -> None:
 def again(folder: Path, tell: Tell) -> Request:
     """The request of the unfinished run in a folder, its data read anew. Raises UsageError where it is another by now."""
     try:
-        if not (folder / BEGUN).exists():
+        if not os.path.exists(folder / BEGUN):
             raise FileNotFoundError(folder / BEGUN)
         source, held = (records.read(folder / name, kind, PUT_BACK).plain() for name, kind in ((SOURCE, Open), (ASKED, Asked)))
         key = Begun.load(folder).request

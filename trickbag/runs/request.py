@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -74,7 +75,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain values, with the content of what it names: weights, networks of its teachers, unlabelled images."""
     fields = recipe.spelled() | {"weights": content(recipe.weights)}
     teachers = [name for trick in recipe.tricks for name in trick.others()]
-    found = {name: content(name) for name in teachers if (Path(name) / "model.json").is_file()}
+    found = {name: content(name) for name in teachers if os.path.isfile(Path(name) / "model.json")}
     folders = [str(getattr(trick, trick.folder)) for trick in recipe.tricks if trick.folder]
     found |= {folder: read_unlabelled(folder).fingerprint for folder in folders}
     return fields | ({"teachers": found} if found else {})
@@ -83,8 +84,8 @@ def identity(recipe: Recipe) -> dict[str, Any]:
 def content(weights: str) -> str:
     """A hash of the weights in a file or a run's folder; other words for the start of training as they are."""
     path = Path(weights)
-    path = path / "model.safetensors" if path.is_dir() else path
-    return _digest(path, stamp(path.stat())) if path.is_file() else weights
+    path = path / "model.safetensors" if os.path.isdir(path) else path
+    return _digest(path, stamp(path.stat())) if os.path.isfile(path) else weights
 
 
 @lru_cache
@@ -248,12 +249,12 @@ def check_named(tricks: Iterable[Trick]) -> None:
     """Raise UsageError where tricks name runs, recipes or folders that are not there."""
     for trick in tricks:
         for name in trick.others():
-            if name != "self" and not (Path(name) / "model.json").is_file():
+            if name != "self" and not os.path.isfile(Path(name) / "model.json"):
                 try:
                     Recipe.load(name)
                 except UsageError as error:
                     raise UsageError(f"{trick}: {name!r} is not the folder of a finished run, and {error}") from None
-        if trick.folder and not expanded(folder := str(getattr(trick, trick.folder))).is_dir():
+        if trick.folder and not os.path.isdir(expanded(folder := str(getattr(trick, trick.folder)))):
             raise UsageError(f"{trick}: {folder!r} is not a folder. Give a folder with images.")
 
 

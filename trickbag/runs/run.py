@@ -1,5 +1,6 @@
 """A run: (recipe, data, seed) -> result, the one place where engine, data and store meet; resumable at any moment."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -98,7 +99,7 @@ def finish(run: str | Path, *, tell: Tell = silent) -> Result:
     Raises UsageError where there is no such run, where its data or its recipe are others by now, or where it has kept no epoch.
     """
     folder = Path(run)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UsageError(f"There is no folder {folder}. Give the folder that train wrote.")
     with store.lock(folder):
         if not store.verify(folder, *FINISHED):

@@ -5,6 +5,7 @@ and places of files do not change. ``train`` also has what the runs had that it 
 """
 
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -106,7 +107,7 @@ def holder(name: str) -> Path | None:
     """The run's folder that a name leads to: that folder, or the file with its weights; None for other words."""
     place = Path(name)
     folder = place.parent if place.name == "model.safetensors" else place
-    return folder if (folder / "model.json").is_file() else None
+    return folder if os.path.isfile(folder / "model.json") else None
 
 
 def together(folders: Iterable[Path]) -> Seen:

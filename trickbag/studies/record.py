@@ -1,5 +1,6 @@
 """What a study's folder holds: what was decided, and of every finished run what the statistics need."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -55,7 +56,7 @@ class Study:
     @classmethod
     def load(cls, folder: str | Path) -> "Study":
         """The study in a folder. Raises UsageError where there is none, TrickbagError where ``study.json`` is damaged."""
-        if not (Path(folder) / STUDY).is_file():
+        if not os.path.isfile(Path(folder) / STUDY):
             raise UsageError(f"{folder} holds no study: there is no {STUDY}. Give the folder that trickbag study wrote.")
         return cls(Place(Path(folder)), StudyRecord.load(Path(folder)))
 

@@ -1,13 +1,17 @@
 """From the start of the process to its exit code."""
 
 import errno
+import re
 import sys
 from collections.abc import Callable
 
 from trickbag.ground import signals
 from trickbag.ground.errors import Interrupted, TrickbagError, lacks_memory
-from trickbag.ground.text import show
+from trickbag.ground.text import clipped, show
 from trickbag.terminal import output
+
+LONGEST = 300
+"""Characters of a word, as of a path, that an error shows whole."""
 
 
 def begin(command: Callable[[], object]) -> None:
@@ -23,7 +27,8 @@ def begin(command: Callable[[], object]) -> None:
         finally:
             signals.leave()
     except (TrickbagError, Interrupted) as end:
-        sys.stderr.write(f"trickbag: {show(str(end))}\n")
+        said = re.sub(rf"\S{{{LONGEST},}}", lambda word: clipped(word[0]), show(str(end)))
+        sys.stderr.write(f"trickbag: {said}\n")
         sys.exit(end.exit_code)
     except (RuntimeError, MemoryError) as error:
         if not lacks_memory(error):

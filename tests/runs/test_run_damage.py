@@ -81,7 +81,8 @@ def test_a_card_that_makes_no_sense_is_refused(finished: Path, tmp_path: Path, f
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("val", None, "val: field required"),
+        ("test", None, "test: field required"),
+        ("trained", None, "trained: field required"),
         ("test.top1", 83, "test.top1: input should be less than or equal to 1"),
         ("val.nll", None, "val.nll: field required"),
         ("test.top1_interval", [0.1], "test.top1_interval: list should have at least 2 items"),

@@ -81,12 +81,12 @@ class RunRecord(Record):
     """The content of a run's ``result.json``."""
 
     val: Judged
-    test: Judged | None = None
+    test: Judged | None
     """None where there is no test split."""
     seconds: Seconds
     images_per_second: Seconds
     epochs: Count
-    trained: Share = 1.0
+    trained: Share
     kept_epoch: Count
     recipe_key: str
     data_fingerprint: str

@@ -72,7 +72,7 @@ def test_a_run_that_is_loaded_predicts_on_the_device_what_was_measured(
         measured = trained.judge.outputs(model, "test", tricks)[1]
         tensors, card = classifier.export(model, tricks, made, lab.CLASSES, trained.loader.normal, 64)
         store.save_tensors(tmp_path / "model.safetensors", tensors)
-        store.write(tmp_path / "model.json", store.to_json(card))
+        store.write(tmp_path / "model.json", store.to_json(card.plain()))
         store.seal(tmp_path)
         monkeypatch.setattr(classifier, "fabric_for", lambda _: OnAccelerator(accelerator="cpu"))
         monkeypatch.setattr(classifier, "teacher", lambda run, *_: trained.judge.network(str(run)))

@@ -45,6 +45,7 @@ WRITTEN = {
     "names without a folder": PLAIN.replace("img/", "").encode(),
     "ids without folder and extension": PLAIN.replace("img/", "").replace(".jpg", "").encode(),
     "ids without an extension": PLAIN.replace(".jpg", "").encode(),
+    "a line for Excel": f"sep=;\r\n{PLAIN.replace(',', ';')}".encode(),
     "other names of columns": PLAIN.replace("path,label,split", "File Name,class_name,subset").encode(),
 }
 

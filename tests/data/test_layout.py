@@ -277,7 +277,7 @@ def test_a_set_that_trickbag_has_written_into_is_the_same_set(
     before = read(".")
     first, again = (ask("train", ".", "--recipe", str(recipe)) for _ in range(2))
     assert (first.code, again.code) == (0, 0)
-    assert "lies within the data set .: trickbag ignores its own output there" in " ".join(first.out.split())
+    assert "lies within the data set '.': trickbag ignores its own output there" in " ".join(first.out.split())
     after = read(".")
     assert (after.fingerprint, set(after.splits)) == (before.fingerprint, {"train", "val", "test"})
     (run,) = (path for path in Path("runs").iterdir() if not path.name.startswith("."))

@@ -10,7 +10,9 @@ import pytest
 from album import fill, recipe_file
 
 import trickbag as tb
+from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Event, Note
+from trickbag.runs.request import request
 from trickbag.studies import conduct
 from trickbag.terminal import cli
 from trickbag.terminal.screen import Screen
@@ -112,3 +114,15 @@ def test_a_study_goes_without_a_test_and_refuses_what_reads_it(tmp_path: Path) -
     for option in ({"confirm": True}, {"on": "test"}):
         with pytest.raises(tb.UsageError, match="reads the test images, and there are none"):
             tb.study("given", **asked, seeds=1, out=tmp_path / "other", **option)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_split_of_other_classes_is_refused_before_it_scores_nothing_right(split: str, tmp_path: Path) -> None:
+    """As images without labels in a folder of their own, or classes of another spelling."""
+    fill(tmp_path / "photos" / "train", {"banded": 0, "dotted": 1}, 12)
+    fill(tmp_path / "photos" / split, {"unknown": 0}, 6, seed=1)
+    recipe = recipe_file(tmp_path / "tiny.toml")
+    with pytest.raises(UsageError, match=rf"the {split} images are of other classes \(unknown\).*\(banded, dotted\)"):
+        request(tmp_path / "photos", recipe)
+    fill(tmp_path / "photos" / split, {"dotted": 1}, 1, seed=2)
+    request(tmp_path / "photos", recipe)

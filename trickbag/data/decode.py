@@ -55,6 +55,8 @@ _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "AVIF": AvifImagePlugin.AvifImageFile,
     "PPM": PpmImagePlugin.PpmImageFile,
 }
+TWELVE_BITS = 4095
+"""The largest value of cameras that write twelve bits into sixteen."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -209,8 +211,8 @@ def _eight_bits(values: NDArray[Any], top: int, notes: list[str]) -> NDArray[np.
     elif values.dtype.itemsize > 2 and low >= 0 and high <= 255:
         return values.astype(np.uint8)
     elif low >= 0 and high <= 65535:
+        notes.append("16-bit scaled" if high > TWELVE_BITS else "16-bit scaled, though no value takes more than 12 bits")
         low, high = 0.0, float(top if values.dtype.itemsize == 2 else 65535)
-        notes.append("16-bit scaled")
     else:
         notes.append("integers scaled from lowest to highest")
     scaled = (values.astype(np.float64) - low) * (255 / (high - low or 1))

@@ -61,18 +61,21 @@ def _csv(path: Path, known: Callable[[str], bool]) -> Sheet:
     except (OSError, UnicodeDecodeError) as error:
         reason = files.reason(error) if isinstance(error, OSError) else f"it is not text in UTF-16 ({error.reason})"
         raise UsageError(f"{path.name} cannot be read: {reason}. Save it as CSV in UTF-8.") from None
-    firsts = {delimiter: _first(text, delimiter) for delimiter in DELIMITERS}
+    if marked := re.match("sep=(.)\r?\n", text):  # a line for Excel, which says what parts its cells
+        text = text[marked.end() :]
+    skipped = 1 if marked else 0
+    firsts = {delimiter: _first(text, delimiter) for delimiter in (marked[1] if marked else DELIMITERS)}
     delimiter = max(firsts, key=lambda one: (sum(known(name.strip()) for name in firsts[one]), len(firsts[one])))
     header = firsts[delimiter]
     spaced = any(name.startswith(" ") for name in header)
 
     def rows(columns: Sequence[int]) -> Iterator[Cells]:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=spaced, strict=True)
-        line = 1
+        line = 1 + skipped
         try:
             next(reader, None)
             while True:
-                line = reader.line_num + 1
+                line = reader.line_num + 1 + skipped
                 row = next(reader, None)
                 if row is None:
                     return

@@ -10,8 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from trickbag.data.audit import Audit, audit
-from trickbag.data.findings import Finding
+from trickbag.data.findings import Finding, some
 from trickbag.data.images import Images, divide
 from trickbag.data.named import is_named
 from trickbag.data.reading import Place, read
@@ -23,7 +25,7 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
 from trickbag.ground.spec import parse
 from trickbag.ground.streams import MOST_SEED
-from trickbag.ground.text import clipped
+from trickbag.ground.text import clipped, show
 from trickbag.models import weights as files
 from trickbag.recipe import Recipe, idle
 from trickbag.runs import seen
@@ -96,13 +98,13 @@ def _digest(path: Path, _: Stamp) -> str:
 def called(data: str | Path) -> str:
     """What folders of results call a data set.
 
-    >>> called("photos/birds.tar.gz"), called("birds/{train,val}-{0..9}.tar")
-    ('birds', 'birds')
+    >>> called("photos/birds.tar.gz"), called("birds/{train,val}-{0..9}.tar"), called("/")
+    ('birds', 'birds', 'data')
     """
     text = str(data)
     if not is_named(text) and is_pattern(text) and not Place.of(text).kind:
         return title(text)
-    return Path(text).name.split(".")[0] or "data"
+    return Path(text).absolute().name.split(".")[0] or "data"
 
 
 def check(data: str | Path, *, on_bad: Bad = "skip", depth: int = 0, tell: Tell = silent) -> Audit:
@@ -139,7 +141,21 @@ def ingest(
     for split in ("train", "val", *(["test"] if recipe.test_share else [])):
         if not (divided.splits == split).any():
             raise UsageError(f"{source}: no image is left for {split}. {_cure(split, before)}")
+    _check_shared(divided, source)
     return Data(divided, found.images.fingerprint, found.sizes["channels"]), found
+
+
+def _check_shared(images: Images, source: str | Path) -> None:
+    """Raise UsageError where a split has no class that is trained on, as one without labels or with other names has none."""
+    learned = images.split("train").counts() > 0
+    for split in ("val", "test"):
+        judged = images.split(split).counts() > 0
+        if judged.any() and not (judged & learned).any():
+            own, others = (some([show(images.classes[k]) for k in np.flatnonzero(these)], 3) for these in (judged, learned))
+            raise UsageError(
+                f"{source}: the {split} images are of other classes ({own}) than the training images ({others}). Name classes "
+                f"alike, or take {split} out of the data set; trickbag predict RUN names the classes of images without labels."
+            )
 
 
 def division(images: Images, recipe: Recipe, seed: int, before: Sequence[Path]) -> tuple[Images, list[Finding]]:
@@ -185,7 +201,7 @@ def _cure(split: str, before: Sequence[Path]) -> str:
 def tell_where(folder: Path, source: str | Path, tell: Tell) -> None:
     """Say where results go, if that is within the data set's folder."""
     if folder.resolve().is_relative_to(Path(source).expanduser().resolve()):
-        tell(Note(f"{folder} lies within the data set {source}: trickbag ignores its own output there."))
+        tell(Note(f"{folder} lies within the data set {str(source)!r}: trickbag ignores its own output there."))
 
 
 def unlabelled(folder: str, data: Data, tell: Tell) -> Data:

@@ -346,6 +346,8 @@ class Conductor:
         order = np.random.default_rng(self.options.seed).permutation(len(made))
         left = sum(not self.place.done(cell) for cell in runs)
         total, began = left, time.monotonic()
+        if 0 < left < len(runs):
+            self.tell(Note(f"{len(runs) - left} of {len(runs)} runs are finished already; what follows is of the others"))
 
         def ended(outcome: Outcome) -> None:
             nonlocal left

@@ -75,7 +75,7 @@ def gain(chosen: Choice, confirmed: Confirmation | None, effects: Sequence[Effec
         if best.difference <= 0:
             return f"Nothing did better than the reference on {judged}."
         seen_best = f"{points(best.difference)} points ({between(best.this_set)}; {judged})"
-        return f"The largest difference is that of {best.name}: {seen_best}."
+        return f"The largest gain is that of {best.name}: {seen_best}."
     if not chosen.proved:
         return f"This combination was not trained yet; run the study again to train it ({judged})."
     gained = f"It gained {points(chosen.gain)} points on the images on which it was chosen ({judged}), so expect less"

@@ -23,7 +23,7 @@ def seconds(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
     found = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if not 0 < found < MOST_SECONDS:
-        raise UsageError(f"--budget {clipped(text)}: write a time as 90s, 10m or 2h.")
+        raise UsageError(f"--budget {clipped(text)}: write a time above 0, for example 90s, 10m or 2h.")
     return found
 
 

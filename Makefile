@@ -1,7 +1,7 @@
 # On a fresh machine with Python 3.11 or later and make, every target does all its set-up.
 PYTHON ?= python3
 BIN := .venv/bin
-# Without its bytecode each of the many processes of a test would compile torch anew, for 20 seconds.
+# Without its bytecode each of the many processes of a test would compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-trainings lint bench docs clean

@@ -9,10 +9,10 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/ready
 	$(BIN)/trickbag demo --out runs/demo
 
-# One thread per process: two test workers share the cores.
+# One thread per process: three test workers share two cores, since some tests wait for processes of their own.
 test: export OMP_NUM_THREADS := 1
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 # Whole trainings, none of whose tests may depend on how a processor rounds. To compute as another one:
 # ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 make test-trainings
@@ -20,7 +20,8 @@ test: .venv/ready
 TRAININGS := engine runs/test_run.py runs/test_ranks.py studies/test_study.py studies/test_sharing.py tricks/test_boxes.py
 test-trainings: export OMP_NUM_THREADS ?= 1
 test-trainings: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(addprefix tests/,$(TRAININGS)) --ignore tests/engine/test_compile.py
+	$(BIN)/python -m pytest -n $(if $(filter 2,$(OMP_NUM_THREADS)),1,2) --dist worksteal $(addprefix tests/,$(TRAININGS)) \
+		--ignore tests/engine/test_compile.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

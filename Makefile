@@ -17,11 +17,15 @@ test: .venv/ready
 # Whole trainings, none of whose tests may depend on how a processor rounds. To compute as another one:
 # ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 make test-trainings
 # But for compiled ones: what torch's compiler writes needs vector units.
-TRAININGS := engine runs/test_run.py runs/test_ranks.py studies/test_study.py studies/test_sharing.py tricks/test_boxes.py
+# In three parts: PART=2 runs one of them alone. Two workers share two cores, unless each computes on both.
+TRAININGS_1 := engine
+TRAININGS_2 := runs/test_run.py runs/test_ranks.py tricks/test_boxes.py
+TRAININGS_3 := studies/test_study.py studies/test_sharing.py
+PART ?= 1 2 3
 test-trainings: export OMP_NUM_THREADS ?= 1
 test-trainings: .venv/ready
-	$(BIN)/python -m pytest -n $(if $(filter 2,$(OMP_NUM_THREADS)),1,2) --dist worksteal $(addprefix tests/,$(TRAININGS)) \
-		--ignore tests/engine/test_compile.py
+	$(BIN)/python -m pytest -n $(if $(filter 2,$(OMP_NUM_THREADS)),1,2) --dist worksteal \
+		$(addprefix tests/,$(foreach part,$(PART),$(TRAININGS_$(part)))) --ignore tests/engine/test_compile.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

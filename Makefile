@@ -17,11 +17,12 @@ test: .venv/ready
 # Whole trainings, none of whose tests may depend on how a processor rounds. To compute as another one:
 # ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 make test-trainings
 # But for compiled ones: what torch's compiler writes needs vector units.
-# In three parts: PART=2 runs one of them alone. Two workers share two cores, unless each computes on both.
+# In four parts: PART=2 runs one of them alone. Two workers share two cores, unless each computes on both.
 TRAININGS_1 := engine
-TRAININGS_2 := runs/test_run.py runs/test_ranks.py tricks/test_boxes.py
-TRAININGS_3 := studies/test_study.py studies/test_sharing.py
-PART ?= 1 2 3
+TRAININGS_2 := runs/test_run.py tricks/test_boxes.py studies/test_sharing.py
+TRAININGS_3 := runs/test_ranks.py
+TRAININGS_4 := studies/test_study.py
+PART ?= 1 2 3 4
 test-trainings: export OMP_NUM_THREADS ?= 1
 test-trainings: .venv/ready
 	$(BIN)/python -m pytest -n $(if $(filter 2,$(OMP_NUM_THREADS)),1,2) --dist worksteal \

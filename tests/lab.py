@@ -1,9 +1,11 @@
 """A small laboratory: a data set in memory, tiny networks, whole trainings in a fraction of a second."""
 
+import copy
 import io
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +83,13 @@ def loop(made: Recipe, seed: int = 0, channels: int = 3, fabric: Fabric | None =
     data, pixels = dataset(channels)
     fabric = fabric or fabric_for(made.precision)
 
-    def teacher(run: str, normal: object) -> torch.nn.Module:
+    @cache
+    def untrained() -> torch.nn.Module:
         surgery = [trick.fresh() for trick in having(made.tricks, "model")]
         return build_model(made, surgery, len(CLASSES), channels, 99, "none").eval().requires_grad_(False).to(fabric.device)
+
+    def teacher(run: str, normal: object) -> torch.nn.Module:
+        return copy.deepcopy(untrained())
 
     return assemble(made, data, pixels, seed, fabric, teacher)
 

@@ -120,6 +120,8 @@ def check_resume(made: Recipe, tmp_path: Any) -> None:
     assert fingerprint(again.loop.state()) == fingerprint(whole.loop.state())
 
 
+AFTER = {"finish", "view", "predict"}
+"""Plug points of what comes after training."""
 PAIRS = [(a, b) for a, b in itertools.combinations(NAMES, 2) if bag()[a].stage == bag()[b].stage]
 
 
@@ -135,7 +137,8 @@ def test_tricks_of_a_stage_commute_or_exclude_each_other(a: str, b: str) -> None
     assert ordered([first, second]) == ordered([second, first])
     assert recipe(first, second).key == recipe(second, first).key
     assert recipe(first, second) == recipe(second, first)
-    assert all(map(math.isfinite, train(first, second, epochs=1).losses))
+    if all(AFTER & set(trick.plugs()) for trick in (first, second)):  # in training all pairs meet in test_covering
+        assert all(map(math.isfinite, train(first, second, epochs=1).losses))
 
 
 @pytest.mark.parametrize("name", NAMES)

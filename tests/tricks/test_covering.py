@@ -1,4 +1,4 @@
-"""Many tricks at once: every pair, and every triple of three stages, that can stand in one recipe trains two steps in a heap."""
+"""Many tricks at once: every pair that can stand in one recipe, and every triple of three stages, trains two steps in a heap."""
 
 import itertools
 from functools import cache

@@ -73,7 +73,8 @@ def sample(arms: int = 12, seeds: int = 5, classes: tuple[str, ...] = CLASSES) -
         recommended_arm="+ema(half_life=0.02)",
         design="add-one",
         weakness="It misses synergy: tricks that help only together.",
-        split="validation",
+        on_test=False,
+        judges="a fold in turn of 5 of the training and validation images, 2 of them kept for the proof",
         images=1244,
         groups=1190,
         seeds=tuple(range(seeds)),
@@ -97,7 +98,7 @@ def sample(arms: int = 12, seeds: int = 5, classes: tuple[str, ...] = CLASSES) -
         ),
         descriptive="" if seeds > 2 else "With fewer than 3 seeds nothing here is a verdict.",
         failures=failures,
-        test_images=2500,
+        proof_images=2500,
         confirmation=None,
         decided=(("delta", "0.2 points"), ("family", "11 contrasts, Holm"), ("looks", "S = 3, 5")),
         departures=("The run of +sam with seed 3 was repeated after the machine had stopped.",),
@@ -123,16 +124,19 @@ def effect(name: str, points: np.ndarray, kind: str = "alone", note: str = "", *
         "points": tuple(values),
         "difference": mean,
         "sd": sd,
-        "this_set": None if few else own,
-        "new_images": None if few else wide,
+        "error": None if few else half / 2,
+        "interval": None if few else own,
+        "over_seeds": None if few else wide,
         "p": None if few else 0.031,
         "better": float(np.mean(np.sign(points) / 2 + 0.5)),
         "better_interval": None if few else Interval(0.28, 0.995),
         "verdict": verdict,
-        "more_seeds": 14 if verdict == "inconclusive" and mean > 0 else None,
+        "more_seeds": 14 if verdict == "open" and mean > 0 else None,
+        "more_images": 9000 if verdict == "open" and mean > 0 else None,
         "note": note,
-        "nll_difference": -mean * 2,
-        "nll_interval": None if few else Interval(-mean * 2 - 0.012, -mean * 2 + 0.012),
+        "loss_difference": -mean * 2,
+        "loss_interval": None if few else Interval(-mean * 2 - 0.012, -mean * 2 + 0.012),
+        "loss_verdict": verdict,
         "correlation": 0.61,
         "seconds_ratio": None,
         "declared": kind not in ("pair", "control"),
@@ -147,7 +151,7 @@ def _verdict(own: Interval, changed: bool) -> str:
         return "worthwhile" if own.low > DELTA else "helps"
     if own.high < 0:
         return "hurts"
-    return "equivalent" if own.low > -DELTA and own.high < DELTA else "inconclusive"
+    return "equivalent" if own.low > -DELTA and own.high < DELTA else "open"
 
 
 def confirmed(findings: Findings, difference: float = 0.0058) -> Findings:

@@ -139,18 +139,18 @@ def test_the_answer_stands_first_with_its_recipe() -> None:
 def test_what_is_not_confirmed_says_how() -> None:
     assert "Not confirmed yet" in tree(sample()).said("answer")
     assert "--confirm" in tree(sample()).said("answer")
-    without = tree(dataclasses.replace(sample(), test_images=0)).said("answer")
-    assert "no test images that could confirm it" in without
+    without = tree(dataclasses.replace(sample(), proof_images=0)).said("answer")
+    assert "no images are left that have chosen nothing and could confirm it" in without
     assert "--confirm" not in without
     said = tree(confirmed(sample())).said("answer")
     assert "Not confirmed" not in said
     assert "+0.58 points" in said
-    assert "5 fresh seeds, 2,500 test images" in said
+    assert "5 fresh seeds, 2,500 images that chose nothing" in said
     assert "+0.76 shrinkage +0.18" in said
 
 
 def test_selection_on_the_test_set_is_said() -> None:
-    assert "Selected on the test set" in tree(dataclasses.replace(sample(), split="test")).said("answer")
+    assert "Selected on the test set" in tree(dataclasses.replace(sample(), on_test=True)).said("answer")
     assert "Selected on the test set" not in tree(sample()).said("answer")
 
 
@@ -177,14 +177,13 @@ def test_failures_outrank_the_mean() -> None:
     assert "not finite at step 812" in read.said("failures")
 
 
-def test_every_effect_shows_its_seeds_and_both_intervals() -> None:
+def test_every_effect_shows_its_seeds_and_its_interval() -> None:
     findings = sample()
     text = page(findings)
     plot, rest = text.split('id="arms"')
     # One effect of twelve lies beyond the axis; the legend shows each mark too.
     assert plot.count('class="seed"') == 11 * 5 + 3
-    assert plot.count('<line class="this"') == 11 + 1
-    assert plot.count('<line class="new"') == 3 * 11 + 3
+    assert plot.count('<line class="range"') == 3 * 11 + 3
     assert plot.count("−41.17</text>") == 1
     assert rest.split('id="interactions"')[1].split('id="curves"')[0].count('class="seed"') == 2 * 5 + 3
 
@@ -233,8 +232,8 @@ def test_numbers_that_are_missing_or_not_finite_are_dashes() -> None:
         difference=math.nan,
         points=(math.nan,) * 5,
         sd=None,
-        this_set=None,
-        new_images=Interval(math.nan, math.nan),
+        over_seeds=None,
+        interval=Interval(math.nan, math.nan),
     )
     read = tree(dataclasses.replace(full, arms=(full.arms[0], arm, full.arms[2]), effects=(broken, *full.effects[1:])))
     assert not re.search(r"\b(nan|inf|None)\b", "".join(read.texts))

@@ -1,4 +1,4 @@
-"""Power, smallest detectable effects and seeds needed: against scipy's noncentral t, and turned round."""
+"""Power, smallest detectable effects, seeds and images needed: against scipy's noncentral t, and turned round."""
 
 import math
 
@@ -7,14 +7,25 @@ import pytest
 from scipy import integrate, stats
 
 from trickbag.ground.errors import UsageError
-from trickbag.studies.power import assumed_sd, detectable, floor, power, seeds_needed, seeds_within
+from trickbag.studies.power import (
+    MOST,
+    detectable,
+    expected_error,
+    images_for,
+    power,
+    seeds_for,
+    seeds_within,
+    variance,
+    variance_for,
+)
+from trickbag.studies.variance import Spread
 
-SD = assumed_sd(0.08, 2000)
+ERROR = 0.004
 
 
-def by_integration(effect: float, sd: float, seeds: int, k: int, df: float, alpha: float = 0.05) -> float:
+def by_integration(effect: float, error: float, df: float, alpha: float = 0.05) -> float:
     """P(|t| > critical) by integrating the normal numerator over the distribution of the variance."""
-    critical, shift = stats.t.isf(alpha / (2 * k), df), effect / sd * math.sqrt(seeds)
+    critical, shift = stats.t.isf(alpha / 2, df), effect / error
 
     def given(ratio: float) -> float:
         limit = critical * math.sqrt(ratio)
@@ -23,70 +34,84 @@ def by_integration(effect: float, sd: float, seeds: int, k: int, df: float, alph
     return integrate.quad(given, 0, 1 + 40 / math.sqrt(df), limit=400, epsabs=1e-12)[0]
 
 
-@pytest.mark.parametrize(("seeds", "points"), [(3, 1.48), (5, 1.08), (10, 0.73)])
-def test_the_specified_example_is_reproduced(seeds: int, points: float) -> None:
-    # At five seeds the exact value is 1.0748: 1.08 comes from an sd rounded to 0.633 points.
-    assert 100 * detectable(SD, seeds, k=8) == pytest.approx(points, abs=0.0053)
-    assert round(100 * detectable(0.00633, seeds, k=8), 2) == points
-
-
-@pytest.mark.parametrize("seeds", [3, 5, 10, 20])
-@pytest.mark.parametrize(("k", "per_seed"), [(1, 1.0), (8, 8.0), (8, 1.0), (20, 11.0)])
+@pytest.mark.parametrize("df", [2, 8, 64])
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 8])
 @pytest.mark.parametrize("effect", [0.0, 0.005, 0.012])
-def test_power_is_that_of_the_t_test(seeds: int, k: int, per_seed: float, effect: float) -> None:
-    expected = by_integration(effect, SD, seeds, k, per_seed * (seeds - 1))
-    assert power(effect, SD, seeds, k, per_seed=per_seed) == pytest.approx(expected, abs=1e-7)
+def test_power_is_that_of_the_t_test(df: float, alpha: float, effect: float) -> None:
+    assert power(effect, ERROR, df, alpha) == pytest.approx(by_integration(effect, ERROR, df, alpha), abs=1e-7)
 
 
 def test_without_an_effect_power_is_the_level() -> None:
-    assert power(0.0, SD, 5, 8) == pytest.approx(0.05 / 8, abs=1e-12)
+    assert power(0.0, ERROR, 5, 0.05 / 8) == pytest.approx(0.05 / 8, abs=1e-12)
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5, 10, 20])
+@pytest.mark.parametrize("df", [2, 3, 5, 100, math.inf])
 @pytest.mark.parametrize("share", [0.3, 0.8, 0.95])
-def test_the_detectable_effect_has_the_power_asked_for(seeds: int, share: float) -> None:
-    assert power(detectable(SD, seeds, 8, share=share), SD, seeds, 8) == pytest.approx(share, abs=1e-9)
+def test_the_detectable_effect_has_the_power_asked_for(df: float, share: float) -> None:
+    assert power(detectable(ERROR, df, share=share), ERROR, df) == pytest.approx(share, abs=1e-9)
 
 
-@pytest.mark.parametrize("effect", [0.003, 0.0073, 0.0108, 0.05, 10.0])
-@pytest.mark.parametrize("per_seed", [None, 1.0])
-def test_seeds_needed_are_the_fewest(effect: float, per_seed: float | None) -> None:
-    seeds = seeds_needed(effect, SD, 8, per_seed=per_seed)
-    reached = [power(effect, SD, n, 8, per_seed=per_seed) >= 0.8 for n in (seeds - 1, seeds)]
-    assert reached == [False, True]
+def test_the_variance_for_an_effect_gives_it_the_power_where_degrees_of_freedom_abound() -> None:
+    assert power(0.01, math.sqrt(variance_for(0.01, 0.05 / 8)), 1e7, 0.05 / 8) == pytest.approx(0.8, abs=1e-4)
 
 
-def test_an_effect_that_no_number_of_seeds_finds_needs_none() -> None:
-    assert seeds_needed(0.0, SD, 8) is None
-    assert seeds_needed(1e-5, SD, 8) is None
+FIXED = Spread(images=2e-5, seed=1e-5, seeds=3, groups=500, persistent=1.5e-5)
+ROTATED = Spread(images=2e-5, seed=0.0, seeds=3, groups=900, persistent=2e-5)
 
 
-def test_more_seeds_and_fewer_tricks_resolve_more() -> None:
-    by_seeds = [detectable(SD, seeds, 8) for seeds in range(2, 30)]
-    by_tricks = [detectable(SD, 5, k, per_seed=8) for k in range(1, 30)]
-    assert by_seeds == sorted(by_seeds, reverse=True)
-    assert by_tricks == sorted(by_tricks)
+def test_seeds_on_the_same_images_lower_all_but_what_persists() -> None:
+    assert variance(FIXED, 1e-5, 3, 500) == pytest.approx(2e-5 + 1e-5 / 3)
+    assert variance(FIXED, 1e-5, 3000, 500) == pytest.approx(1.5e-5, rel=0.01)
+
+
+def test_seeds_on_other_images_lower_all_until_the_images_end() -> None:
+    assert variance(ROTATED, 0.0, 6, 1800) == pytest.approx(1e-5)
+    assert variance(ROTATED, 0.0, 60, 1800) == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize("wanted", [1.9e-5, 1.6e-5])
+def test_seeds_needed_are_the_fewest(wanted: float) -> None:
+    seeds = seeds_for(wanted, FIXED, 1e-5, 500)
+    assert [variance(FIXED, 1e-5, n, 500) <= wanted for n in (seeds - 1, seeds)] == [False, True]
+
+
+def test_what_no_number_of_seeds_reaches_needs_none() -> None:
+    assert seeds_for(1.4e-5, FIXED, 1e-5, 500) is None
+    assert seeds_for(0.0, FIXED, 0.0, 500) is None
+    assert variance(FIXED, 1e-5, MOST, 500) > 1.4e-5
+
+
+def test_images_needed_bring_the_variance_down_to_what_the_seeds_leave() -> None:
+    images = images_for(1e-5, FIXED, 1e-5)
+    assert 2e-5 * 500 / images + 1e-5 / 3 == pytest.approx(1e-5, rel=1e-3)
+    assert images_for(1e-6, FIXED, 1e-5) is None
+
+
+@pytest.mark.parametrize("rotating", [False, True])
+def test_the_expected_error_is_that_of_answers_with_so_much_churn(rotating: bool) -> None:
+    """Half of the variance of a difference stays with the image, half is drawn anew by each run."""
+    rng, churn, images, seeds = np.random.default_rng(0), 0.1, 200, 3
+    means = []
+    for _ in range(4000):
+        kept = rng.normal(0, math.sqrt(churn / 2), (seeds if rotating else 1, images))
+        means.append((kept + rng.normal(0, math.sqrt(churn / 2), (seeds, images))).mean())
+    pool = seeds * images if rotating else images
+    assert expected_error(math.sqrt(2), churn, images, seeds, pool) == pytest.approx(np.std(means), rel=0.04)
 
 
 def test_power_stays_a_probability_at_the_edges() -> None:
-    every = [power(e, SD, s, k) for e in (0.0, 1e-9, 0.01, 1.0, 1e6) for s in (1, 2, 3, 100) for k in (1, 100)]
+    every = [power(e, ERROR, df, a) for e in (0.0, 1e-9, 0.01, 1.0, 1e6) for df in (1, 2, 3, 100) for a in (0.05, 0.0005)]
     assert np.isfinite(every).all()
     assert min(every) >= 0
     assert max(every) <= 1
-    assert (detectable(SD, 1, 8), detectable(0.0, 3, 8), power(0.1, 0.0, 3, 8), power(0.0, 0.0, 3, 8)) == (None, 0.0, 1.0, 0.0)
+    assert (detectable(0.0, 8), power(0.1, 0.0, 8), power(0.0, 0.0, 8)) == (0.0, 1.0, 0.0)
 
 
-@pytest.mark.parametrize(("k", "per_seed"), [(1, 1.0), (8, 1.0), (8, 8.0), (8, 500.0)])
-def test_power_rises_with_the_effect_where_the_series_of_scipy_gives_nan(k: int, per_seed: float) -> None:
-    every = [power(effect, 1.0, 3, k, per_seed=per_seed, alpha=0.006) for effect in np.linspace(0, 50, 2000)]
+@pytest.mark.parametrize("df", [2, 16, 1000])
+def test_power_rises_with_the_effect_where_the_series_of_scipy_gives_nan(df: float) -> None:
+    every = [power(effect, 0.6, df, 0.006) for effect in np.linspace(0, 50, 2000)]
     assert (np.diff(every) > -1e-9).all()
     assert every[-1] > 0.99
-
-
-def test_the_floor_is_what_a_normal_test_with_endless_seeds_finds() -> None:
-    least = floor(0.05, 2000)
-    assert stats.norm.sf(stats.norm.isf(0.025) - least / math.sqrt(0.05 / 2000)) == pytest.approx(0.8, abs=1e-9)
-    assert least == pytest.approx(2.8 * math.sqrt(0.05 / 2000), rel=1e-3)
 
 
 def test_a_budget_holds_the_seeds_it_says() -> None:
@@ -96,14 +121,10 @@ def test_a_budget_holds_the_seeds_it_says() -> None:
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: assumed_sd(1.2, 10), "share from 0 to 1"),
-        (lambda: assumed_sd(0.1, 0), "at least one image"),
-        (lambda: power(0.1, -1.0, 3, 8), "not negative"),
-        (lambda: power(0.1, math.nan, 3, 8), "not negative"),
-        (lambda: power(0.1, 1.0, 3, 0), "at least one contrast"),
-        (lambda: power(0.1, 1.0, 3, 8, alpha=1.0), "between 0 and 1"),
-        (lambda: detectable(1.0, 3, 8, share=1.0), "below 1"),
-        (lambda: floor(-1.0, 5), "negative"),
+        (lambda: power(0.1, -1.0, 8), "not negative"),
+        (lambda: power(0.1, math.nan, 8), "not negative"),
+        (lambda: power(0.1, 1.0, 8, alpha=1.0), "between 0 and 1"),
+        (lambda: detectable(1.0, 8, share=1.0), "below 1"),
         (lambda: seeds_within(10, 0), "takes time"),
     ],
 )

@@ -13,12 +13,14 @@ from shelves import more_tricks
 from study_lab import album, effect, study
 
 import trickbag as tb
+from trickbag.data.images import Images
 from trickbag.engine.speed import Timing
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import CellDone, Note, silent
 from trickbag.runs.auto import SAFETY
 from trickbag.studies import conduct
+from trickbag.studies.folds import Judging
 
 COUNTS = {"a": 70, "b": 70, "c": 70}
 
@@ -60,7 +62,7 @@ def test_a_placebo_changes_no_bit(controls):
         assert found["placebo", seed]["training"] != found["reference", seed]["training"]
         assert arrays["placebo", seed] == arrays["reference", seed]
     told = effect(controls, "placebo", "control")
-    assert (told.difference, told.points, told.verdict, told.nll_difference) == (0.0, (0.0, 0.0, 0.0), "identical", 0.0)
+    assert (told.difference, told.points, told.verdict, told.loss_difference) == (0.0, (0.0, 0.0, 0.0), "identical", 0.0)
 
 
 def test_the_reference_with_other_seeds_is_not_found_to_help(controls, tmp_path):
@@ -68,7 +70,7 @@ def test_the_reference_with_other_seeds_is_not_found_to_help(controls, tmp_path)
     for name in ("same 1", "same 2"):
         assert found[name, 0]["weights"] != found["reference", 0]["weights"]
         assert effect(alike, name, "control").difference != 0
-        assert effect(alike, name, "control").verdict == "inconclusive"
+        assert effect(alike, name, "control").verdict == "open"
     assert found["same 2", 0]["seed"] == 2000
 
 
@@ -86,7 +88,13 @@ def test_seeds_that_change_nothing_are_said_to(place):
     fixed = study_lab.recipe(place, epochs=0, tricks='"fit_head"')
     for seeds in (2, 3):
         made = study(
-            place / "album", recipe=fixed, weights=str(start), tricks=["ncm"], out=place / f"idle-{seeds}", seeds=seeds
+            place / "album",
+            recipe=fixed,
+            weights=str(start),
+            tricks=["ncm"],
+            out=place / f"idle-{seeds}",
+            seeds=seeds,
+            rotate=False,
         )
         arms = {arm.name: arm.accuracies for arm in made.findings.arms}
         assert all(len(set(accuracies)) == 1 for accuracies in arms.values()), arms
@@ -137,7 +145,7 @@ def test_two_tricks_that_do_the_same_have_a_negative_interaction(place, tmp_path
     )
     for name in tricks:
         assert effect(made, name).verdict in ("helps", "worthwhile")
-        assert effect(made, name, "dropped").verdict == "inconclusive"
+        assert effect(made, name, "dropped").verdict == "open"
     told = effect(made, "ema(half_life=0.1)", "interaction")
     assert told.difference < -0.1
     assert told.verdict == "hurts", told
@@ -199,11 +207,11 @@ def test_a_run_that_diverged_counts_with_its_last_valid_accuracy_or_that_of_a_gu
     from trickbag.studies.worker import Place, write_diverged
 
     cell = held.cell(held.arms[0], 0)
-    images = SimpleNamespace(classes=("a", "b", "c"))
+    images = SimpleNamespace(classes=("a", "b", "c"), splits=np.array(["train", "test", "apart", "test"]))
     run = SimpleNamespace(log=log, folder=place, wanted=SimpleNamespace(data=SimpleNamespace(images=images)))
     write_diverged(cell, run, Place(place / "diverged"))
     kept = json.loads((place / "diverged" / "runs" / cell.key / "result.json").read_text())
-    assert kept["counts_with"] == 0.625
+    assert (kept["counts_with"], kept["rows"]) == (0.625, [1, 3])
 
 
 def test_failed_runs_are_tried_again_and_finished_ones_are_not(failing, place, shelf):
@@ -233,15 +241,13 @@ def test_folds_judge_every_image_once_in_each_repeat_and_the_test_never(place):
     for block in range(4):
         cell = study_lab.held(made).cell(study_lab.held(made).arms[0], block)
         with np.load(study_lab.held(made).place.run(cell.key) / "predictions.npz") as arrays:
-            assert sorted(arrays.files) == ["val_labels", "val_logits", "val_rows"]
-            seen[block] = set(arrays["val_rows"].tolist())
+            assert sorted(arrays.files) == ["test_labels", "test_logits", "test_rows"]
+            seen[block] = set(arrays["test_rows"].tolist())
     assert not seen[0] & seen[1]
     assert seen[0] | seen[1] == seen[2] | seen[3]
     assert seen[0] != seen[2]
-    splits = study_lab.held(made).facts["splits"]
-    assert len(seen[0] | seen[1]) == sum(COUNTS.values()) - splits["test"]
-    told = effect(made, "flip_tta")
-    assert told.this_set is None or told.this_set == told.new_images
+    counts = study_lab.held(made).held.counts
+    assert len(seen[0] | seen[1]) == counts.pool == sum(COUNTS.values()) - counts.test
 
 
 def test_a_dear_trick_gets_a_reference_that_is_trained_as_long(place):
@@ -258,20 +264,22 @@ def test_the_confirmation_has_fresh_seeds_and_reads_the_test_images_there_alone(
     found = confirmed.findings.confirmation
     assert len(found.seeds) == 5
     assert not set(found.seeds) & set(confirmed.findings.seeds)
-    assert found.images == study_lab.held(confirmed).facts["splits"]["test"]
-    held, read = study_lab.held(confirmed), {}
+    assert found.images == study_lab.held(confirmed).held.counts.proof
+    held, read, judged, proving = study_lab.held(confirmed), {}, set(), set()
     for arm in held.arms:
-        for seed in held.seeds:
-            with np.load(held.place.run(held.cell(arm, seed).key) / "predictions.npz") as arrays:
-                assert not [name for name in arrays.files if name.startswith("test")]
-        for seed in found.seeds:
-            path = held.place.run(held.cell(arm, seed, "test").key) / "predictions.npz"
+        for turn in range(len(held.seeds)):
+            with np.load(held.place.run(held.cell(arm, turn).key) / "predictions.npz") as arrays:
+                judged |= set(arrays["test_rows"].tolist())
+        for cell in held.proofs(arm):
+            path = held.place.run(cell.key) / "predictions.npz"
             if path.exists():
                 with np.load(path) as arrays:
-                    assert not [name for name in arrays.files if name.startswith("val")]
+                    proving |= set(arrays["test_rows"].tolist())
                     read.setdefault(arm.name, []).append(
                         float((arrays["test_logits"].argmax(1) == arrays["test_labels"]).mean())
                     )
+    assert len(proving) == found.images
+    assert not judged & proving, "images that had chosen the recipe prove it"
     assert {name: tuple(values) for name, values in read.items()} == {
         "reference": found.reference,
         mended.arm: found.recommended,
@@ -284,8 +292,8 @@ def test_the_confirmation_has_fresh_seeds_and_reads_the_test_images_there_alone(
 def test_judging_on_the_test_images_is_labelled(place):
     told = []
     made = done(place, "on-test", {"epochs": 1}, tricks=["flip_tta"], seeds=1, on="test", tell=told.append)
-    assert made.findings.split == "test"
-    assert dict(made.findings.decided)["judged on"] == "test"
+    assert made.findings.on_test
+    assert dict(made.findings.decided)["judged on"] == "the test images"
     assert any("chosen on them" in event.text for event in told if isinstance(event, Note))
     with pytest.raises(UsageError, match="holds another study"):
         done(place, "on-test", {"epochs": 1}, tricks=["flip_tta"], seeds=1)
@@ -338,18 +346,17 @@ def test_what_a_budget_chose_stays_when_the_study_goes_on(place, monkeypatch):
 
 
 def test_an_arm_that_a_look_decided_gets_no_more_seeds(place):
-    """Calibration moves no answer, so its arm is decided at once; smoothing is not, with a level of half a percent."""
-    told, options = [], {"tricks": ["calibrate", "label_smoothing"], "design": "add-one", "seeds": 4, "delta": 0.0}
+    """Mixing with a share of 0 is the same network, so its arm is decided at once; smoothing is not, with half a percent."""
+    still = "mixup(alpha=0.0)"
+    told, options = [], {"tricks": [still, "label_smoothing"], "design": "add-one", "seeds": 4, "delta": 0.0}
     made = done(place, "looks", looks=True, tell=told.append, **options)
-    assert "calibrate is decided after 3 seeds and stops" in [e.text for e in told if isinstance(e, Note)]
-    seeds = {
-        name: [s for arm, s in study_lab.runs(made) if arm == name] for name in ("reference", "calibrate", "label_smoothing")
-    }
-    assert seeds == {"reference": [0, 1, 2, 3], "calibrate": [0, 1, 2], "label_smoothing": [0, 1, 2, 3]}
+    assert f"{still} is decided after 3 seeds and stops" in [e.text for e in told if isinstance(e, Note)]
+    seeds = {name: [s for arm, s in study_lab.runs(made) if arm == name] for name in ("reference", still, "label_smoothing")}
+    assert seeds == {"reference": [0, 1, 2, 3], still: [0, 1, 2], "label_smoothing": [0, 1, 2, 3]}
     arms = {arm.name: arm for arm in made.findings.arms}
-    assert (len(arms["calibrate"].accuracies), arms["calibrate"].failed) == (3, 0)
-    assert effect(made, "calibrate").verdict == "identical"
-    assert "level 0.5 %, the look after 3 of 4 seeds" in effect(made, "calibrate").note
+    assert (len(arms[still].accuracies), arms[still].failed) == (3, 0)
+    assert effect(made, still).verdict == "identical"
+    assert "level 0.5 %, the look after 3 of 4 seeds" in effect(made, still).note
     assert "level 4.5 %, the look after 4 of 4 seeds" in effect(made, "label_smoothing").note
     assert dict(made.findings.decided)["looks"] == "0.5 % after 3 seeds, 4.5 % after 4 seeds"
 
@@ -359,7 +366,7 @@ def test_an_arm_that_a_look_decided_gets_no_more_seeds(place):
     assert again.findings == made.findings
 
     whole = done(place, "looks", **options)
-    assert len(effect(whole, "calibrate").points) == 4
+    assert len(effect(whole, still).points) == 4
     assert any(text.startswith("looks: none; at first 0.5 %") for text in whole.findings.departures)
 
 
@@ -419,7 +426,7 @@ def test_stored_scores_are_those_of_the_stored_predictions(controls):
     held, arms = study_lab.held(controls), {arm.name: arm for arm in controls.findings.arms}
     for arm in held.arms:
         with np.load(held.place.run(held.cell(arm, 0).key) / "predictions.npz") as arrays:
-            hits = arrays["val_logits"].argmax(1) == arrays["val_labels"]
+            hits = arrays["test_logits"].argmax(1) == arrays["test_labels"]
         assert arms[arm.name].accuracies[0] == pytest.approx(hits.mean(), abs=1e-12)
     told = effect(controls, "flip_tta")
     assert told.points == pytest.approx(
@@ -437,3 +444,116 @@ def test_a_damaged_study_is_told_in_a_sentence(place):
     store.write(place / "damaged" / "study.json", "{")
     with pytest.raises(TrickbagError, match=r"study\.json is damaged.*Give the same trickbag study command again"):
         conduct.report(place / "damaged")
+
+
+# the images that judge chose nothing
+
+
+FEW = {"a": 40, "b": 40, "c": 40}
+
+
+def asked(data: Path, **options):
+    return conduct.Conductor(data, None, None, conduct.Means(), None, silent, {"tricks": ["ema"]} | options)
+
+
+@pytest.fixture(scope="module")
+def fitted(place):
+    """A network that was trained on other photos of the same kind, and a few photos to fine-tune it on."""
+    album(place / "before", {"a": 60, "b": 60, "c": 60}, noise=20, seed=1)
+    album(place / "few", FEW, noise=60, seed=2)
+    return tb.train(place / "before", study_lab.recipe(place, epochs=4), out=place / "fitted").folder
+
+
+def test_an_arm_is_judged_by_the_network_that_its_trick_shaped(place, fitted):
+    """Training makes the fitted classifier worse here, and epoch 0 is the best of every arm."""
+    rough = study_lab.recipe(place, epochs=2, lr=1.0, tricks='"fit_head"', keep="best")
+    made = study(place / "few", recipe=rough, weights=str(fitted), tricks=["mixup", "label_smoothing"], out=place / "rough")
+    assert {run["kept_epoch"] for run in study_lab.runs(made).values()} == {2, 0}, "0 of the neighbours, which train nothing"
+    assert {e.verdict for e in made.effects if e.name in ("mixup", "label_smoothing")}.isdisjoint({"identical"})
+    assert made.recommended.keep == "last"
+    best = study(
+        place / "few",
+        recipe=rough,
+        weights=str(fitted),
+        tricks=["mixup", "label_smoothing"],
+        out=place / "kept",
+        set_={"keep": "best"},
+    )
+    assert study_lab.held(best).arms[0].recipe.keep == "best"
+
+
+def test_each_seed_judges_other_images_and_learns_from_none_of_them(place, controls):
+    held = study_lab.held(controls)
+    images = asked(place / "album", recipe=study_lab.recipe(place, epochs=3)).data.images
+    tables = [held.judging.table(images, turn) for turn in range(3)]
+    judged = [set(np.flatnonzero(table.splits == "test").tolist()) for table in tables]
+    assert not judged[0] & judged[1] | judged[0] & judged[2] | judged[1] & judged[2]
+    for arm in held.arms:
+        for turn, rows in enumerate(judged):
+            with np.load(held.place.run(held.cell(arm, turn).key) / "predictions.npz") as arrays:
+                assert set(arrays["test_rows"].tolist()) == rows
+    proof = [set(held.judging.judges(images, turn, "proof").tolist()) for turn in range(2)]
+    test = set(np.flatnonzero(images.splits == "test").tolist())
+    assert proof[0] & proof[1] == test
+    assert not (proof[0] | proof[1]) & set().union(*judged)
+    assert len(set().union(*proof, *judged)) == len(images)
+    for table in tables:
+        assert table.split("val").counts().min() > 0
+        assert set(np.flatnonzero(table.splits == "apart").tolist()) == test
+    assert controls.findings.images == len(set().union(*judged))
+
+
+def test_after_the_last_fold_a_new_partition_of_the_same_images_begins(place):
+    made = done(place, "longer", {"epochs": 1}, tricks=["flip_tta"], seeds=3)
+    before = study_lab.manifests(made.folder)
+    more = done(place, "longer", {"epochs": 1}, tricks=["flip_tta"], seeds=5)
+    after = study_lab.manifests(more.folder)
+    assert {path: after[path] for path in before} == before, "what was finished was made again"
+    held, rows = study_lab.held(more), []
+    for turn in range(5):
+        with np.load(held.place.run(held.cell(held.arms[0], turn).key) / "predictions.npz") as arrays:
+            rows.append(set(arrays["test_rows"].tolist()))
+    assert not rows[3] & rows[4]
+    assert rows[3] | rows[4] < rows[0] | rows[1] | rows[2]
+    assert rows[3] not in rows[:3]
+    assert more.findings.images == made.findings.images
+
+
+def test_given_validation_images_judge_every_seed_and_choose_nothing(place):
+    """What must be chosen is chosen on training images that are set apart."""
+    for split, counts in {"train": {"a": 30, "b": 30, "c": 30}, "val": {"a": 12, "b": 12, "c": 12}}.items():
+        album(place / "given" / split, counts, seed=len(split))
+    made = study(place / "given", recipe=study_lab.recipe(place, epochs=1), tricks=["calibrate"], out=place / "given-study")
+    held = study_lab.held(made)
+    assert (held.judging.folds, held.held.counts.pool, made.findings.images) == (0, 36, 36)
+    images = asked(place / "given", recipe=study_lab.recipe(place, epochs=1)).data.images
+    table = held.judging.table(images, 0)
+    assert all(path.startswith("val/") for path in table.split("test").paths)
+    assert all(path.startswith("train/") for path in table.split("val").paths)
+    rotated = conduct.plan(place / "given", recipe=study_lab.recipe(place, epochs=1), tricks=["ema"], rotate=True)
+    assert rotated.judging.folds == 5
+
+
+def test_groups_and_copies_are_judged_together(place):
+    root = album(place / "grouped", {"a": 30, "b": 30, "c": 30}, seed=5)
+    for number in range(0, 30, 2):
+        shutil.copy(root / "a" / f"{number:03d}.png", root / "a" / f"{number:03d}-copy.png")
+    conductor = asked(root)
+    images, judging = conductor.data.images, conductor.judging
+    assert len(set(images.groups.tolist())) < len(images)
+    for turn in range(6):
+        table = judging.table(images, turn)
+        for group in set(images.groups.tolist()):
+            assert len(set(table.splits[images.groups == group].tolist())) == 1
+
+
+def test_a_class_that_would_not_be_learned_judges_nobody():
+    images = Images(
+        Path(), tuple(f"{n}.png" for n in range(21)), np.array([0] * 10 + [1] * 10 + [2]), np.array(["train"] * 21), np.arange(21),
+        ("a", "b", "single"),
+    )  # fmt: skip
+    judging = Judging("val", 5, 0, 0, 0.2)
+    for turn in range(5):
+        table = judging.table(images, turn)
+        assert table.split("train").counts().min() > 0
+        assert table.split("test").counts()[2] == 0

@@ -73,7 +73,7 @@ class Arm:
     reliability: tuple[tuple[float, float, float], ...]
     """For bins of confidence: mean confidence, accuracy, share of the images."""
     ece_calibrated: float | None
-    """After the temperature that suits the judged images best: how much of the error a temperature could take."""
+    """At temperatures that other judged images chose: what is left of the error when a temperature has taken its part."""
     recalls: tuple[float, ...]
     """Recall of each class, mean over seeds; empty where there is no result."""
     price: Price | None
@@ -99,24 +99,31 @@ class Effect:
     """The difference of each seed."""
     difference: float
     sd: float | None
-    this_set: Interval | None
-    """For these judged images, over seeds, adjusted by Holm's method; None where it cannot be computed."""
-    new_images: Interval | None
-    """For new images from the same source."""
+    error: float | None
+    """Standard error of the difference, on new photos and with new seeds; 0 of one and the same network."""
+    interval: Interval | None
+    """For new photos from the same source, adjusted by Holm's method; None where it cannot be computed."""
+    over_seeds: Interval | None
+    """For the judged images themselves, over seeds alone, not adjusted."""
     p: float | None
     """Adjusted by Holm's method over the declared family."""
     better: float | None
     """Share of seeds in which the arm beats the other, ties half."""
     better_interval: Interval | None
     verdict: str
-    """helps, worthwhile, hurts, equivalent, inconclusive, identical, or descriptive (fewer than three seeds, or no spread)."""
+    """helps, worthwhile, hurts, equivalent, open, identical (the same network) or descriptive (fewer than three seeds)."""
     more_seeds: int | None
-    """About how many more seeds would settle an inconclusive effect; None where no number would, or none is needed."""
+    """About how many more seeds would decide an open effect; None where no number would, or none is needed."""
+    more_images: int | None
+    """About how many more judged images would, with the same seeds."""
     note: str
     """What a reader must know: a guard that acted, an alias, a caveat. Mostly empty."""
-    nll_difference: float | None
-    nll_interval: Interval | None
-    """Of the difference in NLL, this set; below 0 is better."""
+    loss_difference: float | None
+    """In log-loss at the best temperature, nats; below 0 is better."""
+    loss_interval: Interval | None
+    """Of the difference in log-loss, for new photos, adjusted as ``interval``."""
+    loss_verdict: str
+    """As ``verdict``, by the log-loss."""
     correlation: float | None
     """Between the paired seeds of the two sides."""
     seconds_ratio: float | None
@@ -142,7 +149,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The recommended recipe against the reference on the untouched test set, with fresh seeds."""
+    """The recommended recipe against the reference with fresh seeds, on images that have chosen nothing."""
 
     seeds: tuple[int, ...]
     images: int
@@ -189,10 +196,12 @@ class Findings:
     design: str
     weakness: str
     """What the design cannot tell."""
-    split: str
-    """validation or test: where the arms were judged."""
+    on_test: bool
+    """Whether the arms were compared on the test images themselves."""
+    judges: str
+    """Where the arms were judged, in words."""
     images: int
-    """Judged."""
+    """Judged so far."""
     groups: int
     """Independent groups of judged images; as many as images where there are none."""
     seeds: tuple[int, ...]
@@ -221,8 +230,8 @@ class Findings:
     descriptive: str
     """Why some effects have no verdict; empty where all have one."""
     failures: tuple[Failure, ...]
-    test_images: int
-    """By which the recommended recipe can be confirmed."""
+    proof_images: int
+    """That nobody has judged by yet, and on which the recommended recipe can be confirmed."""
     confirmation: Confirmation | None
     decided: tuple[tuple[str, str], ...]
     """What was decided before the run: name and value."""

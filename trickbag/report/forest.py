@@ -1,4 +1,4 @@
-"""The forest plot: every effect on one axis, with its seeds, its two intervals and the region of equivalence."""
+"""The forest plot: every effect on one axis, with its seeds, its interval and the region of equivalence."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -15,10 +15,9 @@ class Row(NamedTuple):
     effect: Effect
     point: float | None
     """None where it lies beyond the axis, as do intervals that lie beyond it wholly."""
-    this_set: tuple[float, float] | None
-    new_images: tuple[float, float] | None
-    new_ends: tuple[float, ...]
-    """Those ends of ``new_images`` that lie on the axis."""
+    interval: tuple[float, float] | None
+    ends: tuple[float, ...]
+    """Those ends of ``interval`` that lie on the axis."""
     dots: tuple[float, ...]
     left: bool
     """Whether something lies beyond the left end."""
@@ -46,8 +45,7 @@ def forest(effects: Sequence[Effect], delta: float) -> Forest:
 
 
 def _values(effect: Effect) -> list[float]:
-    ends = [end for interval in (effect.this_set, effect.new_images) if interval for end in interval]
-    return [v for v in (*effect.points, effect.difference, *ends) if math.isfinite(v)]
+    return [v for v in (*effect.points, effect.difference, *(effect.interval or ())) if math.isfinite(v)]
 
 
 def _row(effect: Effect, axis: Axis) -> Row:
@@ -55,9 +53,8 @@ def _row(effect: Effect, axis: Axis) -> Row:
     return Row(
         effect,
         next(iter(_inside([effect.difference], axis)), None),
-        _clipped(effect.this_set, axis),
-        _clipped(effect.new_images, axis),
-        _inside(effect.new_images or (), axis),
+        _clipped(effect.interval, axis),
+        _inside(effect.interval or (), axis),
         _inside(effect.points, axis),
         any(axis.beyond(v) and v < 0 for v in values),
         any(axis.beyond(v) and v > 0 for v in values),

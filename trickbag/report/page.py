@@ -100,8 +100,8 @@ def grouped(plot: Forest) -> list[tuple[str, list[Row]]]:
 def spoken(effect: Effect) -> str:
     """A row of the forest plot for those who do not see it."""
     return (
-        f"{effect.name}: {wording.points(effect.difference)} points, this set {wording.span(effect.this_set, wording.points)}, "
-        f"new images {wording.span(effect.new_images, wording.points)}, {wording.verdict(effect)}"
+        f"{effect.name}: {wording.points(effect.difference)} points, on new photos "
+        f"{wording.span(effect.interval, wording.points)}, {wording.verdict(effect)}"
     )
 
 

@@ -16,7 +16,7 @@ SIGNS = {
     "worthwhile": "▲▲",
     "hurts": "▼",
     "equivalent": "≈",
-    "inconclusive": "?",
+    "open": "?",
     "identical": "=",
     "descriptive": "·",
 }
@@ -153,14 +153,18 @@ def size(count: float | None) -> str:
 
 
 def verdict(effect: Effect) -> str:
-    """The verdict in words, with the number of seeds that would settle it."""
+    """The verdict in words, with the cheapest way to decide what is open."""
     if effect.verdict == "descriptive":
         return "descriptive only"
-    if effect.verdict != "inconclusive":
+    if effect.verdict == "identical":
+        return "the same network"
+    if effect.verdict != "open":
         return effect.verdict
-    if effect.more_seeds is None:
-        return "inconclusive; no number of seeds would settle it"
-    return f"inconclusive; about {effect.more_seeds:,} more {'seed' if effect.more_seeds == 1 else 'seeds'}"
+    if effect.more_seeds is not None:
+        return f"not decided; about {counted(effect.more_seeds, 'more seed')} would"
+    if effect.more_images is not None:
+        return f"not decided; about {counted(effect.more_images, 'more judged image')} would"
+    return "not decided, and no number of seeds or images would"
 
 
 def failed(arm: Arm, findings: Findings) -> str:

@@ -34,6 +34,7 @@ COLUMNS = ("path", "class", "split", "content")
 LONGER = {"epochs", "budget"}
 """What differs where the same training is wanted for longer or shorter."""
 PUT_BACK = "Put it back from a copy, or give the command that began it."
+UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
 Table = dict[str, tuple[str, ...]]
 """Path -> class, split and hash of the content of an image."""
 
@@ -121,10 +122,10 @@ def another(wanted: Request, folder: Path, what: str = "run", **more: Any) -> st
 def compared(wanted: Request, folder: Path, more: Mapping[str, Any]) -> tuple[list[str], set[str]]:
     """The differences in words, and the names of the fields that differ, where the data are the same; else none."""
     try:
-        held, old = records.read(folder / ASKED, Asked, PUT_BACK).plain(), _kept_table(folder / IMAGES)
+        held, old = records.read(folder / ASKED, Asked, PUT_BACK).plain(), kept_table(folder)
         now = fields(wanted) | dict(more)
         names = [name for name in now.keys() | held.keys() if held.get(name) != now.get(name)]
-    except (OSError, ValueError, EOFError, zlib.error, TrickbagError):
+    except (*UNREADABLE, TrickbagError):
         return ["what it was asked for is not known"], set()
     order = list(now)
     names.sort(key=lambda name: order.index(name) if name in order else len(order))
@@ -138,8 +139,9 @@ def compared(wanted: Request, folder: Path, more: Mapping[str, Any]) -> tuple[li
     return said, set() if images else set(told)
 
 
-def _kept_table(path: Path) -> Table:
-    text = gzip.decompress(path.read_bytes()).decode("utf-8", "surrogateescape")
+def kept_table(folder: Path) -> Table:
+    """The images that a run or a study was asked for, in the listing's order. Raises UNREADABLE where they are not known."""
+    text = gzip.decompress((folder / IMAGES).read_bytes()).decode("utf-8", "surrogateescape")
     head, *rows = csv.reader(io.StringIO(text, newline=""))
     if tuple(head) != COLUMNS:
         raise ValueError(head)

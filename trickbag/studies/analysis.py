@@ -10,7 +10,8 @@ from trickbag.report.findings import CONTROLS, Arm, Confirmation, Effect, Failur
 from trickbag.studies import recommend, words
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Question
-from trickbag.studies.effects import effects, over_folds
+from trickbag.studies.effects import Sample, effects
+from trickbag.studies.folds import who
 from trickbag.studies.intervals import ratio
 from trickbag.studies.looks import Decided, decide
 from trickbag.studies.pictures import pictures
@@ -18,8 +19,13 @@ from trickbag.studies.record import Floats, Judged, Study, idle, table
 from trickbag.studies.summary import paired, summary
 from trickbag.studies.verdicts import Estimate
 
-SHARED = ("points", "sd", "this_set", "new_images", "p", "better", "better_interval", "verdict", "more_seeds", "correlation")
+SHARED = (
+    *("points", "sd", "error", "interval", "over_seeds", "p", "better", "better_interval"),
+    *("verdict", "more_seeds", "more_images", "correlation"),
+)
 """Fields that an effect takes from its estimate as they are."""
+SAME = 1e-12
+"""Nats below which a difference in log-probability is what rounding leaves of 0."""
 Table = dict[str, list[Judged | None]]
 Results = dict[str, list[dict[str, Any] | None]]
 
@@ -39,9 +45,10 @@ def findings(study: Study) -> Findings:
         recommended_arm=chosen.arm.name,
         design=facts["design"],
         weakness=facts["weakness"],
-        split="test" if study.split == "test" else "validation",
-        images=study.images(study.split),
-        groups=len(set(facts["groups"][study.split])) or study.images(study.split),
+        on_test=study.judging.on == "test",
+        judges=who(study.judging),
+        images=met(study, runs)[0],
+        groups=met(study, runs)[1],
         seeds=study.seeds,
         delta=facts["options"]["delta"] / 100,
         classes=tuple(facts["classes"]),
@@ -57,7 +64,7 @@ def findings(study: Study) -> Findings:
         noise=words.noise(study, arms, answered, still),
         descriptive=words.descriptive(answered, study, still),
         failures=failures(study, known, results),
-        test_images=study.images("test"),
+        proof_images=facts["counts"]["proof"],
         confirmation=confirmed,
         decided=words.decided(study),
         departures=tuple(facts["departures"]),
@@ -99,11 +106,33 @@ def unanswered(study: Study) -> str:
     )
 
 
-def values(runs: Table, arms: Sequence[str], of: str) -> Floats:
-    """[A, S, N] of ``correct`` or ``nll``; a row of NaN where there is no result."""
-    images = next(len(judged.correct) for row in runs.values() for judged in row if judged)
-    missing = np.full(images, np.nan)
-    return np.array([[missing if judged is None else getattr(judged, of) for judged in runs[arm]] for arm in arms])
+def met(study: Study, runs: Table) -> tuple[int, int]:
+    """How many images judged so far, and how many independent ones."""
+    rows = np.unique(np.concatenate([judged.rows for row in runs.values() for judged in row if judged]))
+    return len(rows), len(np.unique(study.groups[rows]))
+
+
+def samples(study: Study, runs: Table, arms: Sequence[str], of: str) -> list[Sample]:
+    """What the runs of each seed say, ``correct``, ``nll`` or ``calibrated``, more being better."""
+    sign, found = 1.0 if of == "correct" else -1.0, []
+    for column in zip(*(runs[arm] for arm in arms), strict=True):
+        rows = next((judged.rows for judged in column if judged), np.zeros(1, np.int64))
+        missing = np.full(len(rows), np.nan)
+        values = np.array([missing if judged is None else sign * getattr(judged, of) for judged in column])
+        found.append(Sample(values, study.groups[rows]))
+    return found
+
+
+def alike(study: Study, runs: Table, arms: Sequence[str], weights: Floats) -> list[bool]:
+    """Of which contrasts the two sides are one and the same network: they give every image the same log-probability."""
+    tables = [sample.values for sample in samples(study, runs, arms, "nll")]
+    return [
+        any(whole := [bool(np.isfinite(table[row != 0]).all()) for table in tables])
+        and all(
+            np.abs(row[row != 0] @ table[row != 0]).max() < SAME for table, there in zip(tables, whole, strict=True) if there
+        )
+        for row in weights
+    ]
 
 
 def answers(study: Study, arms: Sequence[Planned], runs: Table, results: Results) -> tuple[Effect, ...]:
@@ -116,22 +145,20 @@ def answers(study: Study, arms: Sequence[Planned], runs: Table, results: Results
         family = tuple(one.estimate for one in at_looks(study, runs, pooled, declared))
     else:
         family = estimates(study, runs, pooled, declared)
-    found: dict[Question, Estimate] = dict(zip(declared, family, strict=True))
+    found = dict(zip(declared, family, strict=True))
+    losses = dict(zip(declared, estimates(study, runs, pooled, declared, "calibrated"), strict=True))
     for question in asked:
         if not question.declared:
-            apart = any(names[name].role in CONTROLS for name, _ in question.weights)
-            own = [name for name, _ in question.weights] if apart else pooled
+            own = [name for name, _ in question.weights]
             found[question] = estimates(study, runs, own, [question])[0]
-    made = []
-    for question in asked:
-        nll = estimates(study, runs, [name for name, _ in question.weights], [question], "nll")[0]
-        made.append(effect(question, found[question], nll, dearer(question, results), study.arms[0].name))
+            losses[question] = estimates(study, runs, own, [question], "calibrated")[0]
+    made = [effect(q, found[q], losses[q], dearer(q, results), study.arms[0].name) for q in asked]
     return tuple(one for one in made if one)
 
 
 def decided(study: Study, seeds: int) -> set[str]:
     """The arms that need no more seeds after so many: all declared questions about them are decided, or all there are."""
-    runs = table(study, study.arms, seeds)
+    runs = {name: row[:seeds] for name, row in table(study, study.arms).items()}
     known = [arm for arm in study.arms if any(runs[arm.name])]
     names = {arm.name for arm in known}
     asked = [q for q in study.questions if q.declared and all(name in names for name, _ in q.weights)]
@@ -148,9 +175,15 @@ def at_looks(study: Study, runs: Table, arms: Sequence[str], asked: Sequence[Que
     """The declared questions, each at the look that decided it."""
     if not asked:
         return ()
-    weights, groups = weighted(asked, arms), study.facts["groups"][study.split] or None
-    delta = study.facts["options"]["delta"] / 100
-    return decide(values(runs, arms, "correct"), weights, study.looks, groups=groups, delta=delta)
+    weights = weighted(asked, arms)
+    return decide(
+        samples(study, runs, arms, "correct"),
+        weights,
+        study.looks,
+        same=alike(study, runs, arms, weights),
+        pool=study.facts["counts"]["groups"],
+        delta=study.facts["options"]["delta"] / 100,
+    )
 
 
 def weighted(asked: Sequence[Question], arms: Sequence[str]) -> Floats:
@@ -159,20 +192,20 @@ def weighted(asked: Sequence[Question], arms: Sequence[str]) -> Floats:
 
 
 def estimates(
-    study: Study, runs: Table, arms: Sequence[str], asked: Sequence[Question], of: str = "correct", split: str = ""
+    study: Study, runs: Table, arms: Sequence[str], asked: Sequence[Question], of: str = "correct"
 ) -> tuple[Estimate, ...]:
-    """The estimates of some questions as one family, of ``correct`` or ``nll`` (less is better there)."""
+    """The estimates of some questions as one family, of ``correct`` or ``calibrated``, more being better."""
     if not asked:
         return ()
-    weights = weighted(asked, arms)
-    delta = study.facts["options"]["delta"] / 100 if of == "correct" else 0.0
-    if study.facts["options"]["folds"] and split != "test":
-        means = np.array([[np.nan if j is None else getattr(j, of).mean() for j in runs[arm]] for arm in arms])
-        _, folds = study.facts["blocks"]
-        return over_folds(means, weights, train=folds - 1, test=1, delta=delta)
-    sign = 1 if of == "correct" else -1
-    groups = study.facts["groups"][split or study.split] or None
-    return effects(sign * values(runs, arms, of), weights, groups=groups, delta=delta)
+    weights, shares = weighted(asked, arms), of == "correct"
+    return effects(
+        samples(study, runs, arms, of),
+        weights,
+        same=alike(study, runs, arms, weights),
+        shares=shares,
+        pool=study.facts["counts"]["groups"],
+        delta=study.facts["options"]["delta"] / 100 if shares else 0.0,
+    )
 
 
 def compared(study: Study, runs: Table, names: Sequence[str], one: str) -> tuple[Estimate, ...]:
@@ -188,7 +221,7 @@ def against(question: Question, reference: str) -> str:
     return other[0] if len(weights) == 2 and weights.get(reference) == -1 and other else ""
 
 
-def effect(question: Question, found: Estimate, nll: Estimate, seconds_ratio: float | None, reference: str) -> Effect | None:
+def effect(question: Question, found: Estimate, loss: Estimate, seconds_ratio: float | None, reference: str) -> Effect | None:
     """A question with its answer; None where no seed has all the runs that it compares."""
     if found.difference is None:
         return None
@@ -202,8 +235,9 @@ def effect(question: Question, found: Estimate, nll: Estimate, seconds_ratio: fl
         says=question.says,
         difference=found.difference,
         note="; ".join(filter(None, [found.note, aliases])),
-        nll_difference=None if nll.difference is None else -nll.difference,
-        nll_interval=nll.this_set and Interval(-nll.this_set.high, -nll.this_set.low),
+        loss_difference=None if loss.difference is None else -loss.difference,
+        loss_interval=loss.interval and Interval(-loss.interval.high, -loss.interval.low),
+        loss_verdict=loss.verdict,
         seconds_ratio=seconds_ratio,
         declared=question.declared,
     )
@@ -246,19 +280,19 @@ def confirmation(study: Study, chosen: recommend.Choice) -> Confirmation | None:
     """The recommended recipe against the reference on the test set; None before it was confirmed."""
     pair = {"recommended": chosen.arm, "reference": study.arms[0]}
     fresh = study.facts["confirm_seeds"]
-    cells = {name: [study.cell(arm, seed, "test") for seed in fresh] for name, arm in pair.items()}
-    runs: Table = {name: [study.judged(cell, "test") for cell in row] for name, row in cells.items()}
+    cells = {name: study.proofs(arm) for name, arm in pair.items()}
+    runs: Table = {name: [study.judged(cell) for cell in row] for name, row in cells.items()}
     if not fresh or not all(judged for row in runs.values() for judged in row):
         return None
     weights = (("recommended", 1.0), ("reference", -1.0))
     question = Question("recommended", "combination", "the recommended recipe minus the reference", weights, True)
-    found, nll = (estimates(study, runs, list(pair), [question], of, "test")[0] for of in ("correct", "nll"))
+    found, loss = (estimates(study, runs, list(pair), [question], of)[0] for of in ("correct", "calibrated"))
     seconds = [[(study.result(cell) or {}).get("seconds", 0.0) for cell in row] for row in cells.values()]
-    told = effect(question, found, nll, ratio(seconds[0], seconds[1])[0] if all(map(all, seconds)) else None, "reference")
+    told = effect(question, found, loss, ratio(seconds[0], seconds[1])[0] if all(map(all, seconds)) else None, "reference")
     assert told is not None
     return Confirmation(
         seeds=tuple(fresh),
-        images=study.images("test"),
+        images=met(study, runs)[0],
         reference=tuple(float(j.correct.mean()) for j in runs["reference"] if j),
         recommended=tuple(float(j.correct.mean()) for j in runs["recommended"] if j),
         effect=told,

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from trickbag.engine.pixels import Files
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import CellDone, Doing, Event, Note, Tell, silent
-from trickbag.ground.text import duration
+from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
 from trickbag.report.findings import Effect, Findings
 from trickbag.report.page import page
@@ -32,6 +32,7 @@ from trickbag.studies.decisions import facts, spelled
 from trickbag.studies.design import Design, design, matched
 from trickbag.studies.execute import Carrier, Here, Outcome, Processes, execute
 from trickbag.studies.folder import LEDGER, STUDY, ArmRecord, LedgerLine, StudyRecord, stored
+from trickbag.studies.folds import FOLDS, PROVING, Judging, Role
 from trickbag.studies.jobs import jobs
 from trickbag.studies.looks import planned
 from trickbag.studies.options import Options
@@ -163,7 +164,11 @@ class Conductor:
             self.options = Options.load(options, **asked)
         self.source, self.means, self.tell = data, means, tell
         o = self.options
-        recipe, chosen = started(*edited(o.recipe, o.model, o.weights, o.with_, o.without, o.set_), o.recipe == "auto", tell)
+        # An epoch that is chosen may be the same for all arms, however their tricks shape what comes after it.
+        kept = {} if "keep" in o.set_ else {"keep": "last"}
+        recipe, chosen = started(
+            *edited(o.recipe, o.model, o.weights, o.with_, o.without, o.set_ | kept), o.recipe == "auto", tell
+        )
         self.data, self.audit = ingest(data, recipe, o.seed, "skip", "skip", tell, o.depth)
         name = called(data)
         self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, began)
@@ -198,9 +203,12 @@ class Conductor:
         named = [parse(text) for text in o.tricks] if o.tricks != "auto" else []
         together = [[parse(text) for text in texts] for texts in o.combine]
         check_named(chain(self.wanted.recipe.tricks, named, *together))
-        if (o.on == "test" or confirm) and not len(self.data.images.split("test")):
-            option = "--on test" if o.on == "test" else "--confirm"
-            raise UsageError(f"{option} reads the test images, and there are none. Leave it out.")
+        if o.on == "test" and not len(self.data.images.split("test")):
+            raise UsageError("--on test reads the test images, and there are none. Leave it out.")
+        if confirm and not self.judging.proof_images(self.data.images):
+            raise UsageError(
+                "--confirm reads images that nothing has judged by, and there are none. Leave it out, or give --rotate."
+            )
         reference = self.reference()
         tricks = self.proposed(reference) if o.tricks == "auto" else named
         self.look_back([*self.wanted.recipe.tricks, *tricks, *chain(*together)])
@@ -212,7 +220,10 @@ class Conductor:
         for kind in [o.design, "add-one"] if o.design == "auto" and o.budget else [o.design]:
             made = design(reference, tricks, kind=kind, vary=o.vary, combine=together, same=o.same)
             if not o.budget:
-                return self.laid(reference, made, tricks, repeats * folds or o.seeds, pilot)
+                others = ("add-one", "leave-one-out", "two-sided") if o.design == "auto" and len(tricks) > 1 else ()
+                rivals = [design(reference, tricks, kind=k, vary=o.vary, combine=together, same=o.same) for k in others]
+                rivals = [rival for rival in rivals if rival.kind != made.kind]
+                return self.laid(reference, made, tricks, repeats * folds or o.seeds, pilot, rivals)
             each = self.laid(reference, made, tricks, 1, pilot).seconds + self.later(made, len(tricks), pilot)
             dearest = max(pilot.seconds(arm.recipe) for arm in made.arms)
             last = CONFIRM_SEEDS * (pilot.seconds(reference) + dearest) if confirm else 0.0
@@ -264,7 +275,7 @@ class Conductor:
     def look_back(self, tricks: Sequence[Trick]) -> None:
         """Tell which of the images that arms are judged on were trained on by runs that they build on, in the report too."""
         images, known = self.data.images, self.audit.findings
-        if self.options.folds:
+        if self.judging.folds:
             images = replace(images, splits=np.where(images.splits == "test", "test", "val"))
         for finding in seen.about_seen(images, [*seen.runs(self.wanted.recipe), *seen.asked(tricks)]):
             if finding not in known:
@@ -273,12 +284,13 @@ class Conductor:
         self.audit = replace(self.audit, findings=known)
         self.wanted = replace(self.wanted, audit=self.audit)
 
-    def laid(self, reference: Recipe, made: Design, tricks: Sequence[Trick], count: int, pilot: Pilot) -> Plan:
+    def laid(
+        self, reference: Recipe, made: Design, tricks: Sequence[Trick], count: int, pilot: Pilot, rivals: Sequence[Design] = ()
+    ) -> Plan:
         """A plan with so many seeds."""
-        _, folds = self.options.blocks
-        first = 0 if folds else self.options.seed
-        seeds = tuple(range(first, first + count))
-        return Plan.build(self.options, self.wanted, reference, made, tricks, seeds, self.fingerprint, pilot)
+        seeds = tuple(range(self.options.seed, self.options.seed + count))
+        asked = self.options, self.wanted, reference, made, tricks, seeds, self.data.fingerprint, self.judging
+        return Plan.build(*asked, pilot, rivals)
 
     def go(self, confirm: bool) -> Finished:
         """Plan, run, analyse, and confirm where that is wanted."""
@@ -321,7 +333,7 @@ class Conductor:
         """Carry out the runs; with looks, after each only those of arms that are not decided."""
         arms, begun = plan.design.arms, 0
         for seeds in planned(len(plan.seeds)) if self.options.looks else [len(plan.seeds)]:
-            self.run(arms, plan.seeds[begun:seeds], self.options.on)
+            self.run(arms, list(enumerate(plan.seeds))[begun:seeds])
             if seeds == len(plan.seeds):
                 return
             ended = analysis.decided(Study.load(self.place.folder), seeds)
@@ -330,16 +342,24 @@ class Conductor:
             arms, begun = tuple(arm for arm in arms if arm.name not in ended), seeds
             self.update(stopped=self.held["stopped"] | dict.fromkeys(sorted(ended), seeds))
 
-    @property
-    def fingerprint(self) -> str:
-        """Of the data and of how it is divided."""
-        return self.data.fingerprint + self.options.folds
+    @cached_property
+    def judging(self) -> Judging:
+        """Who judges the runs: each seed another fold where the tool makes the validation split, and no run that is built on
+        has seen these images."""
+        o, (_, folds) = self.options, self.options.blocks
+        if folds:
+            return Judging("val", folds, 0, o.seed, self.wanted.recipe.val_share)
+        given = bool((self.audit.images.splits == "val").any()) or any(seen.runs(self.wanted.recipe))
+        rotate = o.on == "val" and not given if o.rotate is None else o.rotate
+        kept = (FOLDS, PROVING) if rotate else (0, 0)
+        return Judging(o.on, *kept, o.seed, self.wanted.recipe.val_share)
 
-    def run(self, arms: Sequence[Arm], seeds: Sequence[int], split: str) -> None:
-        """Carry out the runs of some arms that are not finished."""
-        runs = cells(arms, seeds, self.fingerprint, split)
-        self.update(keys=self.held["keys"] | {entry(cell.recipe, split, cell.seed): cell.key for cell in runs})
-        made = jobs(runs, self.fingerprint, split, self.options.sharing)
+    def run(self, arms: Sequence[Arm], seeds: Sequence[tuple[int, int]], role: Role = "study") -> None:
+        """Carry out the runs of some arms that are not finished; ``seeds``: the turn of each, and the seed."""
+        runs = cells(arms, seeds, self.data.fingerprint, self.judging, role)
+        names = {entry(cell.recipe, self.judging.name(cell.turn, role), cell.seed): cell.key for cell in runs}
+        self.update(keys=self.held["keys"] | names)
+        made = jobs(runs, self.data.fingerprint, self.judging, self.options.sharing)
         for job in made:
             if all(map(self.place.done, job.cells)):  # a command may have been killed between the last run and this
                 store.remove(self.place.work(job.key))
@@ -352,9 +372,9 @@ class Conductor:
         def ended(outcome: Outcome) -> None:
             nonlocal left
             left = sum(not self.place.done(cell) for cell in runs)
-            self.told(outcome, split, total - left, total, time.monotonic() - began)
+            self.told(outcome, total - left, total, time.monotonic() - began)
 
-        failed = execute([made[n] for n in order], self.place, self.carrier(split), ended)
+        failed = execute([made[n] for n in order], self.place, self.carrier(), ended)
         self.failed += [
             {"arm": cell.arm, "seed": cell.seed, "kind": outcome.kind, "cause": outcome.cause}
             for outcome in failed
@@ -362,11 +382,10 @@ class Conductor:
         ]
         self.update(failures=self.failed)
 
-    def carrier(self, split: str) -> Carrier:
+    def carrier(self) -> Carrier:
         """What carries jobs: this process, others on this machine, or a cluster."""
-        blocks = self.options.blocks if split == self.options.on else (0, 0)
         alone = self.means.workers == 1 and not self.means.ray
-        task = partial(carry, wanted=self.wanted, place=self.place, split=split, blocks=blocks, alone=alone)
+        task = partial(carry, wanted=self.wanted, place=self.place, judging=self.judging, alone=alone)
         if self.means.ray:
             from trickbag.studies.cluster import Cluster
 
@@ -380,19 +399,19 @@ class Conductor:
         if isinstance(event, Doing):
             self.tell(event)
 
-    def told(self, outcome: Outcome, split: str, done: int, total: int, seconds: float) -> None:
+    def told(self, outcome: Outcome, done: int, total: int, seconds: float) -> None:
         """Tell how the runs of a job ended, and how long the rest will take."""
         left = seconds / done * (total - done) if done else None
         for cell in outcome.job.cells:
             record = stored(self.place.run(cell.key)) if self.place.done(cell) else {}
-            accuracy = record.get("counts_with", record.get(split, {}).get("top1"))
+            accuracy = record.get("counts_with", record.get("scores", {}).get("top1"))
             self.tell(CellDone(cell.arm, cell.seed, accuracy, outcome.cause or record.get("diverged", ""), done, total, left))
 
     def write(self, plan: Plan) -> None:
         """Store what was decided, before the first run, and any departure from an earlier call's decision."""
         if not self.held:
             provenance.keep(self.wanted, self.place.folder, on=self.options.on)
-        told = facts(plan, self.wanted, self.fingerprint, self.held or self.lost)
+        told = facts(plan, self.wanted, self.data.fingerprint, self.held or self.lost)
         self.keep(told | {"command": self.means.command, "data": str(self.source)})
 
     def update(self, **changes: Any) -> None:
@@ -408,7 +427,7 @@ class Conductor:
         known = self.held["arms"]
         new = [spelled(arm) for arm in arms if arm.name not in [a["name"] for a in known]]
         self.update(arms=[*known, *new])
-        self.run(arms, seeds, self.options.on)
+        self.run(arms, list(enumerate(seeds)))
 
     def add_matched(self, plan: Plan) -> None:
         """Train the reference as long as every trick that costs more takes."""
@@ -430,26 +449,24 @@ class Conductor:
             self.add([chosen.arm], plan.seeds)
 
     def confirm(self) -> None:
-        """Train the reference and the recommended recipe with fresh seeds and read the test images, once."""
+        """Train the reference and the recommended recipe with fresh seeds, judged by images that have chosen nothing, once."""
         held = Study.load(self.place.folder)
         chosen = analysis.choice(held)
         fresh = [self.options.seed + FRESH + n for n in range(CONFIRM_SEEDS)]
         if chosen.arm.recipe.key == held.arms[0].recipe.key:
             self.tell(Note("nothing to confirm: the recommended recipe is the reference"))
             return
-        self.tell(Note(f"confirming with {CONFIRM_SEEDS} fresh seeds on {held.images('test'):,} test images"))
-        self.run([held.arms[0], replace(chosen.arm, seed_offset=0)], fresh, "test")
+        images = self.judging.proof_images(self.data.images)
+        self.tell(Note(f"confirming with {CONFIRM_SEEDS} fresh seeds on {counted(images, 'image')} that have chosen nothing"))
+        self.run([held.arms[0], replace(chosen.arm, seed_offset=0)], list(enumerate(fresh)), "proof")
         self.update(confirm_seeds=fresh)
 
     def keep_pictures(self) -> None:
         """Store thumbnails of the images that the report shows."""
-        if self.options.folds:
-            return
         held = Study.load(self.place.folder)
-        rows = np.flatnonzero(self.data.images.splits == self.options.on)
         files = Files(self.data.images, self.data.channels, 2 * pictures.SIDE)
         runs = {name: [judged for judged in row if judged] for name, row in table(held, held.arms).items()}
-        pictures.save(held, runs, lambda row: files[int(rows[row])])
+        pictures.save(held, runs, lambda row: files[row])
 
 
 def refusal(act: Callable[[], object]) -> str:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from trickbag.data.splits import Ints
-from trickbag.ground.text import show
 from trickbag.runs.outcome import environment
 from trickbag.runs.request import Request
 from trickbag.studies.arms import Arm
+from trickbag.studies.folds import who
 from trickbag.studies.looks import planned
 from trickbag.studies.plan import Plan
 
@@ -24,22 +24,19 @@ def decided(plan: Plan) -> dict[str, str]:
         if o.looks
         else "none",
         "design": plan.design.kind,
-        "judged on": "test" if o.on == "test" else "validation",
+        "judged on": who(plan.judging),
+        "epoch that counts": "the last" if plan.reference.keep == "last" else "the best on images set apart from training",
         "family of declared effects": ", ".join(f"{q.name} ({q.kind})" for q in plan.design.questions if q.declared),
         "no difference": f"less than {o.delta:g} points",
         "highest price of a recommendation": f"{o.price:g} times the reference's",
         "a run that diverges counts with": "its last valid accuracy, else that of a guess",
-        "fallback from the pooled variance": "own paired t where residual variances differ fourfold or Levene's p < .05",
     }
 
 
 def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]) -> dict[str, Any]:
     """The content of ``study.json``; ``held`` is what an earlier call has stored."""
-    o, images, now = plan.options, wanted.data.images, decided(plan)
-    rows = {split: np.flatnonzero(images.splits == split) for split in ("val", "test")}
-    if o.folds:
-        rows["val"] = np.flatnonzero(images.splits != "test")
-    judged = images.take(rows[o.on])
+    o, images, now, judging = plan.options, wanted.data.images, decided(plan), plan.judging
+    pool = images.take(judging.pool(images))
     first = held.get("decided", now)
     changed = [f"{name}: {now[name]}; at first {first[name]}." for name in now if now[name] != first[name]]
     matched = [arm for arm in held.get("arms", []) if arm["role"] == "matched"]
@@ -47,7 +44,6 @@ def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]
         "request": wanted.key,
         "name": wanted.name,
         "options": o.model_dump(by_alias=True),
-        "blocks": o.blocks,
         "fingerprint": fingerprint,
         "design": plan.design.kind,
         "weakness": plan.design.weakness,
@@ -63,11 +59,18 @@ def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]
         "keys": held.get("keys", {}),
         "confirm_seeds": held.get("confirm_seeds", []),
         "classes": images.classes,
-        "class_counts": judged.counts().tolist(),
-        "trained": images.split("train").counts().tolist(),
-        "splits": {split: len(own) // (o.blocks[1] or 1 if split == "val" else 1) for split, own in rows.items()},
-        "groups": {split: shared(images.groups[own]) for split, own in rows.items()},
-        "judged": {"paths": [show(path) for path in judged.paths], "labels": judged.labels.tolist()},
+        "class_counts": pool.counts().tolist(),
+        "trained": judging.table(images, 0).split("train").counts().tolist(),
+        "judging": vars(judging),
+        "images": len(images),
+        "counts": {
+            "pool": len(pool),
+            "groups": len(np.unique(pool.groups)),
+            "each": len(judging.judges(images, 0)),
+            "test": int((images.splits == "test").sum()),
+            "proof": judging.proof_images(images),
+        },
+        "groups": shared(images.groups),
         "check": [{k: getattr(f, k) for k in ("severity", "message", "suggestion")} for f in wanted.audit.findings],
         "decided": first,
         "departures": list(dict.fromkeys([*held.get("departures", []), *changed])),
@@ -77,7 +80,7 @@ def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]
 
 
 def shared(groups: Ints) -> list[int]:
-    """The groups of the judged images; nothing where every image stands for itself."""
+    """The groups of all images; nothing where every image stands for itself."""
     return groups.tolist() if len(set(groups.tolist())) < len(groups) else []
 
 

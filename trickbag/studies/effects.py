@@ -1,161 +1,198 @@
-"""The statistics of a study: from stored predictions to effects with two intervals and a verdict.
+"""The statistics of a study: from what runs got right to effects with an interval on new photos and a verdict.
 
-Everything is a contrast: a weight per arm, summing to 0, over values [A, S, N] (arm, seed, judged example) that are
-correctness (0 or 1) or minus NLL, so that more is better. Seeds are blocks: arms are compared on the same seeds.
+Everything is a contrast: a weight per arm, summing to 0, over what each seed's runs say of the images that the seed judges:
+correctness (0 or 1), or minus log-loss, so that more is better. Arms are compared on the same seeds and images.
 """
 
-import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from trickbag.ground.errors import UsageError
-from trickbag.studies.variance import ROUNDING, Crossed, Flags, Floats, Pool, crossed, grouped, pool
+from trickbag.studies.variance import ROUNDING, Floats, Ints, Part, Spread, spread
 from trickbag.studies.verdicts import SEEDS, Draft, Estimate, judged
 
-STILL = "the difference is always the same: there is no spread to judge it by"
 IDLE = "the seed changes nothing here: every run of an arm gets the same images right, so more seeds add nothing"
+PRIOR = 5.0
+"""Degrees of freedom of what is known before of what seeds add, that it is nothing: with them the intervals cover 95 to 98 % with
+3, 5 and 10 seeds (``python -m benchmarks.population``); without, a pair of arms with three seeds has an interval that is often
+far too wide."""
+STILL = "the difference is the same in every image: there is no spread to judge it by"
+APART = "seeds move it more than the other effects, so it is judged by its own spread"
+WILD = 0.01
+"""How often chance alone makes a contrast look as if seeds moved it more than the others, so that it is judged by its own."""
+
+
+class Sample(NamedTuple):
+    """What the runs of one seed say of the images that it judges."""
+
+    values: Floats
+    """[A, n] one number per arm and image; a row of NaN for a run without a result."""
+    groups: Ints
+    """[n] the number of each image's group, the same over all seeds: the image itself where it has none."""
 
 
 def effects(
-    values: ArrayLike, contrasts: ArrayLike, *, groups: ArrayLike | None = None, delta: float = 0.002, alpha: float = 0.05
+    samples: Sequence[Sample],
+    contrasts: ArrayLike,
+    *,
+    same: Sequence[bool] | None = None,
+    shares: bool = True,
+    pool: int = 0,
+    delta: float = 0.002,
+    alpha: float = 0.05,
 ) -> tuple[Estimate, ...]:
     """An estimate of each contrast, the contrasts being the declared family.
 
-    ``values`` [A, S, N] are one number per arm, seed and judged example, a row of NaN for a run without a result;
-    ``contrasts`` [C, A] are weights that sum to 0; ``groups`` [N] are the numbers of the examples' groups (patient, burst,
-    video); ``delta`` is half the width of the region of practical equivalence, in the unit of the values.
+    ``samples`` are a seed each; ``contrasts`` [C, A] are weights that sum to 0; ``same`` says of which contrasts the two sides
+    are one and the same network (None: where no value differs); ``shares``: the values are 0 or 1; ``pool`` are the images
+    that further seeds can judge in turn; ``delta`` is half the width of the region of practical equivalence, in the unit of the
+    values.
 
-    *This set*: Student's t over seeds. The variance is pooled over the arms (``trickbag.studies.variance.pool``), or the
-    contrast's own where its arms do not vary like the pool, which the note says. p is adjusted by Holm's method over all C
-    contrasts. The interval of a contrast that Holm rejects has the level 1 - alpha / C and is cut at 0; those of the others, a
-    in number, have 1 - alpha / a. So an interval excludes 0 exactly where p <= alpha, all contrasts that are 0 are covered
-    together with 1 - alpha, and each interval alone has at least that. (After Strassburger and Bretz, Statistics in Medicine
-    2008, whose simultaneous intervals give up the far end of what is rejected.)
-    *New images*: crossed variance components (``trickbag.studies.variance.crossed``), 1 - alpha, each by itself.
+    The standard error speaks of new images from the same source and new seeds, of recipes that train on the data set at hand:
+    the variance by the images of the contrast itself, times one plus the share that seeds add. That share is estimated from
+    all contrasts of the family together (``trickbag.studies.variance.spread``) and moderated: to its degrees of freedom come
+    PRIOR that say that seeds add nothing (Smyth, Statistical Applications in Genetics and Molecular Biology 2004). A contrast that seeds move far more than
+    the others is judged by its own share, and its note says so. Of shares, two images more are counted that one side or the
+    other got right, so that no interval is a point where a few images happen to agree (Bonett and Price, Journal of Educational
+    and Behavioral Statistics 2012). p is adjusted by Holm's method over all C contrasts. The interval of a contrast that Holm
+    rejects has the level 1 - alpha / C and is cut at 0; those of the others, a in number, have 1 - alpha / a. So an interval
+    excludes 0 exactly where p <= alpha, and all are covered together with 1 - alpha. (After Strassburger and Bretz, Statistics
+    in Medicine 2008, whose simultaneous intervals give up the far end of what is rejected.)
 
-    Verdicts: identical (no example differs), descriptive (fewer than three seeds, or nothing varies), helps (low > 0),
-    worthwhile (low > delta), hurts (high < 0), equivalent (two one-sided tests inside +-delta, adjusted by Holm's method), else
-    inconclusive. ``more_seeds`` would find the difference seen, or its equivalence, with 80 % power; None where that takes over
-    1,000 seeds or where more images are what it takes.
+    Verdicts: identical (the same network), descriptive (fewer than three seeds, or two images), helps (low > 0), worthwhile
+    (low > delta), hurts (high < 0), equivalent (two one-sided tests inside +-delta, adjusted by Holm's method), else open.
 
     Raises UsageError for values or contrasts of another shape, a row that is NaN in part, and weights that do not sum to 0.
 
-    >>> accuracy = [[[0.80], [0.82], [0.81], [0.79]], [[0.84], [0.85], [0.85], [0.84]]]
-    >>> found = effects(accuracy, [[-1, 1]])[0]
-    >>> found.verdict, round(found.difference, 3), [round(end, 3) for end in found.this_set]
-    ('worthwhile', 0.04, [0.027, 0.053])
+    >>> rng = np.random.default_rng(0)
+    >>> samples = [Sample((rng.random((2, 400)) < [[0.7], [0.9]]).astype(float), np.arange(400) + 400 * s) for s in range(3)]
+    >>> found = effects(samples, [[-1, 1]])[0]
+    >>> found.verdict, round(found.difference, 3), [round(end, 3) for end in found.interval]
+    ('worthwhile', 0.203, [0.148, 0.257])
     """
-    table, weights = _values(values), np.asarray(contrasts, dtype=float)
-    _check(weights, len(table), delta, alpha)
-    members = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    if members is not None and members.shape != table.shape[2:]:
-        raise UsageError(f"groups of shape {members.shape} for {table.shape[2]} judged examples: give one number per example.")
-    common, drafts = pool(table), []
-    for row in weights:
-        draft, between = _paired(table, row)
-        if len(draft.points) >= SEEDS and not draft.same:
-            draft = _on_new_images(_on_this_set(draft, row, common), between if members is None else grouped(between, members))
-        drafts.append(draft)
-    return judged(drafts, delta, alpha)
+    weights = np.asarray(contrasts, dtype=float)
+    _check(samples, weights, delta, alpha)
+    drafts = [_paired(samples, row, None if same is None else same[number]) for number, row in enumerate(weights)]
+    added = _shares_of_seeds(drafts, weights)
+    drafts = [_on_new_images(*one, shares) for one in zip(drafts, weights, added, strict=True)]
+    return judged(drafts, delta, alpha, pool)
 
 
-def over_folds(
-    means: ArrayLike, contrasts: ArrayLike, *, train: float, test: float, delta: float = 0.002, alpha: float = 0.05
-) -> tuple[Estimate, ...]:
-    """An estimate of each contrast from repeated k-fold cross-validation.
+class _Share(NamedTuple):
+    """What seeds add to the variance by the images, as a share of it, and the degrees of freedom behind that."""
 
-    ``means`` [A, B] are one mean per arm and fold, all repeats in a row; ``train`` and ``test`` are how many images each fold
-    trains on and judges. The variance of a mean difference is s^2 (1 / B + test / train): folds share training images, and
-    their plain standard error is too small (Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 2003,
-    eq. 11); B - 1 degrees of freedom. Both intervals are that one, ``this_set`` adjusted by Holm's method: every image is
-    judged, and both speak of new ones. More repeats would not remove the second term, so ``more_seeds`` is None.
-
-    >>> found = over_folds([[0.8, 0.8, 0.8, 0.8], [0.9, 0.8, 0.9, 0.8]], [[-1, 1]], train=75, test=25)[0]
-    >>> found.verdict, round(found.difference, 3), [round(end, 3) for end in found.this_set]
-    ('inconclusive', 0.05, [-0.09, 0.19])
-    """
-    values, weights = _values(np.asarray(means, dtype=float)[..., None]), np.asarray(contrasts, dtype=float)
-    _check(weights, len(values), delta, alpha)
-    if not (train > 0 and test > 0):
-        raise UsageError(f"train={train:g}, test={test:g}: a fold trains on images and judges images.")
-    drafts = []
-    for row in weights:
-        draft, _ = _paired(values, row, "folds")
-        if len(draft.points) >= SEEDS and not draft.same:
-            error = draft.deviation * math.sqrt(1 / len(draft.points) + test / train)
-            new = Crossed(error**2, draft.df, math.inf, 1) if error else None
-            draft = draft._replace(error=error, new=new, notes=draft.notes if error else (*draft.notes, STILL))
-        drafts.append(draft)
-    return judged(drafts, delta, alpha)
+    share: float
+    df: float
+    why: tuple[str, ...] = ()
 
 
-def _paired(values: Floats, weights: Floats, blocks: str = "seeds") -> tuple[Draft, Floats]:
-    """The contrast on the blocks that all of its arms have, and [S, N] its difference in every example."""
+def _paired(samples: Sequence[Sample], weights: Floats, same: bool | None) -> Draft:
+    """The contrast on the seeds that all of its arms have."""
     used = np.flatnonzero(weights)
-    seeds: Flags = np.asarray(np.isfinite(values[used, :, 0]).all(0))
-    sides = values[used][:, seeds]
-    between = np.tensordot(weights[used], sides, 1)
-    # Weights such as 1/3 leave rounding where the two sides agree.
-    between[np.abs(between) < 1e-12] = 0.0
-    points, count = between.mean(1), int(seeds.sum())
-    own = float(points.std(ddof=1)) if count > 1 else 0.0
-    same = count > 0 and not between.any()
-    notes = [] if count == len(seeds) else [f"{len(seeds) - count} of {len(seeds)} {blocks} left out, as a run has no result"]
-    idle = blocks == "seeds" and count > 1 and not same and bool((sides == sides[:, :1]).all())
-    if idle:
+    whole = [sample for sample in samples if np.isfinite(sample.values[used, :1]).all()]
+    parts = [Part(_difference(sample.values[used], weights[used]), sample.groups) for sample in whole]
+    means = np.array([sample.values[used].mean(1) for sample in whole]).reshape(-1, len(used))
+    points = means @ weights[used]
+    left_out = len(samples) - len(whole)
+    notes = [f"{left_out} of {len(samples)} seeds left out, as a run has no result"] if left_out else []
+    if same is None:
+        same = bool(parts) and not any(part.values.any() for part in parts)
+    if not same and _idle([sample._replace(values=sample.values[used]) for sample in whole]):
         notes.append(IDLE)
-    elif count < SEEDS and not same:
-        notes.append(f"descriptive only: a verdict takes {SEEDS} {blocks}")
-    deviation = own if own**2 > ROUNDING else 0.0
-    draft = Draft(points, _correlation(weights[used], sides.mean(2)), same, deviation, count - 1, notes=tuple(notes))
-    return draft, between
+    elif not same and len(whole) < SEEDS:
+        notes.append(f"descriptive only: a verdict takes {SEEDS} seeds")
+    found = spread(parts) if len(parts) >= SEEDS and not same else None
+    return Draft(points, _correlation(weights[used], means), same, found, notes=tuple(notes))
+
+
+def _difference(values: Floats, weights: Floats) -> Floats:
+    between: Floats = weights @ values
+    between[np.abs(between) < 1e-12] = 0.0  # weights such as 1/3 leave rounding where the two sides agree
+    return between
+
+
+def _idle(samples: Sequence[Sample]) -> bool:
+    """Whether all seeds judge the same images and say the same of them."""
+    pairs = [(samples[0], other) for other in samples[1:]]
+    return bool(pairs) and all(np.array_equal(a.groups, b.groups) and np.array_equal(a.values, b.values) for a, b in pairs)
 
 
 def _correlation(weights: Floats, means: Floats) -> float | None:
-    """Over seeds, between the two sides of a contrast."""
-    gain, loss = np.maximum(weights, 0) @ means, np.maximum(-weights, 0) @ means
-    if means.shape[1] < SEEDS or min(gain.var(), loss.var()) < ROUNDING:
+    """Over seeds, between the two sides of a contrast; ``means`` [S, A]."""
+    gain, loss = means @ np.maximum(weights, 0), means @ np.maximum(-weights, 0)
+    if len(means) < SEEDS or min(gain.var(), loss.var()) < ROUNDING:
         return None
     return float(np.corrcoef(gain, loss)[0, 1])
 
 
-def _on_this_set(draft: Draft, weights: Floats, common: Pool) -> Draft:
-    """With the standard error over seeds."""
-    reason, notes, root = common.reason(weights), draft.notes, math.sqrt(len(draft.points))
-    if reason and (draft.deviation or not common.df or common.still[weights != 0].all()):
-        if IDLE not in notes:
-            notes = (*notes, f"judged by its own spread over seeds, as {reason}" if draft.deviation else STILL)
-        return draft._replace(error=draft.deviation / root, notes=notes)
-    if reason:
-        notes = (*notes, "judged by the pooled spread over seeds, as every seed gives the same difference")
-    pooled = math.sqrt(common.variance * float(weights @ weights))
-    return draft._replace(deviation=pooled, df=common.df, per_seed=common.per_seed, error=pooled / root, notes=notes)
+def _shares_of_seeds(drafts: Sequence[Draft], weights: Floats) -> list[_Share]:
+    """What seeds add to each contrast: what they add in the whole family, or in a contrast alone that they move far more."""
+    spreads = {number: draft.spread for number, draft in enumerate(drafts) if draft.spread and draft.spread.images > ROUNDING}
+    own = {number: _shared(weights, {number: one}) for number, one in spreads.items()}
+    family = dict(spreads)
+    while len(family) > 1:
+        chances = {
+            number: _chance(own[number], _shared(weights, {k: v for k, v in family.items() if k != number}))
+            for number in family
+        }
+        oddest = min(chances, key=lambda number: chances[number])
+        if chances[oddest] >= WILD:
+            break
+        del family[oddest]
+    common = _shared(weights, family) if family else _Share(0.0, 1.0)
+    apart = {number: own[number]._replace(why=(APART,)) for number in spreads if number not in family}
+    return [apart.get(number, common) for number in range(len(drafts))]
 
 
-def _on_new_images(draft: Draft, between: Floats) -> Draft:
-    """With the variance over new images, of which ``between`` [S, n] are the independent ones."""
-    new = crossed(between)
+def _shared(weights: Floats, spreads: Mapping[int, Spread]) -> _Share:
+    """What seeds add to some contrasts together.
+
+    Contrasts that share arms say less together than as many that do not: the effective number of a matrix of weights W is
+    tr(WW')^2 / tr((WW')^2), which is C for orthogonal contrasts and below 4 for any number of arms against one reference.
+    """
+    share = sum(one.seed / one.seeds for one in spreads.values()) / sum(one.images for one in spreads.values())
+    product = weights[list(spreads)] @ weights[list(spreads)].T
+    independent = float(np.trace(product) ** 2 / (product**2).sum())
+    return _Share(share, independent * (min(one.seeds for one in spreads.values()) - 1))
+
+
+def _chance(own: _Share, others: _Share) -> float:
+    """How often chance alone moves a contrast so much more than the others."""
+    return float(special.fdtrc(own.df, others.df, max(1 + own.share, 0.0) / (1 + max(others.share, 0.0))))
+
+
+def _on_new_images(draft: Draft, weights: Floats, added: _Share, shares: bool) -> Draft:
+    """With the standard error of its mean and its degrees of freedom."""
+    found = draft.spread
+    if found is None:
+        return draft
+    grain = float(weights @ weights) / found.groups**2 if shares else 0.0
+    images, df = found.images + grain, added.df + PRIOR
+    seeds = max(added.df * added.share / df, 0.0) * images
+    if not images + seeds > ROUNDING:
+        return draft._replace(notes=(*draft.notes, STILL))
     return draft._replace(
-        new=new, notes=draft.notes if new else (*draft.notes, "too few images that differ to speak of new ones")
+        error=float(np.sqrt(images + seeds)), df=df, notes=(*draft.notes, *added.why), seed=seeds * found.seeds
     )
 
 
-def _values(values: ArrayLike) -> Floats:
-    table = np.asarray(values, dtype=float)
-    if table.ndim != 3 or not table.shape[2]:
-        raise UsageError(f"values of shape {table.shape}: give arms x seeds x judged examples, at least one example.")
-    seen = np.isfinite(table)
-    broken = np.argwhere(seen.any(2) & ~seen.all(2) | np.isinf(table).any(2))
-    if len(broken):
-        arm, seed = broken[0]
-        raise UsageError(
-            f"arm {arm}, seed {seed}: some judged examples have no finite value. A run has all of them, or is all NaN."
-        )
-    return table
-
-
-def _check(weights: Floats, arms: int, delta: float, alpha: float) -> None:
+def _check(samples: Sequence[Sample], weights: Floats, delta: float, alpha: float) -> None:
+    if not samples:
+        raise UsageError("There is no seed with a result.")
+    arms = len(samples[0].values)
+    for number, (values, groups) in enumerate(samples):
+        if values.ndim != 2 or not values.shape[1] or len(values) != arms or groups.shape != values.shape[1:]:
+            raise UsageError(
+                f"seed {number}: values of shape {values.shape}, groups of shape {groups.shape}: give arms x images, as many "
+                "arms for each seed and at least one image, and one group per image."
+            )
+        seen = np.isfinite(values)
+        if len(broken := np.flatnonzero(seen.any(1) & ~seen.all(1) | np.isinf(values).any(1))):
+            raise UsageError(f"arm {broken[0]}, seed {number}: some images have no finite value. A run has all, or is all NaN.")
     if weights.ndim != 2 or weights.shape[1] != arms:
         raise UsageError(f"contrasts of shape {weights.shape} for {arms} arms: give one weight per arm in each row.")
     for number, row in enumerate(weights):

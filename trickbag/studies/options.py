@@ -49,9 +49,12 @@ class Options(BaseModel):
     combine: tuple[tuple[str, ...], ...] = ()
     """Lists of tricks to add together; each list is an arm."""
     design: Literal["auto", "add-one", "leave-one-out", "two-sided", "stack", "factorial"] = "auto"
-    """Which arms to train; auto: two-sided for up to 6 tricks, otherwise factorial."""
+    """Which arms to train; auto: factorial where the tricks can be combined, otherwise add-one."""
     on: Literal["val", "test"] = "val"
     """The split on which arms are compared and the recommended recipe is chosen; test reproduces published tables."""
+    rotate: bool | None = None
+    """Whether each seed judges another fold of the training and validation images, so that more seeds are more images; unset:
+    where the data set has no validation split of its own."""
     folds: Annotated[str, Field(pattern=r"^(\d{1,9}x\d{1,9})?$")] = ""
     """Repeated cross-validation in place of seeds, for small data: repeats x folds, for example 5x2, over the training and
     validation images."""
@@ -86,6 +89,15 @@ class Options(BaseModel):
             raise ValueError(
                 f"{arms:,} arms are asked for by tricks, combine and vary; {MOST_RUNS:,} are the most. Write fewer"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_judge(self) -> Self:
+        if self.rotate and self.on == "test":
+            raise ValueError("rotate judges folds of the training and validation images, on = test the test images. Remove one")
+        if self.folds and (self.rotate is not None or self.on == "test"):
+            other = "on = test" if self.on == "test" else "rotate"
+            raise ValueError(f"folds say which images judge, and so does {other}. Remove one")
         return self
 
     @model_validator(mode="after")

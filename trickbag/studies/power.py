@@ -1,7 +1,7 @@
-"""What a study can resolve, before it runs: power, smallest detectable effect, seeds needed, and what no seed removes.
+"""What a study can resolve: power, the smallest detectable effect, and how many seeds or images a difference would take.
 
-An effect is the mean over seeds of a paired difference. Its test is Student's t with the spread pooled over the arms, at the
-first step of Holm's method: ``alpha / k`` two-sided, k contrasts. Effects and standard deviations share any one unit.
+An effect is tested by Student's t on its standard error, two-sided at alpha, which is divided by the number of contrasts where
+they are a family (the first step of Holm's method). Effects and errors share any one unit.
 """
 
 import math
@@ -9,106 +9,95 @@ import math
 from scipy import optimize, special
 
 from trickbag.ground.errors import UsageError
+from trickbag.studies.variance import Spread
 
 POWER = 0.8
 MOST = 1000
 """Seeds beyond which the answer is that seeds are not the way."""
 
 
-def assumed_sd(error: float, images: int) -> float:
-    """The sd over seeds of a paired difference in accuracy that is assumed until a pilot measures it: sqrt(error / images).
+def power(effect: float, error: float, df: float, alpha: float = 0.05) -> float:
+    """The probability that an effect is found, 0 to 1, by the noncentral t distribution.
 
-    ``error`` is the share of wrong answers, 0 to 1. It is what two networks give that disagree on a share ``error`` of
-    ``images`` judged images, as many for the better as for the worse.
-
-    >>> round(100 * assumed_sd(0.08, 2000), 3)
-    0.632
-    """
-    if not 0 <= error <= 1 or images < 1:
-        raise UsageError(f"error {error:g} of {images} images: the error is a share from 0 to 1 of at least one image.")
-    return math.sqrt(error / images)
-
-
-def power(effect: float, sd: float, seeds: int, k: int, *, per_seed: float | None = None, alpha: float = 0.05) -> float:
-    """The probability that an effect is found, 0 to 1: a t test at alpha / k, two-sided, by the noncentral t distribution.
-
-    ``sd`` is that of the paired difference over seeds; the spread has ``per_seed * (seeds - 1)`` degrees of freedom: k where it
-    is pooled over the arms, as by default, 1 where a contrast stands alone.
-
-    >>> round(power(0.0108, assumed_sd(0.08, 2000), seeds=5, k=8), 2)
+    >>> round(power(0.028, 0.01, df=1e6), 2)
     0.8
     """
-    _check(sd, k, alpha)
-    if seeds < 2:
-        return 0.0
-    if sd == 0:
+    _check(error, alpha)
+    if error == 0:
         return float(effect != 0)
-    df = (k if per_seed is None else per_seed) * (seeds - 1)
-    critical = -float(special.stdtrit(df, alpha / (2 * k)))
-    shift = abs(effect) / sd * math.sqrt(seeds)
+    critical = -float(special.stdtrit(df, alpha / 2))
+    shift = abs(effect) / error
     # Where a tail is too small for its series, scipy 1.17 gives NaN; there the probability is that of the limit.
     missed, wrong = special.nctdtr(df, shift, critical), 1 - special.nctdtr(df, -shift, critical)
     return 1.0 - (0.0 if math.isnan(missed) else float(missed)) + (0.0 if math.isnan(wrong) else float(wrong))
 
 
-def detectable(
-    sd: float, seeds: int, k: int, *, share: float = POWER, per_seed: float | None = None, alpha: float = 0.05
-) -> float | None:
-    """The smallest effect that is found with a probability of ``share``; None with fewer than two seeds. See ``power``.
+def detectable(error: float, df: float, alpha: float = 0.05, share: float = POWER) -> float:
+    """The smallest effect that is found with a probability of ``share``. See ``power``.
 
-    >>> [round(100 * detectable(assumed_sd(0.08, 2000), seeds, k=8), 2) for seeds in (3, 5, 10)]
-    [1.48, 1.07, 0.73]
+    >>> [round(detectable(0.01, df), 4) for df in (2, 10, 1e6)]
+    [0.0565, 0.0311, 0.028]
     """
-    _check(sd, k, alpha)
-    if not alpha / k < share < 1:
-        raise UsageError(f"power {share:g}: give a probability above alpha / k = {alpha / k:g} and below 1.")
-    if seeds < 2:
-        return None
-    if sd == 0:
+    _check(error, alpha)
+    if not alpha < share < 1:
+        raise UsageError(f"power {share:g}: give a probability above alpha = {alpha:g} and below 1.")
+    if error == 0:
         return 0.0
-
-    def lacking(effect: float) -> float:
-        return power(effect, sd, seeds, k, per_seed=per_seed, alpha=alpha) - share
-
-    high = sd
-    while lacking(high) < 0:
+    high = error
+    while power(high, error, df, alpha) < share:
         high *= 2
-    return float(optimize.brentq(lacking, 0.0, high, xtol=1e-12 * high))
+    return float(optimize.brentq(lambda effect: power(effect, error, df, alpha) - share, 0.0, high, xtol=1e-12 * high))
 
 
-def floor(image_variance: float, images: int, *, share: float = POWER, alpha: float = 0.05) -> float:
-    """The smallest effect on new images that any number of seeds can resolve: about 2.8 sqrt(image_variance / images).
+def variance_for(effect: float, alpha: float = 0.05, share: float = POWER) -> float:
+    """The variance of a mean at which an effect is found with a probability of ``share``, degrees of freedom abounding.
 
-    ``image_variance`` is the variance over images of the part of a difference that does not depend on the seed. Below the floor
-    more seeds cannot help: enlarge the judged set.
-
-    >>> round(floor(0.04, 2000), 4)
-    0.0125
+    >>> round(variance_for(0.028) ** 0.5, 4)
+    0.01
     """
-    if image_variance < 0 or images < 1:
-        raise UsageError(f"variance {image_variance:g} over {images} images: it cannot be negative, and takes an image.")
-    return -float(special.ndtri(alpha / 2) + special.ndtri(1 - share)) * math.sqrt(image_variance / images)
+    return float((effect / (special.ndtri(1 - alpha / 2) + special.ndtri(share))) ** 2)
 
 
-def seeds_needed(
-    effect: float, sd: float, k: int, *, share: float = POWER, per_seed: float | None = None, alpha: float = 0.05
-) -> int | None:
-    """The fewest seeds with which an effect is found with a probability of ``share``; None where MOST do not suffice.
+def variance(found: Spread, seed: float, seeds: int, pool: int) -> float:
+    """The variance of a contrast's mean with so many seeds, of which each judges as many images as now.
 
-    >>> seeds_needed(0.0108, assumed_sd(0.08, 2000), k=8)
-    5
+    ``seed`` is what a seed adds; ``pool`` are the images that seeds can judge in turn, those judged by now where they all judge
+    the same.
     """
+    reached = min(max(pool, found.groups), found.groups * seeds / found.seeds)
+    fresh = (found.images - found.persistent) * found.seeds / seeds
+    return found.persistent * found.groups / reached + fresh + seed / seeds
 
-    def enough(seeds: int) -> bool:
-        return power(effect, sd, seeds, k, per_seed=per_seed, alpha=alpha) >= share
 
-    if not enough(MOST):
+def seeds_for(wanted: float, found: Spread, seed: float, pool: int) -> int | None:
+    """The fewest seeds whose variance is at most ``wanted``; None where MOST do not suffice. See ``variance``."""
+    if not wanted > 0 or variance(found, seed, MOST, pool) > wanted:
         return None
-    low, high = 1, MOST
+    low, high = 0, MOST
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
+        low, high = (low, middle) if variance(found, seed, middle, pool) <= wanted else (middle, high)
     return high
+
+
+def images_for(wanted: float, found: Spread, seed: float) -> int | None:
+    """The fewest judged images with which the same seeds reach ``wanted``; None where no number does."""
+    left = wanted - seed / found.seeds
+    return math.ceil(found.images * found.groups / left) if left > 0 else None
+
+
+def expected_error(weights: float, churn: float, images: int, seeds: float, pool: int) -> float:
+    """The standard error of a contrast that is expected before anything was trained.
+
+    ``weights``: the root of the sum of its squared weights, sqrt(2) for one arm against another; ``churn``: the share of the
+    images on which two runs disagree, of which half is taken to be the same with every seed; ``images``: that a seed judges;
+    ``pool``: that seeds judge in turn, or all at a time.
+
+    >>> round(100 * expected_error(2**0.5, 0.1, images=300, seeds=3, pool=900), 2)
+    1.05
+    """
+    each = weights**2 * churn / 2
+    return math.sqrt(each / 2 / min(pool, images * seeds) + each / 2 / (images * seeds))
 
 
 def seeds_within(budget: float, seconds: float) -> int:
@@ -122,10 +111,8 @@ def seeds_within(budget: float, seconds: float) -> int:
     return math.floor(budget / seconds)
 
 
-def _check(sd: float, k: int, alpha: float) -> None:
-    if not sd >= 0:
-        raise UsageError(f"sd {sd:g}: a standard deviation is not negative.")
-    if k < 1:
-        raise UsageError(f"k = {k}: a family holds at least one contrast.")
+def _check(error: float, alpha: float) -> None:
+    if not error >= 0:
+        raise UsageError(f"error {error:g}: a standard error is not negative.")
     if not 0 < alpha < 1:
         raise UsageError(f"alpha {alpha:g}: give a probability between 0 and 1.")

@@ -221,6 +221,7 @@ def study(
     vary: Annotated[list[str] | None, _study("vary", "FIELD=V1,V2,…", " May be repeated.")] = None,
     design: Annotated[Designs | None, _study("design")] = None,
     on: Annotated[Literal["val", "test"] | None, _study("on")] = None,
+    rotate: Annotated[bool | None, _study("rotate", flag="--rotate/--no-rotate")] = None,
     folds: Annotated[str | None, _study("folds", "5x2")] = None,
     seeds: Annotated[int | None, _study("seeds")] = None,
     looks: Annotated[bool | None, _study("looks", flag="--looks")] = None,
@@ -236,7 +237,7 @@ def study(
         bool, typer.Option("--plan", help="Print what the study would train, cost and be able to detect, and stop.")
     ] = False,
     confirm: Annotated[
-        bool, typer.Option("--confirm", help="Confirm the recommended recipe with fresh seeds on the test images.")
+        bool, typer.Option("--confirm", help="Confirm the recommended recipe with fresh seeds, on images that chose nothing.")
     ] = False,
     workers: Annotated[
         str, typer.Option(metavar="N|auto", help="How many trainings run at the same time; auto measures what is fastest.")
@@ -261,6 +262,7 @@ def study(
     asked |= {
         "design": design,
         "on": on,
+        "rotate": rotate,
         "folds": folds,
         "seeds": seeds,
         "looks": looks,

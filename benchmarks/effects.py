@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.machine import origin
-from trickbag.report.findings import Interval
-from trickbag.studies.effects import effects
-from trickbag.studies.looks import LOOKS, decide
-from trickbag.studies.power import assumed_sd, detectable
-from trickbag.studies.variance import RATIO, pool, residual
+from trickbag.statistics.effects import effects
+from trickbag.statistics.intervals import Interval
+from trickbag.statistics.looks import LOOKS, decide
+from trickbag.statistics.power import assumed_sd, detectable
+from trickbag.statistics.variance import RATIO, pool, residual
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Floats]

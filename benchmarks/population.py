@@ -27,7 +27,7 @@ from sklearn.model_selection import StratifiedKFold
 from benchmarks.machine import origin
 from trickbag.data.reading import read
 from trickbag.engine.pixels import Files
-from trickbag.studies.effects import Sample, effects
+from trickbag.statistics.effects import Sample, effects
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -8,18 +8,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from trickbag.report.findings import (
-    Arm,
-    Confirmation,
-    Curve,
-    Effect,
-    Failure,
-    Findings,
-    Interval,
-    Picture,
-    Price,
-    Sharing,
-)
+from trickbag.report.findings import Arm, Confirmation, Curve, Effect, Failure, Findings, Picture, Price, Sharing
+from trickbag.statistics.intervals import Interval
 
 CLASSES = ("apple pie", "bibimbap", "caesar salad", "donuts", "edamame", "falafel", "gyoza", "hummus", "ice cream", "寿司")
 COUNTS = (125, 125, 124, 125, 125, 120, 125, 125, 125, 125)

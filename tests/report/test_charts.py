@@ -7,9 +7,9 @@ import numpy as np
 from findings import effect, sample
 
 from trickbag.report.charts import MARGIN, Axis, strips
-from trickbag.report.findings import Interval
 from trickbag.report.forest import forest
 from trickbag.report.times import labels, pareto, times
+from trickbag.statistics.intervals import Interval
 
 
 def test_the_forest_has_one_scale_and_an_outlier_does_not_flatten_it() -> None:

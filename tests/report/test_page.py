@@ -10,9 +10,10 @@ import pytest
 from findings import confirmed, sample
 from hostile import NAMES, THUMBNAILS, hostile
 
-from trickbag.report.findings import Findings, Interval
+from trickbag.report.findings import Findings
 from trickbag.report.page import page
 from trickbag.report.wording import legible
+from trickbag.statistics.intervals import Interval
 
 VOID = {"meta", "img", "wbr"}
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

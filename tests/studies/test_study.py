@@ -549,9 +549,13 @@ def test_groups_and_copies_are_judged_together(place):
 
 def test_a_class_that_would_not_be_learned_judges_nobody():
     images = Images(
-        Path(), tuple(f"{n}.png" for n in range(21)), np.array([0] * 10 + [1] * 10 + [2]), np.array(["train"] * 21), np.arange(21),
+        Path(),
+        tuple(f"{n}.png" for n in range(21)),
+        np.array([0] * 10 + [1] * 10 + [2]),
+        np.array(["train"] * 21),
+        np.arange(21),
         ("a", "b", "single"),
-    )  # fmt: skip
+    )
     judging = Judging("val", 5, 0, 0, 0.2)
     for turn in range(5):
         table = judging.table(images, turn)

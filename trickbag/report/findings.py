@@ -4,14 +4,8 @@ Accuracies, differences and shares are fractions (0.002 is 0.2 percentage points
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-
-class Interval(NamedTuple):
-    """A range of values that the data do not rule out."""
-
-    low: float
-    high: float
+from trickbag.statistics.intervals import Interval
 
 
 @dataclass(frozen=True)

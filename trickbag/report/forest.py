@@ -6,7 +6,8 @@ from statistics import median
 from typing import NamedTuple
 
 from trickbag.report.charts import Axis
-from trickbag.report.findings import Effect, Interval
+from trickbag.report.findings import Effect
+from trickbag.statistics.intervals import Interval
 
 
 class Row(NamedTuple):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from trickbag.data.long_tail import FEW, MANY, by_frequency
 from trickbag.ground.text import counted
-from trickbag.report.findings import Arm, Effect, Findings, Interval
+from trickbag.report.findings import Arm, Effect, Findings
 from trickbag.report.wording import (
     DASH,
     SPACE,
@@ -28,6 +28,7 @@ from trickbag.report.wording import (
     spread,
     verdict,
 )
+from trickbag.statistics.intervals import Interval
 
 Value = str | float | None
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")

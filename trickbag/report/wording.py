@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable
 
 from trickbag.ground.text import counted, show
-from trickbag.report.findings import Arm, Effect, Findings, Interval
+from trickbag.report.findings import Arm, Effect, Findings
+from trickbag.statistics.intervals import Interval
 
 MINUS, DASH, SPACE = "−", "–", "\u00a0"
 SIGNS = {

@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 
 from trickbag.ground.errors import TrickbagError
-from trickbag.report.findings import CONTROLS, Arm, Confirmation, Effect, Failure, Findings, Interval, Sharing
+from trickbag.report.findings import CONTROLS, Arm, Confirmation, Effect, Failure, Findings, Sharing
+from trickbag.statistics.effects import Sample, effects
+from trickbag.statistics.intervals import Interval, ratio
+from trickbag.statistics.looks import Decided, decide
+from trickbag.statistics.verdicts import Estimate
 from trickbag.studies import recommend, words
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Question
-from trickbag.studies.effects import Sample, effects
 from trickbag.studies.folds import who
-from trickbag.studies.intervals import ratio
-from trickbag.studies.looks import Decided, decide
 from trickbag.studies.pictures import pictures
 from trickbag.studies.record import Floats, Judged, Study, idle, table
 from trickbag.studies.summary import paired, summary
-from trickbag.studies.verdicts import Estimate
 
 SHARED = (
     *("points", "sd", "error", "interval", "over_seeds", "p", "better", "better_interval"),

@@ -26,6 +26,9 @@ from trickbag.report.tables import arms_csv, effects_csv, markdown
 from trickbag.runs import auto, provenance, seen
 from trickbag.runs.auto import SAFETY, TRIAL_SHARE
 from trickbag.runs.request import Request, called, check_named, edited, ingest, started, tell_where
+from trickbag.statistics.looks import planned
+from trickbag.statistics.power import seeds_within
+from trickbag.statistics.verdicts import SEEDS
 from trickbag.studies import analysis, pictures
 from trickbag.studies.arms import Arm
 from trickbag.studies.decisions import facts, spelled
@@ -34,14 +37,11 @@ from trickbag.studies.execute import Carrier, Here, Outcome, Processes, execute
 from trickbag.studies.folder import LEDGER, STUDY, ArmRecord, LedgerLine, StudyRecord, stored
 from trickbag.studies.folds import FOLDS, PROVING, Judging, Role
 from trickbag.studies.jobs import jobs
-from trickbag.studies.looks import planned
 from trickbag.studies.options import Options
 from trickbag.studies.packing import packing
 from trickbag.studies.plan import MOST_SEEDS, Pilot, Plan, cells
-from trickbag.studies.power import seeds_within
 from trickbag.studies.propose import propose
 from trickbag.studies.record import Study, entry, table
-from trickbag.studies.verdicts import SEEDS
 from trickbag.studies.worker import Place, carry
 from trickbag.trick import Trick
 from trickbag.tricks import parse

@@ -8,9 +8,9 @@ import numpy as np
 from trickbag.data.splits import Ints
 from trickbag.runs.outcome import environment
 from trickbag.runs.request import Request
+from trickbag.statistics.looks import planned
 from trickbag.studies.arms import Arm
 from trickbag.studies.folds import who
-from trickbag.studies.looks import planned
 from trickbag.studies.plan import Plan
 
 

@@ -16,13 +16,13 @@ from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
 from trickbag.runs import auto
 from trickbag.runs.request import Request
+from trickbag.statistics.looks import LOOKS, planned
+from trickbag.statistics.power import detectable, expected_error
+from trickbag.statistics.verdicts import SEEDS
 from trickbag.studies.design import Arm, Design
 from trickbag.studies.folds import Judging, Role, who
 from trickbag.studies.jobs import Cell, Job, jobs, key
-from trickbag.studies.looks import LOOKS, planned
 from trickbag.studies.options import Options
-from trickbag.studies.power import detectable, expected_error
-from trickbag.studies.verdicts import SEEDS
 from trickbag.trick import Trick
 
 CHURN = 0.1

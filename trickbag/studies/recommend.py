@@ -8,10 +8,10 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.spec import Spec
 from trickbag.recipe import Recipe
 from trickbag.report.findings import CONTROLS, Arm, Effect
+from trickbag.statistics.verdicts import Estimate
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Bench
 from trickbag.studies.record import Study
-from trickbag.studies.verdicts import Estimate
 from trickbag.tricks import find, parse
 
 DECIDING = ("midpoint", "main", "dropped", "alone", "step", "varied")

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from trickbag.report.findings import Arm, Curve, Interval, Price
+from trickbag.report.findings import Arm, Curve, Price
+from trickbag.statistics.intervals import Interval, clopper_pearson, ratio
 from trickbag.studies.arms import Arm as Planned
-from trickbag.studies.intervals import clopper_pearson, ratio
 from trickbag.studies.record import BINS, Judged, Study, ece
 
 Results = Sequence[dict[str, Any] | None]

@@ -6,11 +6,12 @@ from statistics import median
 from typing import Any
 
 from trickbag.ground.text import counted, duration
-from trickbag.report.findings import Arm, Confirmation, Effect, Interval
-from trickbag.studies.power import detectable
+from trickbag.report.findings import Arm, Confirmation, Effect
+from trickbag.statistics.intervals import Interval
+from trickbag.statistics.power import detectable
+from trickbag.statistics.verdicts import SEEDS
 from trickbag.studies.recommend import Choice
 from trickbag.studies.record import Study
-from trickbag.studies.verdicts import SEEDS
 
 IDLE = (
     "The seed changes nothing here: every run of an arm gives the same predictions, so more seeds add nothing, and only more "

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trickbag.ground.errors import UsageError
-from trickbag.studies.effects import PRIOR, Sample, effects
-from trickbag.studies.intervals import clopper_pearson, holm, ratio
-from trickbag.studies.looks import LOOKS, decide, planned
-from trickbag.studies.variance import Part, spread
+from trickbag.statistics.effects import PRIOR, Sample, effects
+from trickbag.statistics.intervals import clopper_pearson, holm, ratio
+from trickbag.statistics.looks import LOOKS, decide, planned
+from trickbag.statistics.variance import Part, spread
 
 NONE = np.nan
 

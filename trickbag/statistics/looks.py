@@ -7,8 +7,8 @@ from typing import NamedTuple
 from numpy.typing import ArrayLike
 
 from trickbag.ground.errors import UsageError
-from trickbag.studies.effects import Sample, effects
-from trickbag.studies.verdicts import Estimate
+from trickbag.statistics.effects import Sample, effects
+from trickbag.statistics.verdicts import Estimate
 
 LOOKS = {3: 0.005, 5: 0.010, 10: 0.015, 20: 0.020}
 """After how many seeds, and the share of false findings that each look may spend: 5 % in all."""
@@ -44,7 +44,7 @@ def decide(
 ) -> tuple[Decided, ...]:
     """Each contrast at the first look that has a verdict on it or finds it futile, its upper limit being below ``delta``.
 
-    ``samples`` of S seeds, ``contrasts`` [C, A], ``same``, ``pool`` and ``delta`` as in ``trickbag.studies.effects.effects``;
+    ``samples`` of S seeds, ``contrasts`` [C, A], ``same``, ``pool`` and ``delta`` as in ``effects``;
     ``looks`` are numbers of seeds and the alpha that each spends: those up to S are made, in their order. The alphas add up to
     the false findings of the whole study (Bonferroni), whatever is left out on the way: a contrast that is decided stays in the
     family, so that the family is the one that was declared. Raises UsageError where no look is planned after at most S seeds.

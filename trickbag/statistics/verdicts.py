@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 from scipy import special
 
-from trickbag.report.findings import Interval
-from trickbag.studies import power
-from trickbag.studies.intervals import clopper_pearson, holm
-from trickbag.studies.variance import Floats, Spread
+from trickbag.statistics import power
+from trickbag.statistics.intervals import Interval, clopper_pearson, holm
+from trickbag.statistics.variance import Floats, Spread
 
 SEEDS = 3
 """Fewer give no verdict."""

@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from trickbag.ground.errors import UsageError
-from trickbag.studies.power import (
+from trickbag.statistics.power import (
     MOST,
     detectable,
     expected_error,
@@ -18,7 +18,7 @@ from trickbag.studies.power import (
     variance,
     variance_for,
 )
-from trickbag.studies.variance import Spread
+from trickbag.statistics.variance import Spread
 
 ERROR = 0.004
 

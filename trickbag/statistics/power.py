@@ -9,7 +9,7 @@ import math
 from scipy import optimize, special
 
 from trickbag.ground.errors import UsageError
-from trickbag.studies.variance import Spread
+from trickbag.statistics.variance import Spread
 
 POWER = 0.8
 MOST = 1000

@@ -2,14 +2,21 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
 from trickbag.ground.errors import UsageError
-from trickbag.report.findings import Interval
-from trickbag.studies.variance import Floats
+from trickbag.statistics.variance import Floats
+
+
+class Interval(NamedTuple):
+    """A range of values that the data do not rule out."""
+
+    low: float
+    high: float
 
 
 def holm(p: ArrayLike) -> Floats:

@@ -12,14 +12,14 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from trickbag.ground.errors import UsageError
-from trickbag.studies.variance import ROUNDING, Floats, Ints, Part, Spread, spread
-from trickbag.studies.verdicts import SEEDS, Draft, Estimate, judged
+from trickbag.statistics.variance import ROUNDING, Floats, Ints, Part, Spread, spread
+from trickbag.statistics.verdicts import SEEDS, Draft, Estimate, judged
 
 IDLE = "the seed changes nothing here: every run of an arm gets the same images right, so more seeds add nothing"
 PRIOR = 5.0
-"""Degrees of freedom of what is known before of what seeds add, that it is nothing: with them the intervals cover 95 to 98 % with
-3, 5 and 10 seeds (``python -m benchmarks.population``); without, a pair of arms with three seeds has an interval that is often
-far too wide."""
+"""Degrees of freedom of what is known before of what seeds add, that it is nothing: with them the intervals cover 95 to 98 %
+with 3, 5 and 10 seeds (``python -m benchmarks.population``); without, a pair of arms with three seeds has an interval that is
+often far too wide."""
 STILL = "the difference is the same in every image: there is no spread to judge it by"
 APART = "seeds move it more than the other effects, so it is judged by its own spread"
 WILD = 0.01
@@ -54,11 +54,11 @@ def effects(
 
     The standard error speaks of new images from the same source and new seeds, of recipes that train on the data set at hand:
     the variance by the images of the contrast itself, times one plus the share that seeds add. That share is estimated from
-    all contrasts of the family together (``trickbag.studies.variance.spread``) and moderated: to its degrees of freedom come
-    PRIOR that say that seeds add nothing (Smyth, Statistical Applications in Genetics and Molecular Biology 2004). A contrast that seeds move far more than
-    the others is judged by its own share, and its note says so. Of shares, two images more are counted that one side or the
-    other got right, so that no interval is a point where a few images happen to agree (Bonett and Price, Journal of Educational
-    and Behavioral Statistics 2012). p is adjusted by Holm's method over all C contrasts. The interval of a contrast that Holm
+    all contrasts of the family together (``trickbag.statistics.variance.spread``) and moderated: to its degrees of freedom come
+    PRIOR that say that seeds add nothing (Smyth, Statistical Applications in Genetics and Molecular Biology 2004). A contrast
+    that seeds move far more than the others is judged by its own share, and its note says so. Of shares, two images more are
+    counted that one side or the other got right, so that no interval is a point where a few images happen to agree (Bonett and
+    Price, Journal of Educational and Behavioral Statistics 2012). p is adjusted by Holm's method over all C contrasts. The interval of a contrast that Holm
     rejects has the level 1 - alpha / C and is cut at 0; those of the others, a in number, have 1 - alpha / a. So an interval
     excludes 0 exactly where p <= alpha, and all are covered together with 1 - alpha. (After Strassburger and Bretz, Statistics
     in Medicine 2008, whose simultaneous intervals give up the far end of what is rejected.)

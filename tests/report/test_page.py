@@ -7,7 +7,7 @@ import time
 from html.parser import HTMLParser
 
 import pytest
-from findings import confirmed, sample
+from findings import proved, sample
 from hostile import NAMES, THUMBNAILS, hostile
 
 from trickbag.report.findings import Findings
@@ -88,7 +88,7 @@ def test_sections_stand_in_the_order_of_what_a_reader_asks() -> None:
 
 
 def test_the_page_needs_nothing_else() -> None:
-    for findings in (sample(), confirmed(sample()), hostile()):
+    for findings in (sample(), proved(sample()), hostile()):
         read = tree(findings)
         assert ("meta", "content", POLICY) in read.attributes
         assert not {"script", "link", "iframe", "object", "embed", "base", "form", "a", "image", "use", "foreignobject"} & set(
@@ -109,7 +109,7 @@ def test_the_policy_comes_before_anything_that_it_governs() -> None:
 def test_hostile_names_are_text() -> None:
     text = page(hostile())
     text.encode()
-    plain = page(confirmed(sample(arms=10)))
+    plain = page(proved(sample(arms=10)))
     assert "<script" not in text
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2028\u2029\ufeff\ud800-\udfff]", text)
     read, innocent = Tree(text), Tree(plain)
@@ -143,7 +143,7 @@ def test_what_is_not_confirmed_says_how() -> None:
     without = tree(dataclasses.replace(sample(), proof_images=0)).said("answer")
     assert "no images are left that have chosen nothing and could confirm it" in without
     assert "--confirm" not in without
-    said = tree(confirmed(sample())).said("answer")
+    said = tree(proved(sample())).said("answer")
     assert "Not confirmed" not in said
     assert "+0.58 points" in said
     assert "5 fresh seeds, 2,500 images that chose nothing" in said
@@ -250,8 +250,8 @@ def test_times_on_a_shared_device_are_flagged() -> None:
 
 
 def test_equal_findings_give_equal_bytes() -> None:
-    assert page(confirmed(sample())) == page(confirmed(sample()))
-    assert page(sample()) != page(confirmed(sample()))
+    assert page(proved(sample())) == page(proved(sample()))
+    assert page(sample()) != page(proved(sample()))
 
 
 def test_a_page_of_twelve_arms_is_quick() -> None:

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from findings import confirmed, sample
+from findings import proved, sample
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -204,7 +204,7 @@ def test_shortened_names_keep_both_ends(name: str, length: int) -> None:
 
 def test_equal_findings_give_equal_tables() -> None:
     for write in (effects_csv, arms_csv, markdown):
-        assert write(confirmed(sample())) == write(confirmed(sample()))
+        assert write(proved(sample())) == write(proved(sample()))
 
 
 def test_recalls_by_training_images_stand_below_where_classes_differ_in_them() -> None:

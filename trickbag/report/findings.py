@@ -4,6 +4,7 @@ Accuracies, differences and shares are fractions (0.002 is 0.2 percentage points
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from trickbag.statistics.intervals import Interval
 
@@ -42,7 +43,7 @@ class Curve:
     """The highest of the seeds."""
 
 
-CONTROLS = ("placebo", "one-nn", "same", "matched")
+CONTROLS = ("placebo", "one-nn", "classifier alone", "same", "matched")
 """Roles of arms that nobody would deploy, and whose spread says nothing of the tricks'."""
 
 
@@ -52,7 +53,8 @@ class Arm:
 
     name: str
     role: str
-    """reference, alone, dropped, full, stack, varied, cell (of a factorial), placebo, one-nn, same (A/A) or matched."""
+    """reference, alone, dropped, full, stack, varied, cell (of a factorial), placebo, one-nn, classifier alone,
+    same (A/A) or matched."""
     edits: str
     """What differs from the reference, as spelled: "+mixup(alpha=0.2)", "-warmup", "batch_size=16"."""
     accuracies: tuple[float | None, ...]
@@ -124,6 +126,10 @@ class Effect:
     """Price of the arm against what it is compared with."""
     declared: bool
     """Whether it belongs to the family that Holm's method adjusts together; all others were planned too, and stand alone."""
+    expected: float | None = None
+    """The gain that is expected of a trick or value, all that is known taken together; None of other contrasts."""
+    helps: float | None = None
+    """The probability that it helps, 0 to 1, by the same belief."""
 
 
 @dataclass(frozen=True)
@@ -142,18 +148,36 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Confirmation:
-    """The recommended recipe against the reference with fresh seeds, on images that have chosen nothing."""
+class Proof:
+    """The nominated recipe against the reference with fresh seeds, on images that have chosen nothing."""
 
     seeds: tuple[int, ...]
     images: int
+    level: float
+    """Of the test: 0.05, divided by the number of nominated recipes that these images have judged so far."""
     reference: tuple[float, ...]
-    recommended: tuple[float, ...]
+    """Accuracies of the seeds."""
+    nominee: tuple[float, ...]
     effect: Effect
-    selected: float
-    """The difference that the study saw when it selected."""
-    shrinkage: float
-    """``selected`` minus the confirmed difference."""
+    expected: float
+    """The gain that the study expected when it nominated the recipe."""
+
+    @property
+    def difference(self) -> float:
+        """The gain in accuracy."""
+        return self.effect.difference
+
+    @property
+    def interval(self) -> Interval | None:
+        """Of the gain, on new photos."""
+        return self.effect.interval
+
+    @property
+    def verdict(self) -> Literal["proved", "not proved", "harms"]:
+        """Whether the gain, or a loss, is beyond doubt."""
+        if self.effect.verdict in ("helps", "worthwhile"):
+            return "proved"
+        return "harms" if self.effect.verdict == "hurts" else "not proved"
 
 
 @dataclass(frozen=True)
@@ -182,11 +206,9 @@ class Findings:
     name: str
     """Of the data set."""
     answer: tuple[str, ...]
-    """Three sentences: the recommended recipe, its gain with interval, its price."""
+    """Sentences: which recipe to use, how sure that is, its price; before them what outranks it."""
     recommended: str
-    """TOML of the recommended recipe."""
-    recommended_arm: str
-    """Its name among the arms."""
+    """TOML of the recommended recipe, with a comment that says whether its gain is proved."""
     design: str
     weakness: str
     """What the design cannot tell."""
@@ -225,8 +247,10 @@ class Findings:
     """Why some effects have no verdict; empty where all have one."""
     failures: tuple[Failure, ...]
     proof_images: int
-    """That nobody has judged by yet, and on which the recommended recipe can be confirmed."""
-    confirmation: Confirmation | None
+    """That are kept for the proof."""
+    proof: Proof | None
+    prior: str
+    """What the expected gains lean on."""
     decided: tuple[tuple[str, str], ...]
     """What was decided before the run: name and value."""
     departures: tuple[str, ...]

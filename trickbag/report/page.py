@@ -52,6 +52,7 @@ def page(findings: Findings) -> str:
         .render(
             f=findings,
             rows=arms,
+            known=[effect for effect in findings.effects if effect.expected is not None],
             outranked={row.effect: row.failed for row in arms if row.effect and row.failed},
             effects=forest(single, findings.delta),
             interactions=forest(paired, findings.delta),
@@ -117,7 +118,16 @@ def _environment() -> Environment:
     )
     written: tuple[Callable[..., Any], ...] = (
         *(wording.percent, wording.points, wording.signed, wording.number, wording.minutes, wording.ratio, wording.size),
-        *(wording.span, wording.spread, counted, wording.verdict, wording.shorten, wording.line, wording.pieces),
+        *(
+            wording.span,
+            wording.spread,
+            wording.chance,
+            counted,
+            wording.verdict,
+            wording.shorten,
+            wording.line,
+            wording.pieces,
+        ),
         *(jpeg, grouped, spoken, minute_ticks, plain, fmean),
     )
     environment.globals.update({function.__name__: function for function in written})

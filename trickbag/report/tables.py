@@ -15,6 +15,7 @@ from trickbag.report.wording import (
     DASH,
     SPACE,
     against_reference,
+    chance,
     differences,
     failed,
     line,
@@ -134,20 +135,14 @@ ACCURACY_HEAD = (
     *("verdict", "minutes", "time ratio"),
 )
 EFFECT_HEAD = (
-    "effect",
-    "contrast",
-    "difference",
-    "seeds",
-    "95 % on new photos",
-    "p (Holm)",
-    "verdict",
-    "Δ log-loss",
-    "by log-loss",
+    *("effect", "contrast", "difference", "seeds", "95 % on new photos", "p (Holm)", "verdict", "expected gain", "helps"),
+    *("Δ log-loss", "by log-loss"),
 )
 EFFECT_COLUMNS = (
     *("name", "kind", "contrast", "seeds", "difference", "sd", "error", "low", "high", "p_holm"),
     *("verdict", "more_seeds", "more_images", "note", "seeds_low", "seeds_high", "better", "better_low", "better_high"),
     *("loss_difference", "loss_low", "loss_high", "loss_verdict", "correlation", "seconds_ratio", "declared"),
+    *("expected_gain", "helps"),
 )
 ARM_COLUMNS = (
     *("name", "role", "edits", "seeds", "failed", "failure_low", "failure_high", "accuracy", "sd", "nll", "macro_recall"),
@@ -161,6 +156,7 @@ def _effect(e: Effect) -> list[Value]:
         *(e.name, e.kind, e.says, len(e.points), e.difference, e.sd, e.error, *_ends(e.interval), e.p, e.verdict, e.more_seeds),
         *(e.more_images, e.note, *_ends(e.over_seeds), e.better, *_ends(e.better_interval), e.loss_difference),
         *(*_ends(e.loss_interval), e.loss_verdict, e.correlation, e.seconds_ratio, "yes" if e.declared else "no"),
+        *(e.expected, e.helps),
     ]
 
 
@@ -200,7 +196,7 @@ def effect_row(effect: Effect) -> list[str]:
     """An effect under EFFECT_HEAD."""
     return [
         *(effect.name, effect.says, points(effect.difference), str(len(effect.points))),
-        *(span(effect.interval, points), number(effect.p, 3), verdict(effect)),
+        *(span(effect.interval, points), number(effect.p, 3), verdict(effect), points(effect.expected), chance(effect.helps)),
         f"{signed(effect.loss_difference, 3)} ({span(effect.loss_interval, lambda value: signed(value, 3))})",
         "not decided" if effect.loss_verdict == "open" else effect.loss_verdict,
     ]

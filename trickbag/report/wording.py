@@ -88,6 +88,17 @@ def percent(share: float | None) -> str:
     return number(100 * share, 1) + SPACE + "%" if share is not None and math.isfinite(share) else DASH
 
 
+def chance(share: float | None) -> str:
+    r"""A probability; none is written as certain.
+
+    >>> chance(0.834), chance(0.9999), chance(0.001), chance(None)
+    ('83\xa0%', 'over 99\xa0%', 'below 1\xa0%', '–')
+    """
+    if share is None:
+        return DASH
+    return f"over 99{SPACE}%" if share > 0.99 else f"below 1{SPACE}%" if share < 0.01 else f"{100 * share:.0f}{SPACE}%"
+
+
 def points(difference: float | None) -> str:
     """A difference of shares in percentage points, signed.
 

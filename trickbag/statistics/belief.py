@@ -6,7 +6,7 @@ known (normal-normal; tau^2 after Paule and Mandel, J. Res. Natl. Bur. Stand. 19
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +39,7 @@ class Belief(NamedTuple):
 
 
 def common(measured: Sequence[float], errors: Sequence[float]) -> Prior:
-    """The prior that effects share, from what was measured of them and its standard errors.
+    """The prior that effects share, from what was measured of them and its standard errors, all above 0.
 
     tau^2 solves sum (b - mean)^2 / (error^2 + tau^2) = n - 1, or is 0; the mean is what the weighted mean leaves when it is
     shrunk to 0 itself.
@@ -66,12 +66,22 @@ def paule_mandel(b: Floats, v: Floats) -> float:
         weights = 1 / (v + tau2)
         return float(weights @ (b - weights @ b / weights.sum()) ** 2) - (len(b) - 1)
 
-    if len(b) < 2 or excess(0.0) <= 0:
-        return 0.0
-    high = float(np.var(b, ddof=1)) + 1e-12
-    while excess(high) > 0:
-        high *= 2
-    return float(optimize.brentq(excess, 0.0, high))
+    return _root(excess, float(b @ b)) if len(b) > 1 else 0.0
+
+
+def around_zero(measured: Sequence[float], errors: Sequence[float]) -> Prior:
+    """The prior of effects whose mean is known to be 0, as ``common``.
+
+    >>> round(around_zero([1.0, -1.0], [0.5, 0.5]).variance, 6)
+    0.75
+    """
+    b, v = np.asarray(measured, float), np.asarray(errors, float) ** 2
+    return Prior(0.0, _root(lambda tau2: float((b**2 / (v + tau2)).sum()) - len(b), float(b @ b)))
+
+
+def _root(excess: Callable[[float], float], high: float) -> float:
+    """Where a falling function is 0; 0 where it nowhere is above. ``high`` is no lower than the root."""
+    return float(optimize.brentq(excess, 0.0, high)) if excess(0.0) > 0 else 0.0
 
 
 def belief(measured: float, error: float, prior: Prior) -> Belief:

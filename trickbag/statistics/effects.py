@@ -60,9 +60,10 @@ def effects(
     counted that one side or the other got right, so that no interval is a point where a few images happen to agree (Bonett and
     Price, Journal of Educational and Behavioral Statistics 2012).
 
-    p is adjusted by Holm's method over all C contrasts. The interval of a contrast that Holm rejects has the level 1 - alpha / C
-    and is cut at 0; those of the others, a in number, have 1 - alpha / a. So an interval excludes 0 exactly where p <= alpha, and all are covered together with 1 - alpha. (After Strassburger and Bretz, Statistics
-    in Medicine 2008, whose simultaneous intervals give up the far end of what is rejected.)
+    p is adjusted by Holm's method over all C contrasts. The interval of a contrast that Holm rejects has the level
+    1 - alpha / C and is cut at 0; those of the others, a in number, have 1 - alpha / a. So an interval excludes 0 exactly where
+    p <= alpha, and all are covered together with 1 - alpha. (After Strassburger and Bretz, Statistics in Medicine 2008, whose
+    simultaneous intervals give up the far end of what is rejected.)
 
     Verdicts: identical (the same network), descriptive (fewer than three seeds, or two images), helps (low > 0), worthwhile
     (low > delta), hurts (high < 0), equivalent (two one-sided tests inside +-delta, adjusted by Holm's method), else open.

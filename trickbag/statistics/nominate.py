@@ -1,10 +1,7 @@
-"""Which recipe is worth a proof: the one with the largest expected gain, of all that the tried tricks and values can make.
-
-Interactions of two tricks that no other effect hides behind are shrunk to 0 as effects are to their mean (``belief``).
-"""
+"""Which recipe is worth a proof: the one with the largest expected gain, of all that the tried tricks and values can make."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trickbag.statistics.belief import Belief
@@ -30,48 +27,54 @@ class Nominee:
 
 
 def nominee(
-    options: Sequence[Option], pairs: dict[tuple[str, str], Belief], excluded: frozenset[tuple[str, str]], most: float
+    options: Sequence[Option],
+    pairs: Mapping[frozenset[str], Belief],
+    excluded: frozenset[frozenset[str]],
+    most: float = math.inf,
 ) -> Nominee:
     """Of the sets of options whose price is at most ``most``, the one with the largest expected gain; none is a set too.
 
-    ``pairs`` are what two options give together beyond what each gives (half of it, since an effect is a mean over the other's
-    absence and presence); ``excluded`` are pairs that cannot stand together. The search begins with each single option and
-    with none, and puts in, takes out or exchanges single ones as long as that gains.
+    ``pairs``: by how much the effect of one option is larger beside the other than without it; ``excluded``: pairs that cannot
+    stand together. An option's own belief is its mean over the other's absence and presence, so a pair takes half of its own
+    away from a set that holds one of the two. The search begins with none and with each option, and puts in, takes out or
+    exchanges single ones as long as that gains.
+
+    >>> one, other = Option("one", Belief(0.01, 0.0), 1.0), Option("other", Belief(-0.002, 0.0), 1.0)
+    >>> nominee([one, other], {}, frozenset()).options, nominee([one, other], {}, frozenset()).belief.gain
+    (('one',), 0.01)
     """
     by_name = {option.name: option for option in options}
-
-    def allowed(chosen: frozenset[str]) -> bool:
-        return price(chosen) <= most and not any({a, b} <= chosen for a, b in excluded)
+    names = list(by_name)
 
     def price(chosen: frozenset[str]) -> float:
         return math.prod(by_name[name].price for name in chosen)
 
+    def allowed(chosen: frozenset[str]) -> bool:
+        return price(chosen) <= most and not any(pair <= chosen for pair in excluded)
+
     def gain(chosen: frozenset[str]) -> float:
-        return sum(by_name[name].belief.gain for name in chosen) + sum(
-            _share(pair, chosen) * b.gain for pair, b in pairs.items()
-        )
+        own = sum(by_name[name].belief.gain for name in names if name in chosen)
+        return own + sum(_share(pair, chosen) * belief.gain for pair, belief in pairs.items())
 
-    def nearby(chosen: frozenset[str]) -> Sequence[frozenset[str]]:
-        flipped = [chosen ^ {name} for name in by_name]
-        return [near for near in (*flipped, *(one ^ {name} for one in flipped for name in by_name)) if allowed(near)]
+    def nearby(chosen: frozenset[str]) -> list[frozenset[str]]:
+        flipped = [chosen ^ {name} for name in names]
+        twice = [one ^ {name} for one in flipped for name in names]
+        return [near for near in (*flipped, *twice) if allowed(near)]
 
-    best = frozenset[str]()
-    for start in (frozenset[str](), *(frozenset({name}) for name in by_name)):
-        here = start if allowed(start) else frozenset[str]()
-        while (there := max(nearby(here), key=lambda near: (gain(near), sorted(near)), default=here)) and gain(there) > gain(
-            here
-        ):
+    best: frozenset[str] = frozenset()
+    for start in (best, *(frozenset({name}) for name in names)):
+        here = start if allowed(start) else best
+        while (there := max(nearby(here), key=gain, default=here)) and gain(there) > gain(here):
             here = there
         best = max(best, here, key=gain)
     variance = sum(by_name[name].belief.sd ** 2 for name in best)
-    variance += sum((_share(pair, best) * b.sd) ** 2 for pair, b in pairs.items())
-    return Nominee(tuple(name for name in by_name if name in best), Belief(gain(best), math.sqrt(variance)), price(best))
+    variance += sum((_share(pair, best) * belief.sd) ** 2 for pair, belief in pairs.items())
+    return Nominee(tuple(name for name in names if name in best), Belief(gain(best), math.sqrt(variance)), price(best))
 
 
-def _share(pair: tuple[str, str], chosen: frozenset[str]) -> float:
-    """With what factor the interaction of two options enters the gain of a set over that of none.
+def _share(pair: frozenset[str], chosen: frozenset[str]) -> float:
+    """With what factor an interaction enters the gain of a set over that of none.
 
-    In coordinates of -1 and +1 an interaction b adds b x y / 4: 0 beyond the reference where both or none are there, -1/2 where
-    only one of them is.
+    In coordinates of -1 and +1 an interaction b adds b x y / 4: nothing beyond the reference where both or none are there.
     """
-    return -0.5 if len(chosen & set(pair)) == 1 else 0.0
+    return -0.5 if len(chosen & pair) == 1 else 0.0

@@ -49,6 +49,19 @@ def detectable(error: float, df: float, alpha: float = 0.05, share: float = POWE
     return float(optimize.brentq(lambda effect: power(effect, error, df, alpha) - share, 0.0, high, xtol=1e-12 * high))
 
 
+def assurance(gain: float, sd: float, error: float, df: float, alpha: float = 0.05) -> float:
+    """The probability that a gain is proved of which it is known that it comes from N(gain, sd^2): the mean of the power.
+
+    ``error``: the standard error that the proof will have. (O'Hagan, Stevens and Campbell, Pharmaceutical Statistics 2005.)
+
+    >>> round(assurance(0.028, 0.0, 0.01, df=1e6), 2), round(assurance(0.028, 0.02, 0.01, df=1e6), 2)
+    (0.8, 0.65)
+    """
+    _check(error, alpha)
+    critical = -float(special.stdtrit(df, alpha / 2))
+    return float(special.ndtr((gain - critical * error) / math.hypot(sd, error)))
+
+
 def variance_for(effect: float, alpha: float = 0.05, share: float = POWER) -> float:
     """The variance of a mean at which an effect is found with a probability of ``share``, degrees of freedom abounding.
 

@@ -1,23 +1,27 @@
 """From a study's folder to its findings: every figure is computed from stored predictions, again at each call."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from trickbag.ground.errors import TrickbagError
-from trickbag.report.findings import CONTROLS, Arm, Confirmation, Effect, Failure, Findings, Sharing
-from trickbag.statistics.effects import Sample, effects
-from trickbag.statistics.intervals import Interval, ratio
+from trickbag.report.findings import CONTROLS, Arm, Effect, Failure, Findings, Proof, Sharing
+from trickbag.statistics.effects import PRIOR, Sample, effects
+from trickbag.statistics.intervals import Interval
 from trickbag.statistics.looks import Decided, decide
+from trickbag.statistics.power import assurance
 from trickbag.statistics.verdicts import Estimate
 from trickbag.studies import recommend, words
+from trickbag.studies.answer import Found, answer, label, taken
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Question
 from trickbag.studies.folds import who
 from trickbag.studies.pictures import pictures
 from trickbag.studies.record import Floats, Judged, Study, idle, table
-from trickbag.studies.summary import paired, summary
+from trickbag.studies.summary import summary
 
 SHARED = (
     *("points", "sd", "error", "interval", "over_seeds", "p", "better", "better_interval"),
@@ -26,6 +30,7 @@ SHARED = (
 """Fields that an effect takes from its estimate as they are."""
 SAME = 1e-12
 """Nats below which a difference in log-probability is what rounding leaves of 0."""
+SAYS = "the nominated recipe minus the reference"
 Table = dict[str, list[Judged | None]]
 Results = dict[str, list[dict[str, Any] | None]]
 
@@ -33,16 +38,14 @@ Results = dict[str, list[dict[str, Any] | None]]
 def findings(study: Study) -> Findings:
     """What the study found. Raises TrickbagError where a file is damaged."""
     runs, known, results, arms = measured(study)
-    answered = answers(study, known, runs, results)
-    chosen = recommend.choose(study, answered, arms, lambda names, one: compared(study, runs, names, one))
-    confirmed = confirmation(study, chosen)
-    facts, still = study.facts, idle(runs)
+    answered, nominated = nominating(study, known, runs, results)
+    proved, facts, still = proof(study, nominated), study.facts, idle(runs)
     hardest, rescued = pictures(study, {name: [j for j in row if j] for name, row in runs.items()})
+    found = Found(study, arms, answered, nominated, proved, still)
     return Findings(
         name=facts["name"],
-        answer=words.answer(chosen, confirmed, arms, answered, study, still),
-        recommended=chosen.arm.recipe.toml(),
-        recommended_arm=chosen.arm.name,
+        answer=answer(found),
+        recommended=label(found) + (nominated.arm if taken(found) else study.arms[0]).recipe.toml(),
         design=facts["design"],
         weakness=facts["weakness"],
         on_test=study.judging.on == "test",
@@ -65,7 +68,8 @@ def findings(study: Study) -> Findings:
         descriptive=words.descriptive(answered, study, still),
         failures=failures(study, known, results),
         proof_images=facts["counts"]["proof"],
-        confirmation=confirmed,
+        proof=proved,
+        prior=recommend.source(answered, study.priors),
         decided=words.decided(study),
         departures=tuple(facts["departures"]),
         sharing=sharing([record for row in results.values() for record in row if record]),
@@ -74,11 +78,25 @@ def findings(study: Study) -> Findings:
     )
 
 
-def choice(study: Study) -> recommend.Choice:
-    """The recipe that the study recommends."""
-    runs, known, results, arms = measured(study)
-    answered = answers(study, known, runs, results)
-    return recommend.choose(study, answered, arms, lambda names, one: compared(study, runs, names, one))
+def nomination(study: Study) -> recommend.Nomination:
+    """The recipe that the study would put to the proof."""
+    runs, known, results, _ = measured(study)
+    return nominating(study, known, runs, results)[1]
+
+
+def nominating(
+    study: Study, arms: Sequence[Planned], runs: Table, results: Results
+) -> tuple[tuple[Effect, ...], recommend.Nomination]:
+    """The effects, with what is believed of them, and the nominated recipe."""
+    answered = answers(study, arms, runs, results)
+    beliefs = recommend.believed(answered, study.priors)
+    with_beliefs = (
+        replace(e, expected=beliefs[e.name].gain, helps=beliefs[e.name].helps)
+        if e.kind in recommend.DECIDING and e.name in beliefs
+        else e
+        for e in answered
+    )
+    return tuple(with_beliefs), recommend.nominate(study, answered, beliefs)
 
 
 def measured(study: Study) -> tuple[Table, list[Planned], Results, tuple[Arm, ...]]:
@@ -192,7 +210,7 @@ def weighted(asked: Sequence[Question], arms: Sequence[str]) -> Floats:
 
 
 def estimates(
-    study: Study, runs: Table, arms: Sequence[str], asked: Sequence[Question], of: str = "correct"
+    study: Study, runs: Table, arms: Sequence[str], asked: Sequence[Question], of: str = "correct", alpha: float = 0.05
 ) -> tuple[Estimate, ...]:
     """The estimates of some questions as one family, of ``correct`` or ``calibrated``, more being better."""
     if not asked:
@@ -205,13 +223,8 @@ def estimates(
         shares=shares,
         pool=study.facts["counts"]["groups"],
         delta=study.facts["options"]["delta"] / 100 if shares else 0.0,
+        alpha=alpha,
     )
-
-
-def compared(study: Study, runs: Table, names: Sequence[str], one: str) -> tuple[Estimate, ...]:
-    """What some arms have over one, as one family."""
-    asked = [Question(name, "alone", "", ((name, 1.0), (one, -1.0)), True) for name in names]
-    return estimates(study, runs, [*names, one], asked)
 
 
 def against(question: Question, reference: str) -> str:
@@ -244,12 +257,17 @@ def effect(question: Question, found: Estimate, loss: Estimate, seconds_ratio: f
 
 
 def dearer(question: Question, results: Results) -> float | None:
-    """The price of a question's arm as a multiple of that of the one it is compared with; None where there are several."""
-    sides = [[name for name, weight in question.weights if sign * weight > 0] for sign in (1, -1)]
-    if any(len(side) != 1 for side in sides):
+    """The price of what a question asks for, as a multiple of the price without; None where it asks for something else.
+
+    A mean over arms, as in a main effect, is the geometric mean of their times, paired by seed.
+    """
+    weights = dict(question.weights)
+    if not math.isclose(sum(weight for weight in weights.values() if weight > 0), 1):
         return None
-    found = paired(*(results[side[0]] for side in sides))
-    return found[0] if found else None
+    rows = zip(*(results[name] for name in weights), strict=True)
+    whole = [[record["seconds"] for record in row if record and "seconds" in record] for row in rows]
+    ratios = [np.log(row) @ np.array([*weights.values()]) for row in whole if len(row) == len(weights) and all(row)]
+    return float(np.exp(np.mean(ratios))) if ratios else None
 
 
 def failures(study: Study, arms: Sequence[Planned], results: Results) -> tuple[Failure, ...]:
@@ -276,26 +294,59 @@ def sharing(records: Sequence[dict[str, Any]]) -> Sharing:
     return Sharing(sum(trained.values()), sum(record["steps"] for record in whole))
 
 
-def confirmation(study: Study, chosen: recommend.Choice) -> Confirmation | None:
-    """The recommended recipe against the reference on the test set; None before it was confirmed."""
-    pair = {"recommended": chosen.arm, "reference": study.arms[0]}
-    fresh = study.facts["confirm_seeds"]
+def proof(study: Study, nominated: recommend.Nomination) -> Proof | None:
+    """The nominated recipe against the reference on images that chose nothing; None before it was put to the proof."""
+    nominees = [record.arm().recipe.key for record in study.held.nominees]
+    if nominated.arm.recipe.key not in nominees:
+        return None
+    pair = {recommend.NOMINEE: nominated.arm, study.arms[0].name: study.arms[0]}
     cells = {name: study.proofs(arm) for name, arm in pair.items()}
     runs: Table = {name: [study.judged(cell) for cell in row] for name, row in cells.items()}
-    if not fresh or not all(judged for row in runs.values() for judged in row):
+    if not all(judged for row in runs.values() for judged in row):
         return None
-    weights = (("recommended", 1.0), ("reference", -1.0))
-    question = Question("recommended", "combination", "the recommended recipe minus the reference", weights, True)
-    found, loss = (estimates(study, runs, list(pair), [question], of)[0] for of in ("correct", "calibrated"))
-    seconds = [[(study.result(cell) or {}).get("seconds", 0.0) for cell in row] for row in cells.values()]
-    told = effect(question, found, loss, ratio(seconds[0], seconds[1])[0] if all(map(all, seconds)) else None, "reference")
+    question = Question(recommend.NOMINEE, "combination", SAYS, tuple(zip(pair, (1.0, -1.0), strict=True)), True)
+    level = 0.05 / (1 + nominees.index(nominated.arm.recipe.key))
+    found, loss = (estimates(study, runs, list(pair), [question], of, level)[0] for of in ("correct", "calibrated"))
+    results = {name: [study.result(cell) for cell in row] for name, row in cells.items()}
+    told = effect(question, found, loss, dearer(question, results), study.arms[0].name)
     assert told is not None
-    return Confirmation(
-        seeds=tuple(fresh),
-        images=met(study, runs)[0],
-        reference=tuple(float(j.correct.mean()) for j in runs["reference"] if j),
-        recommended=tuple(float(j.correct.mean()) for j in runs["recommended"] if j),
-        effect=told,
-        selected=chosen.gain,
-        shrinkage=chosen.gain - told.difference,
+    reference, nominee = (
+        tuple(float(j.correct.mean()) for j in runs[name] if j) for name in (study.arms[0].name, recommend.NOMINEE)
     )
+    return Proof(
+        seeds=tuple(study.facts["proof_seeds"]),
+        images=met(study, runs)[0],
+        level=level,
+        reference=reference,
+        nominee=nominee,
+        effect=told,
+        expected=nominated.belief.gain,
+    )
+
+
+def likely(study: Study, nominated: recommend.Nomination, images: int, judged: int, seeds: int) -> float:
+    """The probability that the proof proves the nominated recipe, on so many images, each of which judges it in some seeds.
+
+    How far the proof may be off is taken from the arm that is most like the recipe; of its variance by the images half is taken
+    to be the same with every seed.
+    """
+    arm, reference = nearest(study, nominated.arm), study.arms[0]
+    runs = table(study, [arm, reference])
+    question = Question(arm.name, "alone", SAYS, ((arm.name, 1.0), (reference.name, -1.0)), True)
+    found = estimates(study, runs, [*runs], [question])[0]
+    if not found.error:
+        return float(nominated.belief.gain > 0)
+    met_images, counts = met(study, runs)[0], sum(len(one.rows) for one in runs[reference.name] if one)
+    scale = met_images / images * (1 + images / judged) / (1 + met_images / counts)
+    return assurance(*nominated.belief, found.error * math.sqrt(scale), seeds - 1 + PRIOR)
+
+
+def nearest(study: Study, wanted: Planned) -> Planned:
+    """The arm, not a control unless it is wanted, whose recipe differs least from another."""
+    arms = [arm for arm in study.arms[1:] if arm.role not in CONTROLS or arm == wanted]
+
+    def distance(arm: Planned) -> int:
+        ours, theirs = arm.recipe.spelled(), wanted.recipe.spelled()
+        return sum(ours[name] != theirs[name] for name in ours) + len(set(arm.recipe.tricks) ^ set(wanted.recipe.tricks))
+
+    return min(arms, key=distance)

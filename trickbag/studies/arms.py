@@ -19,7 +19,7 @@ class Arm:
     name: str
     """Unique, for people."""
     role: str
-    """reference, alone, dropped, full, stack, varied, cell, placebo, one-nn, same (A/A) or matched."""
+    """reference, alone, dropped, full, stack, varied, cell, placebo, one-nn, classifier alone, same (A/A) or matched."""
     edits: str
     """What differs from the reference, as spelled: "+mixup(alpha=0.4) -warmup batch_size=16"."""
     recipe: Recipe

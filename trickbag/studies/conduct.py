@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import CellDone, Doing, Event, Note, Tell, silent
 from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
-from trickbag.report.findings import Effect, Findings
+from trickbag.report.findings import Effect, Findings, Proof
 from trickbag.report.page import page
 from trickbag.report.tables import arms_csv, effects_csv, markdown
 from trickbag.runs import auto, provenance, seen
@@ -39,16 +39,16 @@ from trickbag.studies.folds import FOLDS, PROVING, Judging, Role
 from trickbag.studies.jobs import jobs
 from trickbag.studies.options import Options
 from trickbag.studies.packing import packing
-from trickbag.studies.plan import MOST_SEEDS, Pilot, Plan, cells
+from trickbag.studies.plan import MOST_SEEDS, PROOF_SEEDS, Pilot, Plan, ProofPlan, cells
 from trickbag.studies.propose import propose
 from trickbag.studies.record import Study, entry, table
+from trickbag.studies.words import points
 from trickbag.studies.worker import Place, carry
 from trickbag.trick import Trick
 from trickbag.tricks import parse
 
-CONFIRM_SEEDS = 5
 FRESH = 100_000
-"""Added to the first seed for the confirmation's."""
+"""Added to the first seed for the proof's."""
 DEAR = 1.05
 """Price, as a multiple of the reference's, above which a compute-matched reference is trained."""
 MATCHED = ("alone", "full")
@@ -71,8 +71,13 @@ class Finished:
 
     @property
     def recommended(self) -> Recipe:
-        """The reference with what proved its worth."""
+        """The nominated recipe where it is proved, or expected to gain and costs nothing more; else the reference."""
         return Recipe.load(self.folder / "recommended.toml")
+
+    @property
+    def proof(self) -> Proof | None:
+        """What the proof of the nominated recipe found; None where there was none."""
+        return self.findings.proof
 
     def report(self, path: str | Path) -> Path:
         """Write the report, one HTML file that needs nothing else, and return where it lies."""
@@ -97,7 +102,6 @@ def study(
     options: Options | str | Path | None = None,
     *,
     out: str | Path | None = None,
-    confirm: bool = False,
     means: Means = Means(),
     began: float | None = None,
     tell: Tell = silent,
@@ -110,7 +114,7 @@ def study(
     """
     conductor = Conductor(data, options, out, means, began, tell, asked)
     with store.lock(conductor.place.folder):
-        return conductor.go(confirm)
+        return conductor.go()
 
 
 def plan(
@@ -118,13 +122,12 @@ def plan(
     options: Options | str | Path | None = None,
     *,
     out: str | Path | None = None,
-    confirm: bool = False,
     began: float | None = None,
     tell: Tell = silent,
     **asked: Any,
 ) -> Plan:
     """What ``study`` would do and cost; nothing is trained but a few steps to be timed."""
-    return Conductor(data, options, out, Means(), began, tell, asked).planned(confirm)
+    return Conductor(data, options, out, Means(), began, tell, asked).planned()
 
 
 def report(folder: str | Path) -> Finished:
@@ -197,61 +200,83 @@ class Conductor:
             self.tell(Note(reason))
         return decision.recipe
 
-    def planned(self, confirm: bool) -> Plan:
-        """The plan: arms, seeds, trainings and their price; with a budget, the most that fits it, confirmation included."""
+    def planned(self) -> Plan:
+        """The plan: arms, seeds, trainings and their price; with a budget, the most that fits it, the proof included."""
         o = self.options
         named = [parse(text) for text in o.tricks] if o.tricks != "auto" else []
         together = [[parse(text) for text in texts] for texts in o.combine]
         check_named(chain(self.wanted.recipe.tricks, named, *together))
         if o.on == "test" and not len(self.data.images.split("test")):
             raise UsageError("--on test reads the test images, and there are none. Leave it out.")
-        if confirm and not self.judging.proof_images(self.data.images):
-            raise UsageError(
-                "--confirm reads images that nothing has judged by, and there are none. Leave it out, or give --rotate."
-            )
         reference = self.reference()
         tricks = self.proposed(reference) if o.tricks == "auto" else named
         self.look_back([*self.wanted.recipe.tricks, *tricks, *chain(*together)])
         pilot = Pilot(replace(self.wanted, recipe=reference), TRIAL_SHARE * o.budget or math.inf)
-        repeats, folds = o.blocks
-        if o.budget and (decided := self.decided()):
-            made = design(reference, tricks, kind=decided[0], vary=o.vary, combine=together, same=o.same)
-            return self.laid(reference, made, tricks, decided[1], pilot)
-        for kind in [o.design, "add-one"] if o.design == "auto" and o.budget else [o.design]:
-            made = design(reference, tricks, kind=kind, vary=o.vary, combine=together, same=o.same)
-            if not o.budget:
-                others = ("add-one", "leave-one-out", "two-sided") if o.design == "auto" and len(tricks) > 1 else ()
-                rivals = [design(reference, tricks, kind=k, vary=o.vary, combine=together, same=o.same) for k in others]
-                rivals = [rival for rival in rivals if rival.kind != made.kind]
-                return self.laid(reference, made, tricks, repeats * folds or o.seeds, pilot, rivals)
-            each = self.laid(reference, made, tricks, 1, pilot).seconds + self.later(made, len(tricks), pilot)
-            dearest = max(pilot.seconds(arm.recipe) for arm in made.arms)
-            last = CONFIRM_SEEDS * (pilot.seconds(reference) + dearest) if confirm else 0.0
+        made = partial(design, reference, tricks, vary=o.vary, combine=together, same=o.same)
+        if o.budget:
+            return self.within(reference, made, tricks, pilot)
+        others = ("add-one", "leave-one-out", "two-sided") if o.design == "auto" and len(tricks) > 1 else ()
+        chosen = made(kind=o.design)
+        rivals = [rival for rival in (made(kind=kind) for kind in others) if rival.kind != chosen.kind]
+        return self.laid(reference, chosen, tricks, math.prod(o.blocks) or o.seeds, pilot, self.proving, rivals)
+
+    def within(self, reference: Recipe, made: Callable[..., Design], tricks: Sequence[Trick], pilot: Pilot) -> Plan:
+        """The most that fits the budget: the proof before a larger design, a larger design before more seeds."""
+        o = self.options
+        if decided := self.decided():
+            return self.laid(reference, made(kind=decided[0]), tricks, decided[1], pilot, decided[2])
+        kinds = [o.design, "add-one"] if o.design == "auto" else [o.design]
+        for proof, kind in product(sorted({self.proving, bool(o.proof)}, reverse=True), kinds):
+            chosen = made(kind=kind)
+            each = self.laid(reference, chosen, tricks, 1, pilot, False).seconds + self.later(chosen, pilot)
+            last = self.proof_seconds(chosen, pilot) if proof else 0.0
             gone = time.monotonic() - self.wanted.began
-            seeds = min(seeds_within(max(SAFETY * o.budget - gone - last, 0.0), each), repeats * folds or MOST_SEEDS)
+            most = math.prod(o.blocks) or MOST_SEEDS
+            seeds = min(seeds_within(max(SAFETY * o.budget - gone - last, 0.0), each), most)
             if seeds >= SEEDS:
-                return self.laid(reference, made, tricks, seeds, pilot)
+                return self.laid(reference, chosen, tricks, seeds, pilot, proof)
         least = math.ceil((SEEDS * each + last + gone) / SAFETY)
         raise UsageError(
             f"--budget {o.budget:g}s is too short: {SEEDS} seeds of the smallest design"
-            f"{', with the confirmation,' if confirm else ''} take about {duration(least)}. Give as "
+            f"{', with the proof,' if proof else ''} take about {duration(least)}. Give as "
             "much, try fewer tricks, or train fewer epochs (--set epochs=…)."
         )
 
-    def decided(self) -> tuple[str, int] | None:
-        """The design and the number of seeds that an earlier call with the same options chose; None where there was none."""
+    @cached_property
+    def proving(self) -> bool:
+        """Whether the best candidate is put to the proof, unless the budget is too short for it."""
+        o, images = self.options, self.data.images
+        few = not o.budget and (math.prod(o.blocks) or o.seeds) < SEEDS
+        possible = o.on == "val" and self.judging.proof_images(images) > 0 and not few
+        if o.proof and few:
+            raise UsageError(
+                f"--proof needs a candidate, and so {SEEDS} seeds at least. Give --seeds {SEEDS}, or leave it out."
+            )
+        if o.proof and not possible:
+            raise UsageError(
+                "--proof reads images that nothing has judged by, and there are none. Leave it out, or give --rotate."
+            )
+        return possible and o.proof is not False
+
+    @staticmethod
+    def proof_seconds(made: Design, pilot: Pilot) -> float:
+        """The longest that the proof may take."""
+        seconds = [pilot.seconds(arm.recipe) for arm in made.arms]
+        return PROOF_SEEDS * (seconds[0] + max(seconds))
+
+    def decided(self) -> tuple[str, int, bool] | None:
+        """The design, the number of seeds and whether there is a proof, as an earlier call with the same options chose them."""
         held = self.held
         same = held and store.to_json(held["options"]) == store.to_json(self.options.model_dump(by_alias=True))
-        return (held["design"], len(held["seeds"])) if same else None
+        return (held["design"], len(held["seeds"]), held["proving"]) if same else None
 
-    def later(self, made: Design, tricks: int, pilot: Pilot) -> float:
-        """About how many seconds a seed takes in the arms to which a study of so many tricks may lead."""
+    def later(self, made: Design, pilot: Pilot) -> float:
+        """About how many seconds a seed takes in the arms to which a study may lead."""
         seconds = [pilot.seconds(arm.recipe) for arm in made.arms]
-        recommended = 0.0 if len(made.arms) >= 2**tricks else max(seconds)
         matched = [s for arm, s in zip(made.arms, seconds, strict=True) if arm.role in MATCHED and s > DEAR * seconds[0]]
-        return recommended + (sum(matched) if self.options.matched else 0.0)
+        return sum(matched) if self.options.matched else 0.0
 
-    def planned_there(self, confirm: bool) -> Plan:
+    def planned_there(self) -> Plan:
         """The plan as a machine of the cluster makes it: what is timed and chosen for a device is so for the jobs' one."""
         from trickbag.studies.cluster import answered
 
@@ -259,7 +284,7 @@ class Conductor:
         elsewhere = copy.copy(self)
         elsewhere.tell = silent
         gone = time.monotonic() - self.wanted.began
-        plan, told = answered(self.means.ray, torch.get_num_threads(), partial(retold, elsewhere, gone, confirm))
+        plan, told = answered(self.means.ray, torch.get_num_threads(), partial(retold, elsewhere, gone))
         for event in told:
             self.tell(event)
         return plan
@@ -285,17 +310,25 @@ class Conductor:
         self.wanted = replace(self.wanted, audit=self.audit)
 
     def laid(
-        self, reference: Recipe, made: Design, tricks: Sequence[Trick], count: int, pilot: Pilot, rivals: Sequence[Design] = ()
+        self,
+        reference: Recipe,
+        made: Design,
+        tricks: Sequence[Trick],
+        count: int,
+        pilot: Pilot,
+        proof: bool,
+        rivals: Sequence[Design] = (),
     ) -> Plan:
         """A plan with so many seeds."""
         seeds = tuple(range(self.options.seed, self.options.seed + count))
+        last = ProofPlan.build(self.data.images, self.judging, self.proof_seconds(made, pilot)) if proof else None
         asked = self.options, self.wanted, reference, made, tricks, seeds, self.data.fingerprint, self.judging
-        return Plan.build(*asked, pilot, rivals)
+        return Plan.build(*asked, pilot, last, rivals)
 
-    def go(self, confirm: bool) -> Finished:
-        """Plan, run, analyse, and confirm where that is wanted."""
+    def go(self) -> Finished:
+        """Plan, run, analyse, and put the best candidate to the proof."""
         self.mend()
-        plan = self.planned_there(confirm) if self.means.ray else self.planned(confirm)
+        plan = self.planned_there() if self.means.ray else self.planned()
         for line in plan.lines():
             self.tell(Note(line))
         self.write(plan)
@@ -303,9 +336,8 @@ class Conductor:
             self.pack(plan)
         self.run_looks(plan)
         self.add_matched(plan)
-        self.add_recommended(plan)
-        if confirm:
-            self.confirm()
+        if plan.proof:
+            self.prove(plan.proof)
         self.keep_pictures()
         return report(self.place.folder)
 
@@ -441,25 +473,27 @@ class Conductor:
             arms = {a["name"]: ArmRecord.of(a).arm() for a in held}
         self.add(list(arms.values()), plan.seeds)
 
-    def add_recommended(self, plan: Plan) -> None:
-        """Train the combination of what helps, where it is not an arm already."""
-        chosen = analysis.choice(Study.load(self.place.folder))
-        if not chosen.proved:
-            self.tell(Note(f"training the recommended recipe, which is not an arm yet: {chosen.arm.edits}"))
-            self.add([chosen.arm], plan.seeds)
-
-    def confirm(self) -> None:
-        """Train the reference and the recommended recipe with fresh seeds, judged by images that have chosen nothing, once."""
+    def prove(self, plan: ProofPlan) -> None:
+        """Train the nominated recipe and the reference with fresh seeds, judged by images that have chosen nothing."""
         held = Study.load(self.place.folder)
-        chosen = analysis.choice(held)
-        fresh = [self.options.seed + FRESH + n for n in range(CONFIRM_SEEDS)]
-        if chosen.arm.recipe.key == held.arms[0].recipe.key:
-            self.tell(Note("nothing to confirm: the recommended recipe is the reference"))
+        nominated = analysis.nomination(held)
+        if not nominated.changes:
+            self.tell(Note("nothing to prove: no change that was tried is expected to gain"))
             return
-        images = self.judging.proof_images(self.data.images)
-        self.tell(Note(f"confirming with {CONFIRM_SEEDS} fresh seeds on {counted(images, 'image')} that have chosen nothing"))
-        self.run([held.arms[0], replace(chosen.arm, seed_offset=0)], list(enumerate(fresh)), "proof")
-        self.update(confirm_seeds=fresh)
+        fresh = [self.options.seed + FRESH + n for n in range(PROOF_SEEDS)]
+        likely = analysis.likely(held, nominated, plan.images, plan.judged, PROOF_SEEDS)
+        self.tell(
+            Note(
+                f"proof of {' '.join(nominated.changes)}: expected to gain {points(nominated.belief.gain)} points, which "
+                f"{PROOF_SEEDS} fresh seeds on {counted(plan.images, 'image')} that chose nothing prove with a probability "
+                f"of {100 * likely:.0f} %"
+            )
+        )
+        known = self.held["nominees"]
+        if nominated.arm.recipe.key not in [ArmRecord.of(arm).arm().recipe.key for arm in known]:
+            known = [*known, spelled(nominated.arm)]
+        self.update(proof_seeds=fresh, nominees=known)
+        self.run([held.arms[0], nominated.arm], list(enumerate(fresh)), "proof")
 
     def keep_pictures(self) -> None:
         """Store thumbnails of the images that the report shows."""
@@ -478,11 +512,11 @@ def refusal(act: Callable[[], object]) -> str:
     return ""
 
 
-def retold(conductor: Conductor, gone: float, confirm: bool) -> tuple[Plan, list[Event]]:
+def retold(conductor: Conductor, gone: float) -> tuple[Plan, list[Event]]:
     """The plan and what is told on the way to it, on a machine with a clock of its own: ``gone`` are seconds of the budget."""
     told: list[Event] = []
     conductor.tell, conductor.wanted = told.append, replace(conductor.wanted, began=time.monotonic() - gone)
-    return conductor.planned(confirm), told
+    return conductor.planned(), told
 
 
 def threads(workers: int) -> int:

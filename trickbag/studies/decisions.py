@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from trickbag.data.splits import Ints
+from trickbag.ground.text import counted
 from trickbag.runs.outcome import environment
 from trickbag.runs.request import Request
 from trickbag.statistics.looks import planned
 from trickbag.studies.arms import Arm
 from trickbag.studies.folds import who
-from trickbag.studies.plan import Plan
+from trickbag.studies.plan import PROOF_SEEDS, Plan
 
 
 def decided(plan: Plan) -> dict[str, str]:
@@ -26,6 +27,9 @@ def decided(plan: Plan) -> dict[str, str]:
         "design": plan.design.kind,
         "judged on": who(plan.judging),
         "epoch that counts": "the last" if plan.reference.keep == "last" else "the best on images set apart from training",
+        "proof": f"of the best candidate, {PROOF_SEEDS} fresh seeds on {counted(plan.proof.images, 'image')}, 5 % level"
+        if plan.proof
+        else "none",
         "family of declared effects": ", ".join(f"{q.name} ({q.kind})" for q in plan.design.questions if q.declared),
         "no difference": f"less than {o.delta:g} points",
         "highest price of a recommendation": f"{o.price:g} times the reference's",
@@ -57,7 +61,10 @@ def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]
         "looks": planned(len(plan.seeds)) if o.looks else {},
         "stopped": {},
         "keys": held.get("keys", {}),
-        "confirm_seeds": held.get("confirm_seeds", []),
+        "proving": plan.proof is not None,
+        "proof_seeds": held.get("proof_seeds", []),
+        "nominees": held.get("nominees", []),
+        "priors": {},
         "classes": images.classes,
         "class_counts": pool.counts().tolist(),
         "trained": judging.table(images, 0).split("train").counts().tolist(),

@@ -35,11 +35,13 @@ FRACTION = (
     "Not all combinations are run: a main effect stands for itself and interactions of {order} or more tricks{pairs}. "
     "Confirm with leave-one-out around the chosen recipe."
 )
-ONE_NN_KEEPS = (
+UNTRAINED_KEEP = (
     "model", "weights", "size", "fit", "crop_share", "precision", "channels_last", "compile", "mean", "std",
     "val_share", "test_share",
 )  # fmt: skip
-"""Fields of the reference that the 1-NN row shares, so that it judges the same images with the same network."""
+"""Fields of the reference that the rows of 1-NN and of the classifier alone share: the same images, judged by its network."""
+PROBE = "classifier alone"
+"""The control that says whether training the network is worth anything: a classifier on its features as they are."""
 
 
 def design(
@@ -56,8 +58,9 @@ def design(
     ``kind``: auto, add-one, leave-one-out, two-sided, stack or factorial. ``vary``: field of the recipe, or of a trick
     ("mixup.alpha"; the trick is put in where the reference lacks it) -> values, an arm for each but the reference's own.
     ``combine``: tricks that are put in together, an arm for each list.
-    ``same``: A/A arms, the reference with other seeds. A placebo always runs, and a row of 1-NN where the reference starts
-    from weights. Equal recipes are one arm. Raises UsageError for an unknown kind or field and where nothing is asked.
+    ``same``: A/A arms, the reference with other seeds. A placebo always runs, and where the reference starts from weights a row
+    of 1-NN and one of a classifier on the features of these weights. Equal recipes are one arm. Raises UsageError for an
+    unknown kind or field and where nothing is asked.
 
     >>> from trickbag.tricks import parse
     >>> [arm.name for arm in design(Recipe(), [parse("mixup"), parse("ema")], kind="leave-one-out").arms]
@@ -238,12 +241,20 @@ def _controls(bench: Bench, same: int) -> Iterable[Question]:
     if reference.weights == "none":
         bench.not_run["one-nn"] = "one-nn: the reference starts from scratch, so there are no features to compare images by yet"
     else:
-        recipe = Recipe.load("one-nn").edit(**{name: getattr(reference, name) for name in ONE_NN_KEEPS})
-        arm = bench.add("one-nn", "one-nn", recipe, "the recipe one-nn")
-        yield ask("one-nn", "control", "the nearest training image's class minus the reference", minus(arm, "reference"), False)
+        yield _untrained(bench, "one-nn", "one-nn", "the nearest training image's class minus the reference")
+        if reference.epochs:
+            yield _untrained(
+                bench, PROBE, "linear-probe", "a classifier on the features of the initial weights minus the reference"
+            )
     for n in range(1, same + 1):
         arm = bench.add(f"same {n}", "same", reference, "other seeds", 1000 * n)
         yield ask(arm, "control", "the reference with other seeds minus itself", minus(arm, "reference"), False)
+
+
+def _untrained(bench: Bench, role: str, name: str, says: str) -> Question:
+    """What a built-in recipe that trains no network does with the reference's."""
+    recipe = Recipe.load(name).edit(**{field: getattr(bench.reference, field) for field in UNTRAINED_KEEP})
+    return ask(role, "control", says, minus(bench.add(role, role, recipe, f"the recipe {name}"), "reference"), False)
 
 
 def _once(asked: Iterable[Question]) -> tuple[Question, ...]:

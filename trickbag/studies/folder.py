@@ -117,6 +117,15 @@ class FailureRecord(Record):
     cause: str
 
 
+class PriorRecord(Record):
+    """What was expected of a trick; see ``trickbag.statistics.belief.Prior``."""
+
+    mean: Weight
+    variance: Annotated[float, Field(ge=0, le=1e6)]
+    mean_variance: Annotated[float, Field(ge=0, le=1e6)]
+    source: str
+
+
 class StudyRecord(Signed):
     """The content of ``study.json``: what was decided before the runs, and the data set's facts that the report needs."""
 
@@ -136,7 +145,13 @@ class StudyRecord(Signed):
     looks: dict[Annotated[str, Field(pattern=r"^[1-9]\d{0,3}$")], Annotated[float, Field(gt=0, lt=1)]]
     stopped: dict[str, Count]
     keys: dict[str, Key]
-    confirm_seeds: list[Count]
+    proving: bool
+    """Whether the best candidate is put to the proof."""
+    proof_seeds: list[Count]
+    nominees: list[ArmRecord]
+    """Recipes that were put to the proof, in this order."""
+    priors: dict[str, PriorRecord]
+    """What was expected of tricks before this study."""
     classes: Annotated[list[str], Field(min_length=1)]
     class_counts: list[Count]
     trained: list[Count]

@@ -60,6 +60,9 @@ class Options(BaseModel):
     validation images."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
     """Runs per arm, each with its own seed."""
+    proof: bool | None = None
+    """Whether to put the best candidate to the proof: fresh seeds, on images that have chosen nothing. Unset: where there are
+    such images, and the budget holds it."""
     looks: bool = False
     """Whether to stop training arms that are decided after 3, 5 or 10 seeds. Each interim analysis spends a part of the 5 % of
     false findings, so the last one is stricter."""

@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 
+from trickbag.data.images import Images
 from trickbag.engine.assemble import build_model
 from trickbag.engine.speed import Timing, fastest
 from trickbag.ground.errors import TrickbagError
@@ -16,6 +17,7 @@ from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
 from trickbag.runs import auto
 from trickbag.runs.request import Request
+from trickbag.statistics.effects import PRIOR
 from trickbag.statistics.looks import LOOKS, planned
 from trickbag.statistics.power import detectable, expected_error
 from trickbag.statistics.verdicts import SEEDS
@@ -27,8 +29,36 @@ from trickbag.trick import Trick
 
 CHURN = 0.1
 """Share of the images on which two runs disagree that is assumed before anything was trained."""
+PROOF_SEEDS = 5
 MOST_SEEDS = 20
 """That a budget is spent on."""
+
+
+@dataclass(frozen=True)
+class ProofPlan:
+    """How the best candidate will be put to the proof."""
+
+    images: int
+    """That judge, over all its seeds."""
+    judged: int
+    """Judgements of a recipe: images times the seeds that each of them judges."""
+    seconds: float
+    """At most, on one worker."""
+
+    @classmethod
+    def build(cls, images: Images, judging: Judging, seconds: float) -> Self:
+        """With the images that have chosen nothing."""
+        judged = sum(len(judging.judges(images, turn, "proof")) for turn in range(PROOF_SEEDS))
+        return cls(judging.proof_images(images), judged, seconds)
+
+    def line(self) -> str:
+        """For people."""
+        error = expected_error(math.sqrt(2), CHURN, self.judged // PROOF_SEEDS, PROOF_SEEDS, self.images)
+        least = 100 * detectable(error, PROOF_SEEDS - 1 + PRIOR)
+        return (
+            f"proof: the best candidate against the reference, {PROOF_SEEDS} fresh seeds on {counted(self.images, 'image')} "
+            f"that choose nothing; {least:.2f} points are proved with 80 % power; at most {duration(self.seconds)} more"
+        )
 
 
 @dataclass(frozen=True)
@@ -56,6 +86,7 @@ class Plan:
     """Independent images that seeds judge, in turn or all at a time."""
     rivals: tuple[tuple[str, float], ...]
     """What other designs resolve with as many trainings; see ``resolves``."""
+    proof: ProofPlan | None
 
     @classmethod
     def build(
@@ -69,6 +100,7 @@ class Plan:
         fingerprint: str,
         judging: Judging,
         pilot: "Pilot",
+        proof: ProofPlan | None = None,
         rivals: Sequence[Design] = (),
     ) -> Self:
         """The plan of these arms and seeds; ``rivals`` are designs that answer the same questions."""
@@ -94,6 +126,7 @@ class Plan:
             images,
             pool,
             (),
+            proof,
         )
         each = trainings(design, fingerprint, judging)
         alike = ((rival, len(seeds) * each / trainings(rival, fingerprint, judging)) for rival in rivals)
@@ -125,6 +158,8 @@ class Plan:
         if self.rivals:
             least = ", ".join(f"{100 * resolved:.2f} by {kind}" for kind, resolved in self.rivals)
             lines.append(f"with as many trainings the other designs would find: {least}")
+        if self.proof:
+            lines.append(self.proof.line())
         if len(self.seeds) < SEEDS:
             lines.append(f"with fewer than {SEEDS} seeds there are no verdicts: the results are descriptive only")
         if self.options.looks:

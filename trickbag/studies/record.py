@@ -17,6 +17,7 @@ from trickbag.ground.text import show
 from trickbag.recipe import Recipe
 from trickbag.runs.folder import LOG, PREDICTIONS, LogLine, predictions
 from trickbag.runs.provenance import UNREADABLE, kept_table
+from trickbag.statistics.belief import Prior
 from trickbag.studies.arms import Arm, Question
 from trickbag.studies.folder import STUDY, StudyRecord, stored
 from trickbag.studies.folds import JUDGES, Judging, Role
@@ -102,7 +103,12 @@ class Study:
 
     def proofs(self, arm: Arm) -> list[Cell]:
         """An arm's runs with the proof's seeds."""
-        return [self.cell(arm, turn, "proof") for turn in range(len(self.facts["confirm_seeds"]))]
+        return [self.cell(arm, turn, "proof") for turn in range(len(self.facts["proof_seeds"]))]
+
+    @property
+    def priors(self) -> dict[str, Prior]:
+        """What was expected of tricks before this study."""
+        return {name: Prior(**fields) for name, fields in self.facts["priors"].items()}
 
     @property
     def looks(self) -> dict[int, float]:
@@ -111,7 +117,7 @@ class Study:
 
     def cell(self, arm: Arm, turn: int, role: Role = "study") -> Cell:
         """The run of an arm with the seed of a turn."""
-        own = self.facts["seeds" if role == "study" else "confirm_seeds"][turn] + arm.seed_offset
+        own = self.facts["seeds" if role == "study" else "proof_seeds"][turn] + arm.seed_offset
         # Keys are looked up: a report must not depend on files of weights that may have moved since.
         key = self.facts["keys"].get(entry(arm.recipe, self.judging.name(turn, role), own), "unknown")
         return Cell(arm.name, arm.recipe, own, key, turn, role)

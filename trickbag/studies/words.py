@@ -1,16 +1,15 @@
-"""What a study says in sentences: the answer, the noise floor, what was decided in advance."""
+"""What a study says in sentences: the noise floor, why there is no verdict, what was decided in advance."""
 
 from collections.abc import Sequence
 from math import inf
 from statistics import median
 from typing import Any
 
-from trickbag.ground.text import counted, duration
-from trickbag.report.findings import Arm, Confirmation, Effect
+from trickbag.ground.text import counted
+from trickbag.report.findings import Arm, Effect
 from trickbag.statistics.intervals import Interval
 from trickbag.statistics.power import detectable
 from trickbag.statistics.verdicts import SEEDS
-from trickbag.studies.recommend import Choice
 from trickbag.studies.record import Study
 
 IDLE = (
@@ -36,64 +35,6 @@ def between(interval: Interval | None) -> str:
     '−0.10 to +2.00'
     """
     return f"{points(interval.low)} to {points(interval.high)}" if interval else "no interval"
-
-
-def answer(
-    chosen: Choice, confirmed: Confirmation | None, arms: Sequence[Arm], effects: Sequence[Effect], study: Study, idle: bool
-) -> tuple[str, str, str]:
-    """Three sentences: the recommended recipe, its gain, its price."""
-    plain = chosen.arm.name == study.arms[0].name
-    if plain and idle:
-        what = f"No recommendation: {IDLE}"
-    elif plain and len(study.seeds) < SEEDS:
-        what = f"No recommendation: with fewer than {SEEDS} seeds there is no verdict. Keep the reference."
-    elif plain:
-        what = "Keep the reference recipe: none of the tricks was shown to help here at an acceptable cost."
-    else:
-        what = f"Train the reference recipe with these changes: {' '.join(chosen.taken)}."
-        if chosen.rival:
-            what += " This did better than all helpful tricks together."
-    if chosen.dear:
-        what = what.removesuffix(".") + f"; {', '.join(chosen.dear)} helps too, but costs more than the limit (--price)."
-    return what, gain(chosen, confirmed, effects, study), cost(chosen, arms)
-
-
-def gain(chosen: Choice, confirmed: Confirmation | None, effects: Sequence[Effect], study: Study) -> str:
-    """The gain of the recommended recipe, and how sure it is."""
-    counts = study.held.counts
-    judged = counted(len(study.seeds), "seed")
-    if confirmed:
-        seen = confirmed.effect
-        return (
-            f"Confirmed with {len(confirmed.seeds)} fresh seeds on {confirmed.images:,} images that had chosen nothing: "
-            f"{points(seen.difference)} points ({between(seen.interval)} on new photos); in the study it was "
-            f"{points(confirmed.selected)}."
-        )
-    if chosen.arm.name == study.arms[0].name:
-        best = max((e for e in effects if e.declared), key=lambda e: e.difference, default=None)
-        if best is None:
-            return f"Nothing was compared on {judged}."
-        if best.difference <= 0:
-            return f"Nothing did better than the reference on {judged}."
-        seen_best = f"{points(best.difference)} points ({between(best.interval)} on new photos; {judged})"
-        return f"The largest gain is that of {best.name}: {seen_best}."
-    if not chosen.proved:
-        return f"This combination was not trained yet; run the study again to train it ({judged})."
-    gained = f"It gained {points(chosen.gain)} points on the images on which it was chosen ({judged}), so expect less"
-    return f"{gained}; --confirm measures the gain on others." if counts.proof else f"{gained}: there are no others."
-
-
-def cost(chosen: Choice, arms: Sequence[Arm]) -> str:
-    """The price of the recommended recipe."""
-    own = next((arm for arm in arms if arm.name == chosen.arm.name), None)
-    if own is None or own.price is None:
-        return "Its cost was not measured."
-    shared = "" if own.price.alone else " (measured while other runs shared the machine)"
-    model = f"a model of {own.price.model_bytes / 1e6:.1f} MB"
-    return (
-        f"Training takes {duration(own.price.seconds)}, {own.price.ratio:.2f} times as long as the reference{shared}, and "
-        f"gives {model} that takes {1000 * own.price.latency:.1f} ms per image."
-    )
 
 
 def descriptive(effects: Sequence[Effect], study: Study, idle: bool) -> str:

@@ -123,11 +123,11 @@ def screen_of(quiet: bool = False) -> "Screen":
     return Screen(quiet)
 
 
-def _study(field: str, metavar: str | None = None, more: str = "", flag: str = "") -> Any:
+def _study(field: str, metavar: str | None = None, more: str = "", flag: str = "", other: str = "") -> Any:
     """An option of a study, described by its field in a study's file."""
     found = glance.fields("studies/options.py", "Options")[field]
     default = f" Default: {found.default}." if found.default not in (None, "", (), 0.0, False) and not more else ""
-    return typer.Option(*([flag] if flag else []), metavar=metavar, help=f"{found.description}{default}{more}")
+    return typer.Option(*filter(None, (flag, other)), metavar=metavar, help=f"{found.description}{default}{more}")
 
 
 @app.command()
@@ -224,6 +224,7 @@ def study(
     rotate: Annotated[bool | None, _study("rotate", flag="--rotate/--no-rotate")] = None,
     folds: Annotated[str | None, _study("folds", "5x2")] = None,
     seeds: Annotated[int | None, _study("seeds")] = None,
+    proof: Annotated[bool | None, _study("proof", flag="--proof/--no-proof", other="--confirm")] = None,
     looks: Annotated[bool | None, _study("looks", flag="--looks")] = None,
     seed: Annotated[int | None, _study("seed")] = None,
     delta: Annotated[float | None, _study("delta")] = None,
@@ -235,9 +236,6 @@ def study(
     budget: Annotated[str, _study("budget", "TIME")] = "",
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what the study would train, cost and be able to detect, and stop.")
-    ] = False,
-    confirm: Annotated[
-        bool, typer.Option("--confirm", help="Confirm the recommended recipe with fresh seeds, on images that chose nothing.")
     ] = False,
     workers: Annotated[
         str, typer.Option(metavar="N|auto", help="How many trainings run at the same time; auto measures what is fastest.")
@@ -265,6 +263,7 @@ def study(
         "rotate": rotate,
         "folds": folds,
         "seeds": seeds,
+        "proof": proof,
         "looks": looks,
         "seed": seed,
         "delta": delta,
@@ -279,11 +278,11 @@ def study(
     given = {name: value for name, value in asked.items() if value is not None}
     with screen_of() as screen:
         if plan:
-            screen.lines(*conduct.plan(data, file, out=out, confirm=confirm, began=BEGAN, tell=screen.tell, **given).lines())
+            screen.lines(*conduct.plan(data, file, out=out, began=BEGAN, tell=screen.tell, **given).lines())
         else:
             means = conduct.Means(processes(workers), ray, shlex.join(["trickbag", *sys.argv[1:]]))
             told: dict[str, Any] = {"means": means, "began": BEGAN, "tell": screen.tell}
-            screen.study(conduct.study(data, file, out=out, confirm=confirm, **told, **given))
+            screen.study(conduct.study(data, file, out=out, **told, **given))
 
 
 @app.command()

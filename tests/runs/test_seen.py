@@ -152,7 +152,7 @@ def test_a_study_tells_what_the_runs_of_its_arms_were_trained_on(words: dict[str
     told: list[Event] = []
     fields = {"recipe": "tiny.toml", "tricks": ["distill(teacher='first')"], "seed": 1, "seeds": 1}
     held = conduct.Conductor("photos", None, None, conduct.Means(), None, told.append, fields | words)
-    held.planned(confirm=False)
+    held.planned()
     judged = contents(held.data.images, *(("train", "val") if words else ("val",)))
     number = len(judged & contents(asked(seed=0).data.images, "train"))
     message = f"first trained on {number} of the {images} validation images"

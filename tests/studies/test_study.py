@@ -335,7 +335,7 @@ def test_what_a_budget_chose_stays_when_the_study_goes_on(place, monkeypatch):
         asked = {"recipe": study_lab.recipe(place, epochs=2), "tricks": ["mixup", "random_erasing"]}
         asked |= {"budget": 200.0} | options
         conductor = conduct.Conductor(place / "album", None, place / "slower", conduct.Means(), 100.0, silent, asked)
-        return conductor, conductor.planned(confirm=False)
+        return conductor, conductor.planned()
 
     first, plan = planned(0.01)
     first.write(plan)

@@ -87,7 +87,6 @@ def sample(arms: int = 12, seeds: int = 5, classes: tuple[str, ...] = CLASSES) -
         ),
         descriptive="" if seeds > 2 else "With fewer than 3 seeds nothing here is a verdict.",
         failures=failures,
-        proof_images=2500,
         proof=None,
         prior="the mean of all of this study's effects",
         decided=(("delta", "0.2 points"), ("family", "11 contrasts, Holm"), ("looks", "S = 3, 5")),

@@ -7,12 +7,12 @@ import time
 from html.parser import HTMLParser
 
 import pytest
-from findings import proved, sample
+from findings import GAINS, proved, sample
 from hostile import NAMES, THUMBNAILS, hostile
 
 from trickbag.report.findings import Findings
 from trickbag.report.page import page
-from trickbag.report.wording import legible
+from trickbag.report.wording import chance, legible, points, verdict
 from trickbag.statistics.intervals import Interval
 
 VOID = {"meta", "img", "wbr"}
@@ -137,17 +137,23 @@ def test_the_answer_stands_first_with_its_recipe() -> None:
     assert 'tricks = [ "ema(half_life=0.02)"' in said
 
 
-def test_what_is_not_confirmed_says_how() -> None:
-    assert "Not confirmed yet" in tree(sample()).said("answer")
-    assert "--confirm" in tree(sample()).said("answer")
-    without = tree(dataclasses.replace(sample(), proof_images=0)).said("answer")
-    assert "no images are left that have chosen nothing and could confirm it" in without
-    assert "--confirm" not in without
+def test_the_proof_and_its_price_stand_in_the_answer() -> None:
+    assert "Gain in the proof" not in tree(sample()).said("answer")
     said = tree(proved(sample())).said("answer")
-    assert "Not confirmed" not in said
-    assert "+0.58 points" in said
-    assert "5 fresh seeds, 2,500 images that chose nothing" in said
-    assert "+0.76 shrinkage +0.18" in said
+    assert "Gain in the proof +0.58 points proved; 5 fresh seeds, 2,500 photos that chose nothing" in said
+    assert "84.1 % → 84.7 %" in said.replace("\u00a0", " ")
+    assert "1.03× times the training time" in said
+
+
+def test_every_change_says_what_is_expected_of_it_and_what_would_decide_it() -> None:
+    said = tree(sample()).said("answer").replace("\u00a0", " ")
+    effects = [effect for effect in sample().effects if effect.expected is not None]
+    assert len(effects) == len(GAINS)
+    for effect in effects:
+        assert f"{points(effect.expected)} {chance(effect.helps)}".replace("\u00a0", " ") in said, effect.name
+        assert verdict(effect) in said
+    assert "beliefs, not measurements" in said
+    assert sample().prior in said
 
 
 def test_selection_on_the_test_set_is_said() -> None:

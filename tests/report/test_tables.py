@@ -130,7 +130,7 @@ def test_markdown_has_a_row_for_every_arm_and_effect() -> None:
     findings = sample()
     table = cells(markdown(findings))
     assert len(table) == 2 + len(findings.arms) + len(findings.effects)
-    assert {len(row) for row in table} == {8, 9}
+    assert {len(row) for row in table} == {8, 11}
     reference, mixup = table[1], table[2]
     assert reference[3] == "reference"
     assert mixup[3] == points(findings.effects[0].difference)
@@ -176,7 +176,7 @@ def test_verdicts_in_words() -> None:
     assert verdict(undecided) == "not decided; about 1 more seed would"
     by_images = dataclasses.replace(undecided, more_seeds=None, more_images=1200)
     assert verdict(by_images) == "not decided; about 1,200 more judged images would"
-    assert verdict(dataclasses.replace(by_images, more_images=None)) == "not decided, and no number of seeds or images would"
+    assert verdict(dataclasses.replace(by_images, more_images=None)) == "not decided; that takes more seeds and more images"
     assert verdict(dataclasses.replace(undecided, verdict="identical")) == "the same network"
     assert verdict(sample(seeds=2).effects[0]) == "descriptive only"
 

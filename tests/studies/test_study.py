@@ -20,6 +20,7 @@ from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import CellDone, Note, silent
 from trickbag.runs.auto import SAFETY
 from trickbag.studies import conduct
+from trickbag.studies.folder import StudyRecord
 from trickbag.studies.folds import Judging
 
 COUNTS = {"a": 70, "b": 70, "c": 70}
@@ -43,7 +44,9 @@ def shelf():
 
 
 def done(place: Path, out: str, fields=None, **options):
-    return study(place / "album", recipe=study_lab.recipe(place, **(fields or {})), out=place / out, **options)
+    return study(
+        place / "album", recipe=study_lab.recipe(place, **(fields or {})), out=place / out, **{"proof": False} | options
+    )
 
 
 # controls and planted effects
@@ -101,8 +104,10 @@ def test_seeds_that_change_nothing_are_said_to(place):
         assert effect(made, "ncm").difference, "the arms differ, so that a verdict would be wanted"
         page = (made.folder / "report.html").read_text("utf-8")
         assert "fewer than" not in page
-        for said in (made.findings.answer[0], made.findings.noise[0], made.findings.descriptive, page):
+        few = [made.findings.answer[0], made.findings.descriptive] if seeds < 3 else []
+        for said in (made.findings.noise[0], page, *few):
             assert "The seed changes nothing here" in said
+        assert (effect(made, "ncm").interval is None) == (seeds < 3), "images alone give an interval"
         assert "every run of an arm gets the same images right" in effect(made, "ncm").note
 
 
@@ -111,29 +116,43 @@ def test_seeds_that_change_something_are_not_said_to_change_nothing(controls):
 
 
 @pytest.fixture(scope="module")
-def confirmed(place, shelf):
-    """A study whose reference says another class for four images of ten, which one value mends, confirmed."""
+def proved(place, shelf):
+    """A study whose reference says another class for four images of ten, which one value mends, and the proof of it."""
     asked = {"with_": ["wrong_answers(share=0.4)"], "vary": {"wrong_answers.share": [0.0]}}
-    return done(place, "confirmed", {"epochs": 4}, seeds=4, confirm=True, **asked)
+    return done(place, "proved", {"epochs": 4}, seeds=4, proof=True, **asked)
 
 
 @pytest.fixture(scope="module")
-def mended(confirmed):
+def mended(proved):
     """What the value does that mends it."""
-    (found,) = (e for e in confirmed.effects if e.kind == "varied")
+    (found,) = (e for e in proved.effects if e.kind == "varied")
     return found
 
 
-def test_an_answer_that_is_mended_helps_and_is_recommended(confirmed, mended):
+def test_an_answer_that_is_mended_helps_and_is_proved(proved, mended):
     assert mended.verdict in ("helps", "worthwhile"), mended
-    assert list(map(str, confirmed.recommended.tricks)) == ["wrong_answers(share=0.0)"]
+    assert mended.helps > 0.95
+    assert proved.proof.verdict == "proved"
+    assert list(map(str, proved.recommended.tricks)) == ["wrong_answers(share=0.0)"]
+    assert proved.findings.answer[0].startswith("Use this recipe: +")
+    assert (proved.folder / "recommended.toml").read_text("utf-8").startswith("# Proved: +")
+
+
+def test_what_costs_nothing_is_recommended_without_a_proof_and_called_unproved(place, proved, tmp_path):
+    asked = {"with_": ["wrong_answers(share=0.4)"], "vary": {"wrong_answers.share": [0.0]}}
+    made = done(place, tmp_path / "unproved", {"epochs": 4}, seeds=3, **asked)
+    assert made.proof is None
+    assert list(map(str, made.recommended.tricks)) == ["wrong_answers(share=0.0)"]
+    assert "not proved yet: run the study again with --proof" in made.findings.answer[0]
+    assert (made.folder / "recommended.toml").read_text("utf-8").startswith("# Not proved, but expected to gain +")
 
 
 def test_wrong_answers_hurt(place, shelf):
     hurt = done(place, "wrong", {"epochs": 4}, tricks=["wrong_answers(share=0.4)"], seeds=4)
     told = effect(hurt, "wrong_answers(share=0.4)")
     assert told.verdict == "hurts", told
-    assert hurt.findings.recommended_arm == "reference"
+    assert not hurt.recommended.tricks
+    assert "Keep the reference recipe" in hurt.findings.answer[0]
 
 
 def test_two_tricks_that_do_the_same_have_a_negative_interaction(place, tmp_path):
@@ -260,12 +279,12 @@ def test_a_dear_trick_gets_a_reference_that_is_trained_as_long(place):
     assert [arm.name for arm in again.findings.arms] == [arm.name for arm in made.findings.arms]
 
 
-def test_the_confirmation_has_fresh_seeds_and_reads_the_test_images_there_alone(confirmed, mended):
-    found = confirmed.findings.confirmation
+def test_the_proof_has_fresh_seeds_and_images_that_chose_nothing(proved, mended):
+    found, held = proved.proof, study_lab.held(proved)
     assert len(found.seeds) == 5
-    assert not set(found.seeds) & set(confirmed.findings.seeds)
-    assert found.images == study_lab.held(confirmed).held.counts.proof
-    held, read, judged, proving = study_lab.held(confirmed), {}, set(), set()
+    assert not set(found.seeds) & set(proved.findings.seeds)
+    assert found.images == held.held.counts.proof
+    read, judged, proving = {}, set(), set()
     for arm in held.arms:
         for turn in range(len(held.seeds)):
             with np.load(held.place.run(held.cell(arm, turn).key) / "predictions.npz") as arrays:
@@ -282,11 +301,22 @@ def test_the_confirmation_has_fresh_seeds_and_reads_the_test_images_there_alone(
     assert not judged & proving, "images that had chosen the recipe prove it"
     assert {name: tuple(values) for name, values in read.items()} == {
         "reference": found.reference,
-        mended.arm: found.recommended,
+        mended.arm: found.nominee,
     }
-    assert found.effect.difference == pytest.approx(np.mean(found.recommended) - np.mean(found.reference))
-    assert found.shrinkage == pytest.approx(found.selected - found.effect.difference)
-    assert found.selected == pytest.approx(mended.difference)
+    assert found.difference == pytest.approx(np.mean(found.nominee) - np.mean(found.reference))
+    assert found.expected == pytest.approx(mended.expected)
+
+
+def test_another_candidate_on_the_same_images_has_a_stricter_proof(proved, place, tmp_path):
+    """Planted: the study put another recipe to the proof before."""
+    shutil.copytree(proved.folder, tmp_path / "again")
+    record = StudyRecord.load(tmp_path / "again")
+    other = record.nominees[0].model_copy(update={"recipe": record.nominees[0].recipe | {"epochs": 3}})
+    changed = record.model_copy(update={"nominees": [other, *record.nominees]})
+    store.write(tmp_path / "again" / "study.json", store.to_json(StudyRecord.of(changed.plain()).signed()))
+    found = conduct.report(tmp_path / "again").proof
+    assert (proved.proof.level, found.level) == (0.05, 0.025)
+    assert found.interval.low < proved.proof.interval.low
 
 
 def test_judging_on_the_test_images_is_labelled(place):
@@ -310,19 +340,21 @@ def test_a_budget_chooses_seeds_or_says_that_it_is_too_short(place, monkeypatch)
         return conduct.plan(place / "album", **{"tricks": ["mixup", "random_erasing"]} | options)
 
     one = planned(seeds=1).seconds
-    assert len(planned(budget=7.5 * one, gone=2 * one).seeds) == 5  # reading and timing count
-    assert len(planned(budget=20 * one).seeds) == 20
+    assert len(planned(budget=7.5 * one, gone=2 * one, proof=False).seeds) == 5  # reading and timing count
+    assert len(planned(budget=20 * one, proof=False).seeds) == 20
     three = {"tricks": ["mixup", "random_erasing", "label_smoothing"], "design": "add-one"}
     each = planned(seeds=1, **three).seconds
-    assert len(planned(budget=7.5 * each, **three).seeds) == 6  # the recommended combination is trained, too
+    assert len(planned(budget=7.5 * each, proof=False, **three).seeds) == 7
     assert len(planned(budget=100 * one).seeds) == 20
-    assert len(planned(budget=7.5 * one).seeds) == 7
-    assert len(planned(budget=7.5 * one, confirm=True).seeds) < 7
-    assert len(planned(budget=2.9 * one).seeds) == 3  # of a smaller design
+    assert len(planned(budget=7.5 * one, proof=False).seeds) == 7
+    assert 3 <= len(planned(budget=7.5 * one).seeds) < 7
+    assert planned(budget=7.5 * one).proof
+    assert len(planned(budget=2.9 * one, proof=False).seeds) == 3  # of a smaller design
+    assert not planned(budget=2.9 * one).proof
     with pytest.raises(UsageError, match=r"--budget 0.0011.*s is too short: 3 seeds of the .* take about [^.]+ s\. .*epochs"):
         planned(budget=0.001)
-    with pytest.raises(UsageError, match=r"design, with the confirmation, take about .* s\. Give as much"):
-        planned(budget=2.9 * one, confirm=True)
+    with pytest.raises(UsageError, match=r"design, with the proof, take about .* s\. Give as much"):
+        planned(budget=2.9 * one, proof=True)
 
 
 def test_what_a_budget_chose_stays_when_the_study_goes_on(place, monkeypatch):
@@ -413,7 +445,7 @@ def test_the_api_gives_effects_the_recommended_recipe_and_the_report(controls, p
     assert tb.study is study
     assert controls.effects == controls.findings.effects
     assert isinstance(controls.recommended, tb.Recipe)
-    assert controls.recommended.toml() == controls.findings.recommended
+    assert controls.findings.recommended == f"# The reference recipe: no other is recommended.\n{controls.recommended.toml()}"
     written = controls.report(place / "elsewhere" / "r.html")
     assert written.read_bytes() == (controls.folder / "report.html").read_bytes()
     again = tb.study(
@@ -470,7 +502,8 @@ def test_an_arm_is_judged_by_the_network_that_its_trick_shaped(place, fitted):
     made = study(place / "few", recipe=rough, weights=str(fitted), tricks=["mixup", "label_smoothing"], out=place / "rough")
     assert {run["kept_epoch"] for run in study_lab.runs(made).values()} == {2, 0}, "0 of the neighbours, which train nothing"
     assert {e.verdict for e in made.effects if e.name in ("mixup", "label_smoothing")}.isdisjoint({"identical"})
-    assert made.recommended.keep == "last"
+    assert made.findings.answer[0].startswith("Do not fine-tune here, or more gently")
+    assert made.recommended.epochs == 0, "the classifier alone is the best candidate"
     best = study(
         place / "few",
         recipe=rough,

@@ -1,4 +1,4 @@
-"""Many tricks at once: every pair that can stand in one recipe, and every triple of three stages, trains two steps in a heap."""
+"""Many tricks at once: all pairs, and all triples of three stages, that can stand in one recipe train two steps in a heap."""
 
 import itertools
 from functools import cache

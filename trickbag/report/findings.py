@@ -246,8 +246,6 @@ class Findings:
     descriptive: str
     """Why some effects have no verdict; empty where all have one."""
     failures: tuple[Failure, ...]
-    proof_images: int
-    """That are kept for the proof."""
     proof: Proof | None
     prior: str
     """What the expected gains lean on."""

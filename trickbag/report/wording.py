@@ -176,7 +176,7 @@ def verdict(effect: Effect) -> str:
         return f"not decided; about {counted(effect.more_seeds, 'more seed')} would"
     if effect.more_images is not None:
         return f"not decided; about {counted(effect.more_images, 'more judged image')} would"
-    return "not decided, and no number of seeds or images would"
+    return "not decided; that takes more seeds and more images"
 
 
 def failed(arm: Arm, findings: Findings) -> str:

@@ -42,11 +42,13 @@ def common(measured: Sequence[float], errors: Sequence[float]) -> Prior:
     """The prior that effects share, from what was measured of them and its standard errors, all above 0.
 
     tau^2 solves sum (b - mean)^2 / (error^2 + tau^2) = n - 1, or is 0; the mean is what the weighted mean leaves when it is
-    shrunk to 0 itself.
+    shrunk to 0 itself. Where nothing was measured nothing is expected.
 
     >>> common([0.01, 0.01, 0.01, 0.01], [0.001] * 4).mean > 0.0099, common([0.01, -0.01], [0.02, 0.02]).variance
     (True, 0.0)
     """
+    if not measured:
+        return Prior(0.0, 0.0)
     b, v = np.asarray(measured, float), np.asarray(errors, float) ** 2
     tau2 = paule_mandel(b, v)
     weights = 1 / (v + tau2)

@@ -67,7 +67,6 @@ def findings(study: Study) -> Findings:
         noise=words.noise(study, arms, answered, still),
         descriptive=words.descriptive(answered, study, still),
         failures=failures(study, known, results),
-        proof_images=facts["counts"]["proof"],
         proof=proved,
         prior=recommend.source(answered, study.priors),
         decided=words.decided(study),

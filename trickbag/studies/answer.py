@@ -70,12 +70,11 @@ def answer(found: Found) -> tuple[str, ...]:
 
 def advice(found: Found) -> tuple[str, ...]:
     """Which recipe to use, how sure that is, its price."""
-    if found.idle:
-        return f"No recommendation: {IDLE}", best(found)
     if len(found.study.seeds) < SEEDS:
-        return f"No recommendation: with fewer than {SEEDS} seeds there is no verdict. Keep the reference.", best(found)
+        why = IDLE if found.idle else f"With fewer than {SEEDS} seeds there is no verdict."
+        return f"No recommendation, keep the reference. {why}", best(found)
     if found.plain:
-        return "Keep the reference recipe: no change that was tried is expected to gain.", best(found), dear(found)
+        return "Keep the reference recipe: none that the changes make is expected to gain.", best(found), dear(found)
     changes = f"The changes: {' '.join(found.nominated.changes)}."
     proved = found.proof and found.proof.verdict == "proved"
     if found.proof and proved:
@@ -136,7 +135,8 @@ def best(found: Found) -> str:
     if near is None:
         return f"Nothing was compared on {counted(len(found.study.seeds), 'seed')}."
     seen = f"{points(near.difference)} points measured"
-    sure = "" if near.helps is None else f", and it helps with a probability of {chance(near.helps)}"
+    over = ", over all combinations," if near.kind == "main" else ""
+    sure = "" if near.helps is None else f", and it helps{over} with a probability of {chance(near.helps)}"
     return f"The nearest to a gain is {near.name}: {seen} ({between(near.interval)} on new photos){sure}."
 
 

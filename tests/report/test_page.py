@@ -140,7 +140,7 @@ def test_the_answer_stands_first_with_its_recipe() -> None:
 def test_the_proof_and_its_price_stand_in_the_answer() -> None:
     assert "Gain in the proof" not in tree(sample()).said("answer")
     said = tree(proved(sample())).said("answer")
-    assert "Gain in the proof +0.58 points proved; 5 fresh seeds, 2,500 photos that chose nothing" in said
+    assert "+0.58 points proved; 5 fresh seeds, 2,500 photos that chose nothing" in said
     assert "84.1 % → 84.7 %" in said.replace("\u00a0", " ")
     assert "1.03× times the training time" in said
 
@@ -150,7 +150,7 @@ def test_every_change_says_what_is_expected_of_it_and_what_would_decide_it() -> 
     effects = [effect for effect in sample().effects if effect.expected is not None]
     assert len(effects) == len(GAINS)
     for effect in effects:
-        assert f"{points(effect.expected)} {chance(effect.helps)}".replace("\u00a0", " ") in said, effect.name
+        assert f"{points(effect.expected)}{chance(effect.helps)}".replace("\u00a0", " ") in said, effect.name
         assert verdict(effect) in said
     assert "beliefs, not measurements" in said
     assert sample().prior in said

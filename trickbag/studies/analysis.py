@@ -12,7 +12,7 @@ from trickbag.report.findings import CONTROLS, Arm, Effect, Failure, Findings, P
 from trickbag.statistics.effects import PRIOR, Sample, effects
 from trickbag.statistics.intervals import Interval
 from trickbag.statistics.looks import Decided, decide
-from trickbag.statistics.power import assurance
+from trickbag.statistics.power import again, assurance
 from trickbag.statistics.verdicts import Estimate
 from trickbag.studies import recommend, words
 from trickbag.studies.answer import Found, answer, label, taken
@@ -326,8 +326,7 @@ def proof(study: Study, nominated: recommend.Nomination) -> Proof | None:
 def likely(study: Study, nominated: recommend.Nomination, images: int, judged: int, seeds: int) -> float:
     """The probability that the proof proves the nominated recipe, on so many images, each of which judges it in some seeds.
 
-    How far the proof may be off is taken from the arm that is most like the recipe; of its variance by the images half is taken
-    to be the same with every seed.
+    How far the proof may be off is taken from the arm that is most like the recipe.
     """
     arm, reference = nearest(study, nominated.arm), study.arms[0]
     runs = table(study, [arm, reference])
@@ -336,7 +335,7 @@ def likely(study: Study, nominated: recommend.Nomination, images: int, judged: i
     if not found.error:
         return float(nominated.belief.gain > 0)
     met_images, counts = met(study, runs)[0], sum(len(one.rows) for one in runs[reference.name] if one)
-    scale = met_images / images * (1 + images / judged) / (1 + met_images / counts)
+    scale = again(judged, images) / judged * counts / again(counts, met_images)
     return assurance(*nominated.belief, found.error * math.sqrt(scale), seeds - 1 + PRIOR)
 
 

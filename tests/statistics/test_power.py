@@ -9,6 +9,7 @@ from scipy import integrate, stats
 from trickbag.ground.errors import UsageError
 from trickbag.statistics.power import (
     MOST,
+    PERSISTENT,
     detectable,
     expected_error,
     images_for,
@@ -89,12 +90,12 @@ def test_images_needed_bring_the_variance_down_to_what_the_seeds_leave() -> None
 
 @pytest.mark.parametrize("rotating", [False, True])
 def test_the_expected_error_is_that_of_answers_with_so_much_churn(rotating: bool) -> None:
-    """Half of the variance of a difference stays with the image, half is drawn anew by each run."""
+    """A share of the variance of a difference stays with the image, the rest is drawn anew by each run."""
     rng, churn, images, seeds = np.random.default_rng(0), 0.1, 200, 3
     means = []
     for _ in range(4000):
-        kept = rng.normal(0, math.sqrt(churn / 2), (seeds if rotating else 1, images))
-        means.append((kept + rng.normal(0, math.sqrt(churn / 2), (seeds, images))).mean())
+        kept = rng.normal(0, math.sqrt(PERSISTENT * churn), (seeds if rotating else 1, images))
+        means.append((kept + rng.normal(0, math.sqrt((1 - PERSISTENT) * churn), (seeds, images))).mean())
     pool = seeds * images if rotating else images
     assert expected_error(math.sqrt(2), churn, images, seeds, pool) == pytest.approx(np.std(means), rel=0.04)
 

@@ -6,7 +6,7 @@ they are a family (the first step of Holm's method). Effects and errors share an
 
 import math
 
-from scipy import optimize, special
+from scipy import special
 
 from trickbag.ground.errors import UsageError
 from trickbag.statistics.variance import Spread
@@ -46,10 +46,12 @@ def detectable(error: float, df: float, alpha: float = 0.05, share: float = POWE
         raise UsageError(f"power {share:g}: give a probability above alpha = {alpha:g} and below 1.")
     if error == 0:
         return 0.0
+    from scipy.optimize import brentq  # slow to import, and a comparison needs none of it
+
     high = error
     while power(high, error, df, alpha) < share:
         high *= 2
-    return float(optimize.brentq(lambda effect: power(effect, error, df, alpha) - share, 0.0, high, xtol=1e-12 * high))
+    return float(brentq(lambda effect: power(effect, error, df, alpha) - share, 0.0, high, xtol=1e-12 * high))
 
 
 def assurance(gain: float, sd: float, error: float, df: float, alpha: float = 0.05) -> float:

@@ -90,7 +90,8 @@ def _estimate(draft: Draft, p: float, level: float, equal: bool, delta: float, a
     interval = over_seeds = Interval(0.0, 0.0) if draft.same else None
     if draft.error:
         interval = _cut(_student(draft.difference, draft.error, draft.df, level), rejected=p <= alpha)
-        over_seeds = _student(draft.difference, (sd or 0.0) / math.sqrt(count), count - 1, alpha)
+    if draft.error and sd is not None:
+        over_seeds = _student(draft.difference, sd / math.sqrt(count), count - 1, alpha)
     verdict = _verdict(interval, draft.same, p <= alpha, equal, delta)
     notes = draft.notes
     if verdict in ("helps", "hurts") and interval and max(-interval.low, interval.high) < delta:

@@ -7,7 +7,7 @@ seeds, and scores over seeds nothing of other images. Drafts from here go throug
 import math
 
 import numpy as np
-from scipy import special
+import scipy  # its special functions take a third of a second to import, when the first is called
 
 from trickbag.statistics.variance import Floats, Ints, Spread
 from trickbag.statistics.verdicts import SEEDS, Draft
@@ -23,7 +23,7 @@ def mcnemar(gained: int, lost: int) -> float:
     >>> round(mcnemar(9, 1), 6), mcnemar(0, 0)
     (0.021484, 1.0)
     """
-    return min(1.0, 2 * float(special.bdtr(min(gained, lost), gained + lost, 0.5)))
+    return min(1.0, 2 * float(scipy.special.bdtr(min(gained, lost), gained + lost, 0.5)))
 
 
 def over_images(values: Floats, groups: Ints, *, same: bool, shares: bool) -> Draft:

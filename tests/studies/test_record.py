@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss, recall_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from trickbag.engine.scores import score
+from trickbag.statistics import calibration
 from trickbag.studies import record
 
 
@@ -36,13 +37,13 @@ def test_a_run_is_judged_as_independent_references_judge_it(count, classes, scal
         return float((logsumexp(z, axis=1) - z[np.arange(count), labels]).mean())
 
     best = minimize_scalar(nll, bounds=(-np.log(32), np.log(32)), method="bounded", options={"xatol": 1e-10})
-    found = record.temperature(logits, labels)
+    found = calibration.temperature(logits, labels)
     assert nll(np.log(found)) <= best.fun + 1e-9
     assert found == pytest.approx(np.exp(best.x), rel=1e-4)
     cooled = np.empty_like(logits)
     for side in (0, 1):  # of the images, and of the temperature that the other half of them chose
         own, other = rows % 2 == side, rows % 2 != side
-        z = logits[own] / record.temperature(logits[other], labels[other])
+        z = logits[own] / calibration.temperature(logits[other], labels[other])
         cooled[own] = np.exp(z - logsumexp(z, axis=1, keepdims=True))
     np.testing.assert_allclose(judged.calibrated, -np.log(cooled[rows, labels]), rtol=1e-9, atol=1e-12)
     peer = float(multiclass_calibration_error(torch.from_numpy(cooled), torch.from_numpy(labels), classes, record.BINS))
@@ -63,7 +64,7 @@ def test_images_of_one_group_never_choose_the_temperature_that_judges_them():
 
 def test_the_temperature_of_a_perfect_and_of_a_hopeless_run_stays_in_its_bounds():
     logits, labels = np.eye(3)[[0, 1, 2]] * 5, np.array([0, 1, 2])
-    assert -record.normalised(logits / record.temperature(logits, labels))[range(3), labels].mean() < 1e-9
-    assert record.temperature(logits, (labels + 1) % 3) == pytest.approx(32)
-    assert record.temperature(np.zeros((3, 3)), labels) == 1.0
+    assert -calibration.normalised(logits / calibration.temperature(logits, labels))[range(3), labels].mean() < 1e-9
+    assert calibration.temperature(logits, (labels + 1) % 3) == pytest.approx(32)
+    assert calibration.temperature(np.zeros((3, 3)), labels) == 1.0
     assert record.ece(np.zeros((record.BINS, 3))) is None

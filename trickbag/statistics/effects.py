@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its special functions take a third of a second to import, when the first is called
 from numpy.typing import ArrayLike
-from scipy import special
 
 from trickbag.ground.errors import UsageError
 from trickbag.statistics.variance import ROUNDING, Floats, Ints, Part, Spread, spread
@@ -164,7 +164,7 @@ def _shared(weights: Floats, spreads: Mapping[int, Spread]) -> _Share:
 
 def _chance(own: _Share, others: _Share) -> float:
     """How often chance alone moves a contrast so much more than the others."""
-    return float(special.fdtrc(own.df, others.df, max(1 + own.share, 0.0) / (1 + max(others.share, 0.0))))
+    return float(scipy.special.fdtrc(own.df, others.df, max(1 + own.share, 0.0) / (1 + max(others.share, 0.0))))
 
 
 def _on_new_images(draft: Draft, weights: Floats, added: _Share, shares: bool) -> Draft:

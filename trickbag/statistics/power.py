@@ -6,7 +6,7 @@ they are a family (the first step of Holm's method). Effects and errors share an
 
 import math
 
-from scipy import optimize, special
+import scipy  # its special functions take a third of a second to import, when the first is called
 
 from trickbag.ground.errors import UsageError
 from trickbag.statistics.variance import Spread
@@ -28,10 +28,10 @@ def power(effect: float, error: float, df: float, alpha: float = 0.05) -> float:
     _check(error, alpha)
     if error == 0:
         return float(effect != 0)
-    critical = -float(special.stdtrit(df, alpha / 2))
+    critical = -float(scipy.special.stdtrit(df, alpha / 2))
     shift = abs(effect) / error
     # Where a tail is too small for its series, scipy 1.17 gives NaN; there the probability is that of the limit.
-    missed, wrong = special.nctdtr(df, shift, critical), 1 - special.nctdtr(df, -shift, critical)
+    missed, wrong = scipy.special.nctdtr(df, shift, critical), 1 - scipy.special.nctdtr(df, -shift, critical)
     return 1.0 - (0.0 if math.isnan(missed) else float(missed)) + (0.0 if math.isnan(wrong) else float(wrong))
 
 
@@ -46,10 +46,12 @@ def detectable(error: float, df: float, alpha: float = 0.05, share: float = POWE
         raise UsageError(f"power {share:g}: give a probability above alpha = {alpha:g} and below 1.")
     if error == 0:
         return 0.0
+    from scipy.optimize import brentq  # slow to import, and a comparison needs none of it
+
     high = error
     while power(high, error, df, alpha) < share:
         high *= 2
-    return float(optimize.brentq(lambda effect: power(effect, error, df, alpha) - share, 0.0, high, xtol=1e-12 * high))
+    return float(brentq(lambda effect: power(effect, error, df, alpha) - share, 0.0, high, xtol=1e-12 * high))
 
 
 def assurance(gain: float, sd: float, error: float, df: float, alpha: float = 0.05) -> float:
@@ -61,8 +63,8 @@ def assurance(gain: float, sd: float, error: float, df: float, alpha: float = 0.
     (0.8, 0.65)
     """
     _check(error, alpha)
-    critical = -float(special.stdtrit(df, alpha / 2))
-    return float(special.ndtr((gain - critical * error) / math.hypot(sd, error)))
+    critical = -float(scipy.special.stdtrit(df, alpha / 2))
+    return float(scipy.special.ndtr((gain - critical * error) / math.hypot(sd, error)))
 
 
 def variance_for(effect: float, alpha: float = 0.05, share: float = POWER) -> float:
@@ -71,7 +73,7 @@ def variance_for(effect: float, alpha: float = 0.05, share: float = POWER) -> fl
     >>> round(variance_for(0.028) ** 0.5, 4)
     0.01
     """
-    return float((effect / (special.ndtri(1 - alpha / 2) + special.ndtri(share))) ** 2)
+    return float((effect / (scipy.special.ndtri(1 - alpha / 2) + scipy.special.ndtri(share))) ** 2)
 
 
 def variance(found: Spread, seed: float, seeds: int, pool: int) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from scipy import special
+import scipy  # its special functions take a third of a second to import, when the first is called
 
 from trickbag.statistics import power
 from trickbag.statistics.intervals import Interval, clopper_pearson, holm
@@ -75,11 +75,11 @@ def _tail(draft: Draft, bound: float) -> float:
     """The one-sided p of the difference's distance from the nearer of +-bound; 1/2 where nothing can be tested."""
     if not draft.error:
         return 0.5
-    return float(special.stdtr(draft.df, -abs(abs(draft.difference) - bound) / draft.error))
+    return float(scipy.special.stdtr(draft.df, -abs(abs(draft.difference) - bound) / draft.error))
 
 
 def _student(middle: float, error: float, df: float, level: float) -> Interval:
-    half = float(special.stdtrit(df, 1 - level / 2)) * error
+    half = float(scipy.special.stdtrit(df, 1 - level / 2)) * error
     return Interval(middle - half, middle + half)
 
 
@@ -90,7 +90,8 @@ def _estimate(draft: Draft, p: float, level: float, equal: bool, delta: float, a
     interval = over_seeds = Interval(0.0, 0.0) if draft.same else None
     if draft.error:
         interval = _cut(_student(draft.difference, draft.error, draft.df, level), rejected=p <= alpha)
-        over_seeds = _student(draft.difference, (sd or 0.0) / math.sqrt(count), count - 1, alpha)
+    if draft.error and sd is not None:
+        over_seeds = _student(draft.difference, sd / math.sqrt(count), count - 1, alpha)
     verdict = _verdict(interval, draft.same, p <= alpha, equal, delta)
     notes = draft.notes
     if verdict in ("helps", "hurts") and interval and max(-interval.low, interval.high) < delta:

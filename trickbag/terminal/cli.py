@@ -301,6 +301,54 @@ def report(
 
 
 @app.command()
+def compare(
+    what: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN…|TABLE…",
+            help="Folders of finished runs; or CSV or Parquet tables with the columns method,seed,image,correct or "
+            "method,seed,image,label and p_CLASS for each class, or method,seed,score.",
+        ),
+    ],
+    reference: Annotated[
+        str, typer.Option(metavar="METHOD", help="What the others are compared with. Default: the first method.")
+    ] = "",
+    networks: Annotated[
+        bool, typer.Option("--networks", help="Compare single trained networks, whatever their seeds, not methods.")
+    ] = False,
+    delta: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Percentage points below which a difference does not matter. Default: 0.2."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the images lie, for thumbnails. Default: the folder of the first table."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with the differences and the images behind them.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Compare runs, or tables of anybody's results: which method is better on new photos, and by how much.
+
+    Methods are compared over at least three seeds each, paired by seed and image.
+    """
+    import trickbag as tb
+
+    if images and not html:
+        raise UsageError("--images is for thumbnails on the page. Add --html FILE, or leave --images out.")
+    with screen_of(quiet=json) as screen:
+        found = tb.compare(*what, reference=reference, networks=networks, delta=delta, images=images)
+        if html:
+            from trickbag.ground import store
+
+            store.write(html, found.html())
+        screen.json(found.as_json()) if json else screen.comparison(found)
+        if html:
+            screen.note(f"page: {html}")
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     data: DataArgument,

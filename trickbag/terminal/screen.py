@@ -205,6 +205,14 @@ class Screen:
         self.out.print(table)
         self.rest(sum(count > 0 for count in per.count) - WORST_CLASSES)
 
+    def comparison(self, found: Any) -> None:
+        """Which method is better, the methods and their differences, and what is to be known of them."""
+        from trickbag.comparison.words import HEAD, rows
+
+        self.lines(*found.answer)
+        self.table(HEAD, rows(found))
+        self.lines(*(f"note: {note}" for note in found.notes))
+
     def check(self, found: Any, brief: bool = False) -> None:
         """What an audit found."""
         images = found.images

@@ -70,12 +70,12 @@ def folds() -> str:
             ink = PAPER if n in judges else QUIET if n in unread else INK
             shapes.append(text(left + wide * n + wide / 2 - 3, top + 20, said, ink, "middle"))
     shapes.append(text(20, 302, "The third and the fifth fresh seed are as the first, the fourth as the second.", QUIET))
-    return drawing(320, "Seeds 1 to 3 judge folds 1 to 3 in turn; the proof judges folds 4 and 5 and the test split.", shapes)
+    return drawing(320, "Seeds 0 to 2 judge folds 1 to 3 in turn; the proof judges folds 4 and 5 and the test split.", shapes)
 
 
 def intervals() -> str:
     """What intervals say, on invented effects; the verdict *equivalent* is tested on its own, so it is drawn well inside."""
-    middle, scale, delta = 370.0, 100.0, 0.2
+    middle, scale, delta = 290.0, 80.0, 0.2
     rows = [
         ("helps", 0.75, 0.65, "above 0"),
         ("worthwhile", 1.3, 0.6, "above what matters to you"),
@@ -89,7 +89,7 @@ def intervals() -> str:
         low, high = middle + scale * (effect - half), middle + scale * (effect + half)
         shapes += [text(20, y + 5, verdict, weight=600), line(low, y, high, y, ink, 3)]
         shapes += [line(end, y - 6, end, y + 6, ink, 2) for end in (low, high)]
-        shapes += [dot(middle + scale * effect, y, ink, PAPER), text(572, y + 5, why, QUIET)]
+        shapes += [dot(middle + scale * effect, y, ink, PAPER), text(480, y + 5, why, QUIET)]
     shapes += [text(middle + scale * at, 242, signed(at) if at else "0", QUIET, "middle") for at in (-2, -1, 0, 1, 2)]
     shapes += [text(middle, 266, "difference in points; the band is ±0.2 points (--delta)", QUIET, "middle")]
     return drawing(284, "Five invented intervals and the verdict that each gives.", shapes)
@@ -97,23 +97,23 @@ def intervals() -> str:
 
 def beliefs() -> str:
     """How measured effects become expected gains, on invented ones."""
-    middle, scale = 330.0, 95.0
+    middle, scale = 290.0, 75.0
     measured = {"A": 1.7, "B": 0.9, "C": 0.6, "D": 0.1, "E": -0.4, "F": -1.3}
     error = 0.6
     prior = common([*measured.values()], [error] * len(measured))
     believed = {name: belief(value, error, prior) for name, value in measured.items()}
     chosen = nominee([Option(name, known, 1.0) for name, known in believed.items()], {}, frozenset())
     shapes = [line(middle, 44, middle, 290, QUIET), text(middle, 30, "0", QUIET, "middle")]
-    shapes += [text(540, 30, "expected", QUIET, "end"), text(620, 30, "helps", QUIET, "end"), text(650, 30, "nominated", QUIET)]
+    shapes += [text(560, 30, "expected", QUIET, "end"), text(635, 30, "helps", QUIET, "end"), text(662, 30, "nominated", QUIET)]
     for n, (name, value) in enumerate(measured.items()):
         y, known = 62 + 40 * n, believed[name]
         here, there = middle + scale * value, middle + scale * known.gain
         shapes += [text(20, y + 5, f"trick {name}", weight=600)]
         shapes += [line(here - scale * error, y, here + scale * error, y, RULE, 3), line(here, y, there, y, BLUE, 2)]
         shapes += [dot(here, y, PAPER, QUIET), dot(there, y, BLUE, BLUE)]
-        shapes += [text(540, y + 5, signed(known.gain), anchor="end")]
-        shapes += [text(620, y + 5, f"{100 * known.helps:.0f} %", anchor="end")]
-        shapes += [text(650, y + 5, "yes" if name in chosen.options else "no", INK if name in chosen.options else QUIET)]
+        shapes += [text(560, y + 5, signed(known.gain), anchor="end")]
+        shapes += [text(635, y + 5, f"{100 * known.helps:.0f} %", anchor="end")]
+        shapes += [text(662, y + 5, "yes" if name in chosen.options else "no", INK if name in chosen.options else QUIET)]
     names, gain = ", ".join(chosen.options), signed(chosen.belief.gain)
     shapes += [line(20, 298, WIDTH - 20, 298, RULE)]
     shapes += [text(20, 322, f"The recipe with {names} is nominated: {gain} points are expected of it.")]

@@ -47,7 +47,7 @@ def page(findings: Findings) -> str:
     axis, classes = strips(findings)
     arms = rows(findings)
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             f=findings,
@@ -107,8 +107,9 @@ def spoken(effect: Effect) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """What draws the templates, with the functions that they call."""
+    made = Environment(
         loader=PackageLoader("trickbag.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -130,10 +131,10 @@ def _environment() -> Environment:
         ),
         *(jpeg, grouped, spoken, minute_ticks, plain, fmean),
     )
-    environment.globals.update({function.__name__: function for function in written})
-    environment.globals["SIGNS"] = wording.SIGNS
-    environment.globals["TIMES_HEIGHT"] = HEIGHT
-    return environment
+    made.globals.update({function.__name__: function for function in written})
+    made.globals["SIGNS"] = wording.SIGNS
+    made.globals["TIMES_HEIGHT"] = HEIGHT
+    return made
 
 
 def _plain(value: Any) -> Any:

@@ -120,7 +120,7 @@ def test_every_set_the_mean_and_the_next_set_are_drawn_once() -> None:
     entries = [entry for group in made.groups for entry in group.entries]
     legends = len(made.groups)
     assert text.count('class="diamond"') == sum(entry.pooled is not None for entry in entries) + legends
-    assert text.count('class="ahead"') == sum(bool(e.pooled and e.pooled.prediction) for e in entries) + legends
+    assert text.count('class="ahead"') == sum(bool(e.pooled and e.pooled.prediction) for e in entries) + 1
     assert len(re.findall('class="point"', text)) <= sum(len(entry.sets) for entry in entries) + legends
     assert sum(len(entry.sets) for entry in entries) == 4 * 4 + 1 - 1 + 2 * 4
 

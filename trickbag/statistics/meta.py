@@ -89,7 +89,7 @@ def upcoming(b: Floats, v: Floats, alpha: float = 0.05) -> Interval:
     confidence distribution, of which the Q-profile gives all quantiles (Nagashima, Noma and Furukawa, Statistical Methods in
     Medical Research 2019): the interval holds the middle of the mixture. In simulations it covers 94 % or more, where
     Student's t with n - 2 degrees of freedom and one tau^2 (Higgins, Thompson and Spiegelhalter, Journal of the Royal
-    Statistical Society A 2009) covers 88 % with 5 to 10 sets whose true effects differ by as much as the noise.
+    Statistical Society A 2009) covers 88 % with 6 to 10 sets whose true effects differ by as much as the noise.
 
     >>> [round(end, 3) for end in upcoming(np.array([0.01, 0.02, 0.03]), np.full(3, 0.005**2))]
     [-0.03, 0.07]

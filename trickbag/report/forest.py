@@ -53,20 +53,22 @@ def _row(effect: Effect, axis: Axis) -> Row:
     values = _values(effect)
     return Row(
         effect,
-        next(iter(_inside([effect.difference], axis)), None),
-        _clipped(effect.interval, axis),
-        _inside(effect.interval or (), axis),
-        _inside(effect.points, axis),
+        next(iter(inside([effect.difference], axis)), None),
+        clipped(effect.interval, axis),
+        inside(effect.interval or (), axis),
+        inside(effect.points, axis),
         any(axis.beyond(v) and v < 0 for v in values),
         any(axis.beyond(v) and v > 0 for v in values),
     )
 
 
-def _inside(values: Iterable[float], axis: Axis) -> tuple[float, ...]:
+def inside(values: Iterable[float], axis: Axis) -> tuple[float, ...]:
+    """The places of those values that lie on the axis, in percent."""
     return tuple(axis.at(value) for value in values if math.isfinite(value) and not axis.beyond(value))
 
 
-def _clipped(interval: Interval | None, axis: Axis) -> tuple[float, float] | None:
+def clipped(interval: Interval | None, axis: Axis) -> tuple[float, float] | None:
+    """The part of an interval that lies on the axis, in percent; None where none does."""
     if interval is None or not math.isfinite(interval.low + interval.high):
         return None
     low, high = axis.at(interval.low), axis.at(interval.high)

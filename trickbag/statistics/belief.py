@@ -63,12 +63,17 @@ def paule_mandel(b: Floats, v: Floats) -> float:
     >>> round(paule_mandel(np.array([-1.0, 1.0]), np.array([0.5, 0.5])), 6)
     1.5
     """
+    return between(b, v, len(b) - 1) if len(b) > 1 else 0.0
+
+
+def between(b: Floats, v: Floats, squares: float) -> float:
+    """The variance of true effects, at least 0, at which the weighted squares of what was measured sum to ``squares`` > 0."""
 
     def excess(tau2: float) -> float:
         weights = 1 / (v + tau2)
-        return float(weights @ (b - weights @ b / weights.sum()) ** 2) - (len(b) - 1)
+        return float(weights @ (b - weights @ b / weights.sum()) ** 2) - squares
 
-    return _root(excess, float(b @ b)) if len(b) > 1 else 0.0
+    return _root(excess, float(b @ b) / squares)
 
 
 def around_zero(measured: Sequence[float], errors: Sequence[float]) -> Prior:

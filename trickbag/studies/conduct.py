@@ -40,6 +40,7 @@ from trickbag.studies.jobs import jobs
 from trickbag.studies.options import Options
 from trickbag.studies.packing import packing
 from trickbag.studies.plan import MOST_SEEDS, PROOF_SEEDS, Pilot, Plan, ProofPlan, cells
+from trickbag.studies.prior import expected, ordering, regime_of
 from trickbag.studies.propose import propose
 from trickbag.studies.record import Study, entry, table
 from trickbag.studies.words import points
@@ -291,7 +292,11 @@ class Conductor:
 
     def proposed(self, reference: Recipe) -> list[Trick]:
         """The tricks that the data set suggests, told with the reasons."""
-        found = propose(self.audit, reference, self.options.teacher)
+        o = self.options
+        known = expected(o.prior, regime_of(reference), self.data.fingerprint) if o.prior else {}
+        found = propose(self.audit, reference, o.teacher, known=known)
+        if order := ordering(known, (str(trick) for trick, _ in found)):
+            self.tell(Note(order))
         check_named(trick for trick, _ in found)
         for trick, reason in found:
             self.tell(Note(f"{trick}: {reason}"))

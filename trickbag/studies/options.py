@@ -42,6 +42,8 @@ class Options(BaseModel):
     """Fields of the reference arm."""
     tricks: tuple[str, ...] | Literal["auto"] = ()
     """The tricks to try; auto: those that the check of the data set suggests."""
+    prior: str = ""
+    """A file that trickbag atlas wrote."""
     teacher: str = ""
     """A run's folder or a recipe from which tricks = "auto" may propose to distil."""
     vary: dict[str, tuple[Any, ...]] = {}

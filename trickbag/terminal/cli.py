@@ -231,6 +231,7 @@ def study(
     price: Annotated[float | None, _study("price")] = None,
     same: Annotated[int | None, _study("same")] = None,
     matched: Annotated[bool | None, _study("matched", flag="--matched")] = None,
+    prior: Annotated[str | None, _study("prior", "FILE")] = None,
     teacher: Annotated[str | None, _study("teacher", "RUN|RECIPE")] = None,
     depth: Annotated[int | None, _study("depth", "N")] = None,
     budget: Annotated[str, _study("budget", "TIME")] = "",
@@ -269,7 +270,14 @@ def study(
         "delta": delta,
         "price": price,
     }
-    asked |= {"same": same, "matched": matched, "teacher": teacher, "depth": depth, "sharing": False if no_sharing else None}
+    asked |= {
+        "same": same,
+        "matched": matched,
+        "prior": prior,
+        "teacher": teacher,
+        "depth": depth,
+        "sharing": False if no_sharing else None,
+    }
     asked |= {"budget": seconds(budget) or None, "set": assignments(set_ or []) or None, "vary": varied(vary or []) or None}
     asked |= {
         "tricks": "auto" if tricks == "auto" else parted(tricks) or None,
@@ -346,6 +354,18 @@ def compare(
         screen.json(found.as_json()) if json else screen.comparison(found)
         if html:
             screen.note(f"page: {html}")
+
+
+@app.command()
+def atlas(
+    studies: Annotated[list[Path], typer.Argument(metavar="STUDY…", help="The folders of studies.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for atlas.html and atlas.json.")] = Path("atlas"),
+) -> None:
+    """Combine studies of several data sets: what each trick gains on average, and what to expect on a new data set."""
+    from trickbag.studies.atlas import atlas as combine
+
+    with screen_of() as screen:
+        screen.atlas(*combine(studies, out))
 
 
 @app.command()

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
 from trickbag.ground.text import as_bytes, counted, duration, show
+from trickbag.report import atlas
 from trickbag.report.tables import ACCURACY_HEAD, EFFECT_HEAD, accuracy_row, effect_row, markdown, rows
 from trickbag.terminal import output
 from trickbag.terminal.board import Board
@@ -133,6 +134,20 @@ class Screen:
             f"report: {finished.folder / 'report.html'}",
             "try next: "
             + shlex.join(["trickbag", "train", finished.data, "--recipe", str(finished.folder / "recommended.toml")]),
+        )
+
+    def atlas(self, made: Any, folder: Any) -> None:
+        """What the studies of several data sets say together, a table for each regime, and where it lies."""
+        for group in made.groups:
+            self.lines(f"{group.regime}: {atlas.sets(group)}", *map(show, atlas.answer(group)))
+            self.table(atlas.HEAD, map(atlas.row, group.entries))
+            self.lines(*map(show, group.notes), "")
+        ahead = any(entry.pooled and entry.pooled.prediction for group in made.groups for entry in group.entries)
+        following = shlex.join(["trickbag", "study", "DATA", "--tricks", "auto", "--prior", str(folder / "atlas.json")])
+        self.lines(
+            "gains in percentage points; 95 % intervals, each trick by itself",
+            f"atlas: {show(str(folder / 'atlas.html'))}",
+            *([f"try next: {following}"] if ahead else ()),
         )
 
     def table(self, head: Sequence[str], lines: Iterable[Sequence[str]]) -> None:

@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python -m benchmarks.nominating
 
 Simulated studies of eight tricks with 1,500 photos that rotate and 375 of a test: sixteen cells, three seeds, three folds of
-five that judge, a proof with five fresh seeds on the other two folds and the test. A photo is named rightly where the sum of its
-own ease, of what each trick does to it, of the tricks' mean effects and of the run's luck is above 0; all are normal, so that the
-true gain of every recipe is a formula. Beside it what a two-sided design of as many trainings finds on a fixed tenth of the photos
-when it recommends what Holm's method proves. Every draw has a fixed seed. Prints Markdown tables.
+five that judge, a proof with five fresh seeds on the other two folds and the test. A photo is named rightly where the sum of
+its own ease, of what each trick does to it, of the tricks' mean effects and of the run's luck is above 0; all are normal, so
+that the true gain of every recipe is a formula. Beside it what a two-sided design of as many trainings finds on a fixed tenth
+of the photos when it recommends what Holm's method proves. Every draw has a fixed seed. Prints Markdown tables.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from trickbag.studies import factorial
 Floats = NDArray[np.float64]
 TRICKS, POOL, TEST, FOLDS, JUDGING, SEEDS, PROOF_SEEDS = 8, 1500, 375, 5, 3, 3, 5
 ACCURACY, LUCK, OWN = 0.85, 0.45, 0.12
-"""Of the reference; sd of a run's luck in a photo and of what a trick does to a photo beyond its mean, the photos' ease having 1.
+"""Of the reference; sd of a run's luck in a photo, and of what a trick does to one beyond its mean; that of the ease is 1.
 Two runs of the reference then disagree on about a tenth of the photos."""
 
 

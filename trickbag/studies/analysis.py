@@ -345,6 +345,6 @@ def nearest(study: Study, wanted: Planned) -> Planned:
 
     def distance(arm: Planned) -> int:
         ours, theirs = arm.recipe.spelled(), wanted.recipe.spelled()
-        return sum(ours[name] != theirs[name] for name in ours) + len(set(arm.recipe.tricks) ^ set(wanted.recipe.tricks))
+        return sum(bool(ours[name] != theirs[name]) for name in ours) + len(set(arm.recipe.tricks) ^ set(wanted.recipe.tricks))
 
     return min(arms, key=distance)

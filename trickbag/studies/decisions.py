@@ -9,10 +9,12 @@ from trickbag.data.splits import Ints
 from trickbag.ground.text import counted
 from trickbag.runs.outcome import environment
 from trickbag.runs.request import Request
+from trickbag.statistics.belief import Prior
 from trickbag.statistics.looks import planned
 from trickbag.studies.arms import Arm
 from trickbag.studies.folds import who
 from trickbag.studies.plan import PROOF_SEEDS, Plan
+from trickbag.studies.prior import load_prior, regime_of
 
 
 def decided(plan: Plan) -> dict[str, str]:
@@ -30,6 +32,7 @@ def decided(plan: Plan) -> dict[str, str]:
         "proof": f"of the best candidate, {PROOF_SEEDS} fresh seeds on {counted(plan.proof.images, 'image')}, 5 % level"
         if plan.proof
         else "none",
+        "expected before": o.prior or "nothing",
         "family of declared effects": ", ".join(f"{q.name} ({q.kind})" for q in plan.design.questions if q.declared),
         "no difference": f"less than {o.delta:g} points",
         "highest price of a recommendation": f"{o.price:g} times the reference's",
@@ -64,7 +67,7 @@ def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]
         "proving": plan.proof is not None,
         "proof_seeds": held.get("proof_seeds", []),
         "nominees": held.get("nominees", []),
-        "priors": {},
+        "priors": {name: prior._asdict() for name, prior in expected_before(plan, fingerprint).items()},
         "classes": images.classes,
         "class_counts": pool.counts().tolist(),
         "trained": judging.table(images, 0).split("train").counts().tolist(),
@@ -84,6 +87,13 @@ def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]
         "environment": {name: str(value) for name, value in environment().items()},
         "failures": [],
     }
+
+
+def expected_before(plan: Plan, fingerprint: str) -> dict[str, Prior]:
+    """What an atlas of other data sets lets expect of the tricks."""
+    named = plan.options.prior
+    known = load_prior(named, regime_of(plan.reference), fingerprint) if named else {}
+    return {name: prior for name, prior in known.items() if name in plan.tricks}
 
 
 def shared(groups: Ints) -> list[int]:

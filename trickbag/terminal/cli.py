@@ -94,8 +94,8 @@ DEMO: dict[str, Any] = {
 }
 """The study of the demo: a small network and no trick at first, trained briefly, so that 16 arms with 3 seeds take minutes.
 
-Writing is slanted and shifted, which affine imitates; a mirrored digit is another sign, or none; a learning rate that falls ends
-a short training with less noise, and so does an average of its last weights.
+Writing is slanted and shifted, which affine imitates; a mirrored digit is another sign, or none; a learning rate that falls
+ends a short training with less noise, and so does an average of its last weights.
 """
 DEMO_EPOCHS = 30
 """Of the training that the demo ends with."""

@@ -1,4 +1,4 @@
-"""A study from start to end: plan, carry out, analyse, confirm, report; the same call again goes on where it was stopped."""
+"""A study from start to end: plan, carry out, analyse, prove, report; the same call again goes on where it was stopped."""
 
 import copy
 import math

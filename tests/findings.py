@@ -94,6 +94,9 @@ def sample(arms: int = 12, seeds: int = 5, classes: tuple[str, ...] = CLASSES) -
         sharing=Sharing(trained_steps=41_200, naive_steps=68_400),
         environment=(("torch", "2.15.0"), ("device", "AMD EPYC, two cores"), ("trickbag", "0.1.0")),
         command="trickbag study food10 --recipe food101 --try mixup --try ema --try sam --seeds 5",
+        plan="3f9c0a77b1de",
+        model="resnet50",
+        epochs=40,
     )
 
 

@@ -83,7 +83,7 @@ def test_sections_stand_in_the_order_of_what_a_reader_asks() -> None:
     order = [value for tag, key, value in tree(sample()).attributes if (tag, key) == ("h2", "id")]
     assert order == [
         *("answer", "effects", "arms", "times", "interactions", "curves", "classes", "calibration", "pictures"),
-        *("check", "noise", "failures", "decided", "environment"),
+        *("check", "noise", "failures", "decided", "environment", "paper"),
     ]
 
 

@@ -257,3 +257,9 @@ class Findings:
     environment: tuple[tuple[str, str], ...]
     command: str
     """Reproduces the study."""
+    plan: str = ""
+    """The hash of what was decided, taken before the first run; empty where nothing was."""
+    model: str = ""
+    """The network of the reference."""
+    epochs: int = 0
+    """Of the reference."""

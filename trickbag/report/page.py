@@ -20,6 +20,8 @@ from trickbag.report import wording
 from trickbag.report.charts import Axis, curves, strips
 from trickbag.report.findings import Effect, Findings
 from trickbag.report.forest import Forest, Row, forest
+from trickbag.report.latex import effects_tex
+from trickbag.report.methods import methods, references_bib
 from trickbag.report.tables import frequencies, rows
 from trickbag.report.times import HEIGHT, Times, times
 
@@ -63,7 +65,17 @@ def page(findings: Findings) -> str:
             recalls=axis,
             frequencies=frequencies(findings),
             bounds=(MANY, FEW),
+            paper=paper(findings),
         )
+    )
+
+
+def paper(findings: Findings) -> tuple[tuple[str, str], ...]:
+    """What a paper about the study can paste: title and text."""
+    return (
+        ("Methods (Markdown)", methods(findings)),
+        ("Effects (LaTeX)", effects_tex(findings)),
+        ("References (BibTeX)", references_bib(findings)),
     )
 
 

@@ -74,6 +74,9 @@ def findings(study: Study) -> Findings:
         sharing=sharing([record for row in results.values() for record in row if record]),
         environment=tuple(facts["environment"].items()),
         command=facts["command"],
+        plan=facts["plan"],
+        model=study.arms[0].recipe.model,
+        epochs=study.arms[0].recipe.epochs,
     )
 
 

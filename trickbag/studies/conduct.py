@@ -21,6 +21,8 @@ from trickbag.ground.events import CellDone, Doing, Event, Note, Tell, silent
 from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
 from trickbag.report.findings import Effect, Findings, Proof
+from trickbag.report.latex import effects_tex
+from trickbag.report.methods import methods, references_bib
 from trickbag.report.page import page
 from trickbag.report.tables import arms_csv, effects_csv, markdown
 from trickbag.runs import auto, provenance, seen
@@ -141,6 +143,9 @@ def report(folder: str | Path) -> Finished:
         "effects.csv": effects_csv(found),
         "arms.csv": arms_csv(found),
         "recommended.toml": found.recommended,
+        "methods.md": methods(found),
+        "effects.tex": effects_tex(found),
+        "references.bib": references_bib(found),
     }
     for name, text in files.items():
         store.write(held.place.folder / name, text)
@@ -450,6 +455,8 @@ class Conductor:
             provenance.keep(self.wanted, self.place.folder, on=self.options.on)
         told = facts(plan, self.wanted, self.data.fingerprint, self.held or self.lost)
         self.keep(told | {"command": self.means.command, "data": str(self.source)})
+        departed = f"; {counted(len(told['departures']), 'departure')} from it" if told["departures"] else ""
+        self.tell(Note(f"plan: {told['plan']}, stored in {self.place.folder / STUDY} before the first run{departed}"))
 
     def update(self, **changes: Any) -> None:
         """Change what ``study.json`` says."""

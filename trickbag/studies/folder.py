@@ -162,6 +162,8 @@ class StudyRecord(Signed):
     groups: list[Count]
     """A number for each image of the listing, the same for images of one group; nothing where every image stands for itself."""
     check: list[CheckFinding]
+    plan: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    """The hash of what was decided at first."""
     decided: dict[str, str]
     departures: list[str]
     environment: dict[str, str]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from trickbag.statistics.variance import Floats
 
@@ -88,6 +88,8 @@ def around_zero(measured: Sequence[float], errors: Sequence[float]) -> Prior:
 
 def _root(excess: Callable[[float], float], high: float) -> float:
     """Where a falling function is 0; 0 where it nowhere is above. ``high`` is no lower than the root."""
+    from scipy import optimize  # a tenth of a second that most who import this do not need
+
     return float(optimize.brentq(excess, 0.0, high)) if excess(0.0) > 0 else 0.0
 
 

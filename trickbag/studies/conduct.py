@@ -391,7 +391,10 @@ class Conductor:
         o, (_, folds) = self.options, self.options.blocks
         if folds:
             return Judging("val", folds, 0, o.seed, self.wanted.recipe.val_share)
-        given = bool((self.audit.images.splits == "val").any()) or any(seen.runs(self.wanted.recipe))
+        named = [*(o.tricks if o.tricks != "auto" else ()), *chain(*o.combine)]
+        named += [f"distill(teacher={o.teacher!r})"] if o.teacher else []
+        built = [*seen.runs(self.wanted.recipe), *seen.asked(map(parse, named))]
+        given = bool((self.audit.images.splits == "val").any()) or bool(built)
         rotate = o.on == "val" and not given if o.rotate is None else o.rotate
         kept = (FOLDS, PROVING) if rotate else (0, 0)
         return Judging(o.on, *kept, o.seed, self.wanted.recipe.val_share)

@@ -337,14 +337,14 @@ def test_what_other_data_sets_found_is_expected_here_and_named(place):
     assert after.helps > 0.9
     assert effect(plain, "label_smoothing", "main").difference == effect(told, "label_smoothing", "main").difference
     assert told.findings.prior.startswith(f"{file} (from scratch, 4 data sets, 2026-11-29), for mixup; for the others")
-    assert dict(told.findings.decided)["expected before"] == str(file)
+    assert str(file) in dict(told.findings.decided)["expected before"]
 
 
 def test_judging_on_the_test_images_is_labelled(place):
     told = []
     made = done(place, "on-test", {"epochs": 1}, tricks=["flip_tta"], seeds=1, on="test", tell=told.append)
     assert made.findings.on_test
-    assert dict(made.findings.decided)["judged on"] == "the test images"
+    assert dict(made.findings.decided)["judged on"].startswith("the test images")
     assert any("chosen on them" in event.text for event in told if isinstance(event, Note))
     with pytest.raises(UsageError, match="holds another study"):
         done(place, "on-test", {"epochs": 1}, tricks=["flip_tta"], seeds=1)

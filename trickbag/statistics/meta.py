@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from trickbag.ground.errors import UsageError
 from trickbag.statistics.belief import Prior, between, paule_mandel
@@ -107,6 +107,8 @@ def upcoming(b: Floats, v: Floats, alpha: float = 0.05) -> Interval:
         return float(shares @ special.ndtr((value - means) / sds)) - share
 
     far = 10 * float(sds.max())
+    from scipy import optimize  # as in belief.py
+
     ends = (optimize.brentq(missing, means.min() - far, means.max() + far, share) for share in (alpha / 2, 1 - alpha / 2))
     return Interval(*map(float, ends))
 

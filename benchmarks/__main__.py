@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import comparing
 from benchmarks.machine import origin
 from trickbag.data import digits
 from trickbag.engine.assemble import assemble, kept_pixels
@@ -140,6 +141,7 @@ def main() -> None:
         lines += loader(full)
         lines += checkpoint(Path(folder) / "checkpoints")
         lines += optimisers()
+        lines += comparing.lines(Path(folder))
         lines += steps({"cifar_resnet20, batch 128, no tricks": bare, f"with the {len(recipe.tricks)} of cifar": full})
     assert cache_dir().is_relative_to(folder)
     print(origin() + f"\n\ntorch threads: {torch.get_num_threads()}. {time.monotonic() - began:.0f} s in all.\n")

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from findings import confirmed, picture, sample
+from findings import picture, proved, sample
 
 from trickbag.report.findings import Findings
 
@@ -47,7 +47,7 @@ THUMBNAILS = (
 
 def hostile() -> Findings:
     """Every text of the findings is a hostile name; the verdicts are some that do not exist."""
-    plain = confirmed(sample(arms=10, classes=NAMES[:10]))
+    plain = proved(sample(arms=10, classes=NAMES[:10]))
     turn = iter(NAMES * 1000)
     pictures = tuple(dataclasses.replace(picture(0, ()), thumbnail=address) for address in THUMBNAILS)
     return _spoil(dataclasses.replace(plain, hardest=plain.hardest + pictures), turn)

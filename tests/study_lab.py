@@ -62,15 +62,15 @@ def held(finished: Finished | Path) -> Study:
 def runs(finished: Finished | Path) -> dict[tuple[str, int], dict[str, Any]]:
     """``result.json`` of every run of the declared arms, by arm and seed."""
     found = held(finished)
-    return {(a.name, s): r for a in found.arms for s in found.seeds if (r := found.result(found.cell(a, s)))}
+    return {(a.name, s): r for a in found.arms for t, s in enumerate(found.seeds) if (r := found.result(found.cell(a, t)))}
 
 
 def predictions(finished: Finished | Path) -> dict[tuple[str, int], dict[str, bytes]]:
     """The arrays of every run's ``predictions.npz``, as bytes."""
     found, arrays = held(finished), {}
     for arm in found.arms:
-        for seed in found.seeds:
-            path = found.place.run(found.cell(arm, seed).key) / "predictions.npz"
+        for turn, seed in enumerate(found.seeds):
+            path = found.place.run(found.cell(arm, turn).key) / "predictions.npz"
             if path.exists():
                 with np.load(path, allow_pickle=False) as file:
                     arrays[arm.name, seed] = {name: file[name].tobytes() for name in file.files}
@@ -82,13 +82,13 @@ def answered(finished: Finished, place: Path, chance: Callable[[Arm], float]) ->
     shutil.copytree(finished.folder, place)
     found = held(place)
     for number, arm in enumerate(found.arms):
-        for seed in found.seeds:
-            run = found.place.run(found.cell(arm, seed).key)
+        for turn, seed in enumerate(found.seeds):
+            run = found.place.run(found.cell(arm, turn).key)
             with np.load(run / "predictions.npz", allow_pickle=False) as file:
                 arrays = dict(file)
-            labels, classes = arrays["val_labels"], arrays["val_logits"].shape[1]
+            labels, classes = arrays["test_labels"], arrays["test_logits"].shape[1]
             right = np.random.default_rng((number, seed)).random(len(labels)) < chance(arm)
-            arrays["val_logits"] = 3 * np.eye(classes, dtype=np.float32)[np.where(right, labels, (labels + 1) % classes)]
+            arrays["test_logits"] = 3 * np.eye(classes, dtype=np.float32)[np.where(right, labels, (labels + 1) % classes)]
             np.savez(run / "predictions.npz", **arrays)
             store.seal(run)
     return report(place)

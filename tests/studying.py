@@ -22,7 +22,16 @@ from trickbag.studies.folder import StudyRecord
 
 TIMES = ("seconds", "training_seconds", "images_per_second", "latency", "memory_bytes")
 """Fields of ``result.json`` that no two runs share; ``log.jsonl`` has ``seconds`` too."""
-FILES = ("report.html", "report.md", "effects.csv", "arms.csv", "recommended.toml")
+FILES = (
+    "report.html",
+    "report.md",
+    "effects.csv",
+    "arms.csv",
+    "recommended.toml",
+    "methods.md",
+    "effects.tex",
+    "references.bib",
+)
 ARGUMENTS = ("--tricks", "mixup,drw(start=0.5),ema", "--design", "add-one", "--price", "1000")
 """The reference shares its trainings with ema, and their beginnings with drw: four trainings a seed, with the placebo."""
 

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trickbag.comparison.compare import Comparison, compare
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
     from trickbag.ground.errors import TrickbagError, UsageError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from trickbag.studies.options import Options
 
 _ROOMS = {
+    "trickbag.comparison.compare": ("Comparison", "compare"),
     "trickbag.runs.classifier": ("Classifier", "Prediction"),
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
@@ -38,6 +40,7 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = [
     "Audit",
     "Classifier",
+    "Comparison",
     "Finding",
     "Images",
     "Options",
@@ -48,6 +51,7 @@ __all__ = [
     "TrickbagError",
     "UsageError",
     "check",
+    "compare",
     "evaluate",
     "finish",
     "load",

@@ -12,6 +12,7 @@ from trickbag.ground.records import Count, Record, Share, Signed
 from trickbag.models.card import Card
 from trickbag.runs import folder as of_runs
 from trickbag.studies import folder as of_studies
+from trickbag.studies.prior import AtlasRecord
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -99,6 +100,7 @@ def fields(kind: type[Record]) -> set[str]:
         (of_studies.StudyRecord, ["study-folder.md"]),
         (of_studies.RunOfStudy, ["study-folder.md", "run-folder.md"]),
         (of_studies.LedgerLine, ["study-folder.md"]),
+        (AtlasRecord, ["atlas.md"]),
     ],
 )
 def test_every_key_of_our_files_is_described(kind: type[Record], pages: list[str]) -> None:

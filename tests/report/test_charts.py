@@ -7,22 +7,21 @@ import numpy as np
 from findings import effect, sample
 
 from trickbag.report.charts import MARGIN, Axis, strips
-from trickbag.report.findings import Interval
 from trickbag.report.forest import forest
 from trickbag.report.times import labels, pareto, times
+from trickbag.statistics.intervals import Interval
 
 
 def test_the_forest_has_one_scale_and_an_outlier_does_not_flatten_it() -> None:
     plot = forest(sample().effects, 0.002)
     for row in plot.rows:
         if row.left:
-            assert (row.point, row.this_set, row.new_images, row.dots) == (None, None, None, ())
+            assert (row.point, row.interval, row.dots) == (None, None, ())
             continue
         assert row.point == plot.axis.at(row.effect.difference)
         assert row.dots == tuple(plot.axis.at(point) for point in row.effect.points)
-        assert row.this_set
-        assert row.this_set == tuple(plot.axis.at(end) for end in row.effect.this_set or ())
-        assert row.new_ends == row.new_images
+        assert row.interval == tuple(plot.axis.at(end) for end in row.effect.interval or ())
+        assert row.ends == row.interval
     assert [row.effect.name for row in plot.rows if row.left] == ["lighting"]
     assert plot.axis.high - plot.axis.low < 0.1
     assert plot.axis.at(-0.002) == plot.band[0] < plot.zero < plot.band[1]
@@ -30,12 +29,12 @@ def test_the_forest_has_one_scale_and_an_outlier_does_not_flatten_it() -> None:
 
 def test_an_interval_that_reaches_beyond_the_axis_is_cut_there() -> None:
     effects = [effect(f"e{n}", np.array([0.001, 0.002, 0.003])) for n in range(5)]
-    far = dataclasses.replace(effects[0], new_images=Interval(-0.5, 0.004))
+    far = dataclasses.replace(effects[0], interval=Interval(-0.5, 0.004))
     (row, *others) = forest([far, *effects[1:]], 0.002).rows
     assert (row.left, row.right) == (True, False)
-    assert row.new_images
-    assert row.new_images[0] == MARGIN
-    assert row.new_ends == (row.new_images[1],)
+    assert row.interval
+    assert row.interval[0] == MARGIN
+    assert row.ends == (row.interval[1],)
     assert row.point is not None
     assert not any(other.left for other in others)
 

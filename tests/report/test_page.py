@@ -7,12 +7,13 @@ import time
 from html.parser import HTMLParser
 
 import pytest
-from findings import confirmed, sample
+from findings import GAINS, proved, sample
 from hostile import NAMES, THUMBNAILS, hostile
 
-from trickbag.report.findings import Findings, Interval
+from trickbag.report.findings import Findings
 from trickbag.report.page import page
-from trickbag.report.wording import legible
+from trickbag.report.wording import chance, legible, points, verdict
+from trickbag.statistics.intervals import Interval
 
 VOID = {"meta", "img", "wbr"}
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -82,12 +83,12 @@ def test_sections_stand_in_the_order_of_what_a_reader_asks() -> None:
     order = [value for tag, key, value in tree(sample()).attributes if (tag, key) == ("h2", "id")]
     assert order == [
         *("answer", "effects", "arms", "times", "interactions", "curves", "classes", "calibration", "pictures"),
-        *("check", "noise", "failures", "decided", "environment"),
+        *("check", "noise", "failures", "decided", "environment", "paper"),
     ]
 
 
 def test_the_page_needs_nothing_else() -> None:
-    for findings in (sample(), confirmed(sample()), hostile()):
+    for findings in (sample(), proved(sample()), hostile()):
         read = tree(findings)
         assert ("meta", "content", POLICY) in read.attributes
         assert not {"script", "link", "iframe", "object", "embed", "base", "form", "a", "image", "use", "foreignobject"} & set(
@@ -108,7 +109,7 @@ def test_the_policy_comes_before_anything_that_it_governs() -> None:
 def test_hostile_names_are_text() -> None:
     text = page(hostile())
     text.encode()
-    plain = page(confirmed(sample(arms=10)))
+    plain = page(proved(sample(arms=10)))
     assert "<script" not in text
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2028\u2029\ufeff\ud800-\udfff]", text)
     read, innocent = Tree(text), Tree(plain)
@@ -136,21 +137,27 @@ def test_the_answer_stands_first_with_its_recipe() -> None:
     assert 'tricks = [ "ema(half_life=0.02)"' in said
 
 
-def test_what_is_not_confirmed_says_how() -> None:
-    assert "Not confirmed yet" in tree(sample()).said("answer")
-    assert "--confirm" in tree(sample()).said("answer")
-    without = tree(dataclasses.replace(sample(), test_images=0)).said("answer")
-    assert "no test images that could confirm it" in without
-    assert "--confirm" not in without
-    said = tree(confirmed(sample())).said("answer")
-    assert "Not confirmed" not in said
-    assert "+0.58 points" in said
-    assert "5 fresh seeds, 2,500 test images" in said
-    assert "+0.76 shrinkage +0.18" in said
+def test_the_proof_and_its_price_stand_in_the_answer() -> None:
+    assert "Gain in the proof" not in tree(sample()).said("answer")
+    said = tree(proved(sample())).said("answer")
+    assert "+0.58 points proved; 5 fresh seeds, 2,500 photos that chose nothing" in said
+    assert "84.1 % → 84.7 %" in said.replace("\u00a0", " ")
+    assert "1.03× times the training time" in said
+
+
+def test_every_change_says_what_is_expected_of_it_and_what_would_decide_it() -> None:
+    said = tree(sample()).said("answer").replace("\u00a0", " ")
+    effects = [effect for effect in sample().effects if effect.expected is not None]
+    assert len(effects) == len(GAINS)
+    for effect in effects:
+        assert f"{points(effect.expected)}{chance(effect.helps)}".replace("\u00a0", " ") in said, effect.name
+        assert verdict(effect) in said
+    assert "beliefs, not measurements" in said
+    assert sample().prior in said
 
 
 def test_selection_on_the_test_set_is_said() -> None:
-    assert "Selected on the test set" in tree(dataclasses.replace(sample(), split="test")).said("answer")
+    assert "Selected on the test set" in tree(dataclasses.replace(sample(), on_test=True)).said("answer")
     assert "Selected on the test set" not in tree(sample()).said("answer")
 
 
@@ -177,14 +184,13 @@ def test_failures_outrank_the_mean() -> None:
     assert "not finite at step 812" in read.said("failures")
 
 
-def test_every_effect_shows_its_seeds_and_both_intervals() -> None:
+def test_every_effect_shows_its_seeds_and_its_interval() -> None:
     findings = sample()
     text = page(findings)
     plot, rest = text.split('id="arms"')
     # One effect of twelve lies beyond the axis; the legend shows each mark too.
     assert plot.count('class="seed"') == 11 * 5 + 3
-    assert plot.count('<line class="this"') == 11 + 1
-    assert plot.count('<line class="new"') == 3 * 11 + 3
+    assert plot.count('<line class="range"') == 3 * 11 + 3
     assert plot.count("−41.17</text>") == 1
     assert rest.split('id="interactions"')[1].split('id="curves"')[0].count('class="seed"') == 2 * 5 + 3
 
@@ -233,8 +239,8 @@ def test_numbers_that_are_missing_or_not_finite_are_dashes() -> None:
         difference=math.nan,
         points=(math.nan,) * 5,
         sd=None,
-        this_set=None,
-        new_images=Interval(math.nan, math.nan),
+        over_seeds=None,
+        interval=Interval(math.nan, math.nan),
     )
     read = tree(dataclasses.replace(full, arms=(full.arms[0], arm, full.arms[2]), effects=(broken, *full.effects[1:])))
     assert not re.search(r"\b(nan|inf|None)\b", "".join(read.texts))
@@ -250,8 +256,8 @@ def test_times_on_a_shared_device_are_flagged() -> None:
 
 
 def test_equal_findings_give_equal_bytes() -> None:
-    assert page(confirmed(sample())) == page(confirmed(sample()))
-    assert page(sample()) != page(confirmed(sample()))
+    assert page(proved(sample())) == page(proved(sample()))
+    assert page(sample()) != page(proved(sample()))
 
 
 def test_a_page_of_twelve_arms_is_quick() -> None:

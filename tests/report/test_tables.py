@@ -7,14 +7,14 @@ import math
 
 import numpy as np
 import pytest
-from findings import confirmed, sample
+from findings import proved, sample
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from trickbag.report.findings import Interval
 from trickbag.report.tables import arms_csv, cell, effects_csv, mark, markdown, rows
 from trickbag.report.wording import legible, line, number, percent, points, shorten, verdict
+from trickbag.statistics.intervals import Interval
 
 HOSTILE = ("=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "a\nb", 'a"b,c', "\udcff\0", "")
 
@@ -43,7 +43,11 @@ def test_effects_read_back_as_they_were() -> None:
         assert row["name"] == effect.name
         assert float(row["difference"]) == effect.difference
         assert [float(row[f"seed_{s}"]) for s in findings.seeds] == list(effect.points)
-        assert effect.this_set == Interval(float(row["this_set_low"]), float(row["this_set_high"]))
+        assert effect.interval == Interval(float(row["low"]), float(row["high"]))
+        assert float(row["error"]) == effect.error
+        assert effect.over_seeds == Interval(float(row["seeds_low"]), float(row["seeds_high"]))
+        assert effect.loss_interval == Interval(float(row["loss_low"]), float(row["loss_high"]))
+        assert (row["verdict"], row["loss_verdict"]) == (effect.verdict, effect.loss_verdict)
         assert (row["more_seeds"] == "") == (effect.more_seeds is None)
         assert row["declared"] == ("yes" if effect.declared else "no")
 
@@ -63,7 +67,7 @@ def test_what_is_missing_is_an_empty_cell() -> None:
     bare = dataclasses.replace(findings.arms[1], price=None, accuracy=None, sd=None, accuracies=(None,), nll=None, ece=None)
     row = read(arms_csv(dataclasses.replace(findings, arms=(findings.arms[0], bare))))[1]
     assert [row[key] for key in ("accuracy", "sd", "nll", "seconds", "seed_0", "timed_alone")] == [""] * 6
-    assert read(effects_csv(findings))[0]["this_set_low"] == ""
+    assert read(effects_csv(findings))[0]["low"] == ""
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -126,11 +130,11 @@ def test_markdown_has_a_row_for_every_arm_and_effect() -> None:
     findings = sample()
     table = cells(markdown(findings))
     assert len(table) == 2 + len(findings.arms) + len(findings.effects)
-    assert len({len(row) for row in table}) == 1
+    assert {len(row) for row in table} == {8, 11}
     reference, mixup = table[1], table[2]
     assert reference[3] == "reference"
     assert mixup[3] == points(findings.effects[0].difference)
-    assert mixup[6] == "helps"
+    assert mixup[5] == "helps"
 
 
 def test_failures_stand_before_the_mean() -> None:
@@ -162,16 +166,18 @@ def test_an_arm_with_a_missing_seed_is_compared_on_the_others() -> None:
 
 
 def test_test_set_selection_is_said() -> None:
-    assert "selected on the test set" in markdown(dataclasses.replace(sample(), split="test"))
+    assert "selected on the test set" in markdown(dataclasses.replace(sample(), on_test=True))
     assert "selected on the test set" not in markdown(sample())
 
 
 def test_verdicts_in_words() -> None:
     effects = sample().effects
-    assert verdict(dataclasses.replace(effects[0], verdict="inconclusive", more_seeds=1)) == "inconclusive; about 1 more seed"
-    assert verdict(dataclasses.replace(effects[0], verdict="inconclusive", more_seeds=None)).endswith(
-        "no number of seeds would settle it"
-    )
+    undecided = dataclasses.replace(effects[0], verdict="open", more_seeds=1, more_images=None)
+    assert verdict(undecided) == "not decided; about 1 more seed would"
+    by_images = dataclasses.replace(undecided, more_seeds=None, more_images=1200)
+    assert verdict(by_images) == "not decided; about 1,200 more judged images would"
+    assert verdict(dataclasses.replace(by_images, more_images=None)) == "not decided; that takes more seeds and more images"
+    assert verdict(dataclasses.replace(undecided, verdict="identical")) == "the same network"
     assert verdict(sample(seeds=2).effects[0]) == "descriptive only"
 
 
@@ -198,7 +204,7 @@ def test_shortened_names_keep_both_ends(name: str, length: int) -> None:
 
 def test_equal_findings_give_equal_tables() -> None:
     for write in (effects_csv, arms_csv, markdown):
-        assert write(confirmed(sample())) == write(confirmed(sample()))
+        assert write(proved(sample())) == write(proved(sample()))
 
 
 def test_recalls_by_training_images_stand_below_where_classes_differ_in_them() -> None:

@@ -111,9 +111,10 @@ def test_a_study_goes_without_a_test_and_refuses_what_reads_it(tmp_path: Path) -
     assert made.findings.images == 12
     assert conduct.report(tmp_path / "study").findings == made.findings
     assert (tmp_path / "study" / "arms.csv").read_text("utf-8").count("flip_tta")
-    for option in ({"confirm": True}, {"on": "test"}):
-        with pytest.raises(tb.UsageError, match="reads the test images, and there are none"):
-            tb.study("given", **asked, seeds=1, out=tmp_path / "other", **option)
+    with pytest.raises(tb.UsageError, match="reads the test images, and there are none"):
+        tb.study("given", **asked, seeds=1, out=tmp_path / "other", on="test")
+    with pytest.raises(tb.UsageError, match="nothing has judged by, and there are none"):
+        tb.study("given", **asked, seeds=3, out=tmp_path / "other", proof=True)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

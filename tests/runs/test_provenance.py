@@ -157,7 +157,7 @@ def test_a_folder_of_other_things_is_not_to_be_removed(folder: Path) -> None:
 def test_a_study_says_what_differs_too(folder: Path) -> None:
     asked: dict[str, Any] = {"recipe": "cifar", "model": "cifar_resnet8", "tricks": ["mixup"], "set": {"size": 16, "epochs": 1}}
     held = conduct.Conductor("photos", None, "study", conduct.Means(), None, silent, asked)
-    held.write(held.planned(confirm=False))
+    held.write(held.planned())
 
     def refused(**changes: Any) -> str:
         with pytest.raises(UsageError) as caught:

@@ -18,7 +18,7 @@ from trickbag.runs import seen
 from trickbag.runs.request import Request, request
 from trickbag.runs.run import carry_out
 from trickbag.studies import conduct
-from trickbag.studies.folds import folded
+from trickbag.studies.folds import Judging
 from trickbag.terminal import cli
 
 KINDS = {"1": 0, "2": 1, "11": 2}
@@ -143,16 +143,17 @@ def test_a_given_test_split_that_was_trained_on_is_told_with_its_number(
 def test_a_fold_has_a_teacher_of_its_own() -> None:
     """A teacher that another fold has trained knows this fold's images."""
     wanted = asked(with_=["distill(teacher='tiny.toml')"])
-    blocks = [replace(wanted, data=folded(wanted.data, 1, 3, block, 0)) for block in (0, 1)]
+    images, judging = wanted.data.images, Judging("val", 3, 0, 0, 0.1)
+    blocks = [replace(wanted, data=wanted.data._replace(images=judging.table(images, turn))) for turn in (0, 1)]
     assert blocks[0].key != blocks[1].key
 
 
-@pytest.mark.parametrize(("words", "images"), [({}, 6), ({"folds": "3x1"}, 48)])
+@pytest.mark.parametrize(("words", "images"), [({}, 6), ({"folds": "1x3"}, 48)])
 def test_a_study_tells_what_the_runs_of_its_arms_were_trained_on(words: dict[str, Any], images: int) -> None:
     told: list[Event] = []
     fields = {"recipe": "tiny.toml", "tricks": ["distill(teacher='first')"], "seed": 1, "seeds": 1}
     held = conduct.Conductor("photos", None, None, conduct.Means(), None, told.append, fields | words)
-    held.planned(confirm=False)
+    held.planned()
     judged = contents(held.data.images, *(("train", "val") if words else ("val",)))
     number = len(judged & contents(asked(seed=0).data.images, "train"))
     message = f"first trained on {number} of the {images} validation images"

@@ -166,9 +166,7 @@ def test_what_is_timed_and_chosen_for_a_device_is_so_on_the_clusters(
 
     def planned(**options: Any) -> Plan:
         asked = {"recipe": str(file), "tricks": ["mixup"], "seeds": 1} | options
-        return Conductor(data, None, tmp_path / "study", Means(ray=lending), None, told.append, asked).planned_there(
-            confirm=False
-        )
+        return Conductor(data, None, tmp_path / "study", Means(ray=lending), None, told.append, asked).planned_there()
 
     assert planned().reference.precision in ("fp32", "bf16")
     assert any("is the fastest here" in event.text for event in told if isinstance(event, Note))

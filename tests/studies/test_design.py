@@ -5,7 +5,7 @@ wrong arm and a wrong weight both show.
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import factorial as fact
 from math import sqrt
 
@@ -23,6 +23,8 @@ HARMONIOUS = [
     "warmup", "cosine", "label_smoothing", "ema", "flip_tta", "mixup(alpha=0.4)", "random_erasing", "no_bias_decay",
     "zero_gamma", "head_lr", "flip", "trivialaugment", "clip_gradient", "class_weights", "freeze(until=0.1)", "calibrate",
 ]  # fmt: skip
+SHAPING = [name for name in [*HARMONIOUS, "dropout", "gradient_centralisation", "lighting"] if parse(name).begin() < 1]
+"""Those that shape the training: they share a fraction, while the others are crossed with it in full."""
 COMPARING = [kind for kind in WEAKNESS if kind != "stack"]
 Response = Callable[[frozenset[str]], float]
 
@@ -31,10 +33,14 @@ def tricks(k: int) -> list[Trick]:
     return [parse(text) for text in HARMONIOUS[:k]]
 
 
-def response(k: int, degree: int, seed: int = 0) -> Response:
+def shaping(k: int) -> list[Trick]:
+    return [parse(text) for text in SHAPING[:k]]
+
+
+def response(k: int, degree: int, seed: int = 0, names: Sequence[str] = HARMONIOUS) -> Response:
     """A polynomial in the tricks that are on, with a random coefficient for each of up to ``degree`` of them."""
     rng = np.random.default_rng(seed)
-    terms = [frozenset(s) for d in range(degree + 1) for s in itertools.combinations(HARMONIOUS[:k], d)]
+    terms = [frozenset(s) for d in range(degree + 1) for s in itertools.combinations(names[:k], d)]
     planted = dict(zip(terms, rng.normal(size=len(terms)).tolist(), strict=True))
     return lambda on: sum(value for term, value in planted.items() if term <= on)
 
@@ -120,8 +126,8 @@ def test_the_full_factorial_gives_shapley_values_whatever_the_interactions(k: in
 
 @pytest.mark.parametrize("k", [5, 6, 8, 12, 16])
 def test_fractions_keep_main_effects_clear_of_pairs_and_say_which_pairs_they_add_up(k: int) -> None:
-    names, value = HARMONIOUS[:k], response(k, 2)
-    made = design(Recipe(), tricks(k), kind="factorial")
+    names, value = SHAPING[:k], response(k, 2, names=SHAPING)
+    made = design(Recipe(), shaping(k), kind="factorial")
     none = frozenset[str]()
 
     def both(pair: str) -> float:
@@ -175,13 +181,13 @@ def test_held_tricks_count_as_always_on_in_the_midpoint() -> None:
 
 @pytest.mark.parametrize(("k", "held"), [(3, 1), (4, 2), (4, 4), (5, 2), (8, 3)])
 def test_a_factorial_runs_the_reference_and_keeps_the_orientation_of_tricks_it_holds(k: int, held: int) -> None:
-    names, value = HARMONIOUS[:k], response(k, k if k <= 4 else 2)
-    made = design(Recipe(tricks=names[:held]), tricks(k), kind="factorial")
+    names, value = SHAPING[:k], response(k, k if k <= 4 else 2, names=SHAPING)
+    made = design(Recipe(tricks=names[:held]), shaping(k), kind="factorial")
     assert len(made.arms) == (2**k if k <= 4 else 16) + 1
     if k <= 4:
         assert answers(made, "shapley", value) == pytest.approx(shapley(names, value))
         return
-    plain = design(Recipe(), tricks(k), kind="factorial")
+    plain = design(Recipe(), shaping(k), kind="factorial")
     assert answers(made, "main", value) == pytest.approx(answers(plain, "main", value))
     for question in (q for q in made.questions if q.kind == "pair"):
         total = 0.0
@@ -295,17 +301,38 @@ def test_where_two_exclude_each_other_the_references_own_goes_with_the_others() 
 # ---- auto ----
 
 
-def test_auto_takes_two_sided_up_to_six_then_a_factorial_unless_tricks_conflict() -> None:
-    chosen = {k: design(Recipe(), tricks(k)) for k in (1, 6, 7, 16)}
-    assert {k: made.kind for k, made in chosen.items()} == {1: "two-sided", 6: "two-sided", 7: "factorial", 16: "factorial"}
+def test_auto_takes_a_factorial_and_tries_alone_what_conflicts() -> None:
+    assert {design(Recipe(), tricks(k)).kind for k in (2, 6, 7, 16)} == {"factorial"}
+    assert design(Recipe(), tricks(1)).kind == "add-one"
     made = design(Recipe(), [*tricks(8), parse("cutmix")])
-    assert made.kind == "add-one"
-    assert "mix" in made.reason
-    assert not any("with the others" in line for line in made.not_run), "add-one combines nothing"
-    many = [parse(f"label_smoothing(eps={n / 100})") for n in range(1, 19)]
-    assert design(Recipe(), many).kind == "add-one"
+    assert made.kind == "factorial"
+    (alone,) = (q for q in made.questions if q.kind == "alone")
+    assert (alone.name, alone.declared, dict(alone.weights)) == ("cutmix", True, {"cutmix": 1.0, "reference": -1.0})
+    assert any("cutmix with the others" in line for line in made.not_run)
+    assert design(Recipe(), [], vary={"lr": [0.1]}).kind == "add-one"
     assert all(design(Recipe(), tricks(k)).reason for k in (1, 7))
     assert design(Recipe(), tricks(1), kind="stack").reason == ""
+
+
+def test_what_acts_beside_or_after_training_is_crossed_in_full_and_trains_nothing() -> None:
+    late = ["ema", "flip_tta", "knn"]
+    made = design(Recipe(), [parse("ema"), *shaping(6), parse("flip_tta"), parse("knn")], kind="factorial")
+    cells = [arm for arm in made.arms if arm.role in ("reference", "cell", "full")]
+    assert len(cells) == 16 * 8
+    trained = {frozenset(map(str, arm.recipe.tricks)) - set(late) for arm in cells}
+    assert len(trained) == 16
+    for one in trained:
+        beside = {
+            frozenset(map(str, arm.recipe.tricks)) & set(late) for arm in cells if one <= set(map(str, arm.recipe.tricks))
+        }
+        assert len(beside) == 8
+    clear = [q for q in made.questions if q.kind == "pair" and not q.aliases]
+    assert {q.name for q in clear} >= {f"{name} × knn" for name in SHAPING[:6]}
+    assert {q.standard_error for q in made.questions if q.kind == "main"} == {sqrt(4 / 128)}
+    value = response(9, 1, names=[*SHAPING[:6], *late])
+    assert answers(made, "main", value) == pytest.approx(
+        {n: value(frozenset({n})) - value(frozenset()) for n in [*SHAPING[:6], *late]}
+    )
 
 
 def test_a_study_of_nothing_or_of_an_unknown_kind_is_refused() -> None:
@@ -350,7 +377,7 @@ def test_resolution(k: int) -> None:
 @pytest.mark.parametrize("k", [6, 8, 9, 16])
 def test_all_tricks_together_are_a_cell_from_six_on(k: int) -> None:
     assert (factorial.fraction(k)[-1] == 1).all()
-    made = design(Recipe(), tricks(k), kind="factorial")
+    made = design(Recipe(), shaping(k), kind="factorial")
     assert roles(made)["all"] == "full"
     assert len(made.arms) == (16 if k <= 8 else 32) + 1
 
@@ -375,11 +402,11 @@ def test_the_alias_table_is_that_of_brute_force(k: int) -> None:
 
 
 def test_the_alias_rows_of_a_study_name_pairs_and_five_tricks_have_none() -> None:
-    made = design(Recipe(), tricks(8), kind="factorial")
+    made = design(Recipe(), shaping(8), kind="factorial")
     assert len(made.aliases) == 7
     assert all(len(row) == 4 for row in made.aliases)
     assert "Confirm with leave-one-out" in made.weakness
-    assert design(Recipe(), tricks(5), kind="factorial").aliases == ()
+    assert design(Recipe(), shaping(5), kind="factorial").aliases == ()
     assert design(Recipe(), tricks(4), kind="factorial").aliases == ()
 
 
@@ -393,7 +420,7 @@ def error(made: Design, kind: str) -> float:
 
 def test_standard_errors_are_those_of_the_specification() -> None:
     """k = 8: main effects at .29 run sd from 48 runs; one at a time .63 from 45."""
-    eight = design(Recipe(), tricks(8), kind="factorial")
+    eight = design(Recipe(), shaping(8), kind="factorial")
     cells = sum(arm.role in ("reference", "cell", "full") for arm in eight.arms)
     assert cells * 3 == 48
     assert error(eight, "main") / sqrt(3) == pytest.approx(0.29, abs=0.005)

@@ -61,7 +61,7 @@ def jobs(*keys: str, **parents: str) -> list[Job]:
     """Jobs of these names, each with one run; those of ``parents`` after them."""
     made = recipe()
     named = dict.fromkeys(keys, "") | parents
-    return [Job(made, 0, key, (Cell(key, made, 0, key),), parent) for key, parent in named.items()]
+    return [Job(made, 0, key, (Cell(key, made, 0, key),), parent=parent) for key, parent in named.items()]
 
 
 def carry_out(place: Place, asked: list[Job], workers: int = 1) -> dict[str, tuple[str, str]]:

@@ -11,7 +11,9 @@ from trickbag.data.findings import about_classes
 from trickbag.data.images import Images, divide
 from trickbag.recipe import Recipe, recipe_names
 from trickbag.runs import auto
+from trickbag.statistics.belief import Prior
 from trickbag.studies.design import design
+from trickbag.studies.prior import Expected
 from trickbag.studies.propose import FEW_IMAGES, images_per_class, propose
 from trickbag.trick import EVALUATION
 from trickbag.tricks import bag
@@ -92,7 +94,7 @@ def test_every_proposal_is_new_runs_with_the_reference_and_has_a_reason(name: st
         assert reference.epochs or set(trick.plugs()) <= EVALUATION, "it could not act in a recipe without a step"
     if proposed:
         made = design(reference, [trick for trick, _ in proposed])
-        assert made.kind == "two-sided"
+        assert made.kind == ("factorial" if len(proposed) > 1 else "add-one")
         assert [line for line in made.not_run if not line.startswith("one-nn")] == []
 
 
@@ -120,3 +122,22 @@ def test_images_per_class_are_those_that_the_division_leaves(splits: dict[str, i
     found = audited({"a": splits, "b": splits, "empty": {}})
     divided = divide(found.images, 0, BARE.val_share, BARE.test_share)
     assert images_per_class(found, BARE) == pytest.approx(len(divided.split("train")) / 2)
+
+
+def test_what_other_data_sets_let_expect_comes_first_and_what_loses_last() -> None:
+    def known(mean: float, price: float = 1.0) -> Expected:
+        return Expected(Prior(mean, 1e-4), price)
+
+    plain = names(even(100), BARE, most=20)
+    led = names(even(100), BARE, most=20, known={"ema": known(0.02, 4.0), "warmup": known(0.01), "cosine": known(-0.01)})
+    unknown = [name for name in plain if name not in ("ema", "warmup", "cosine")]
+    assert led == ["warmup", "ema", *unknown, "cosine"]
+    assert names(even(100), BARE, most=1, known={"ema": known(0.02)}) == ["ema"]
+    assert names(even(100), BARE, most=20, known={"mixup(alpha=0.4)": known(0.1), "lighting": known(0.1)}) == plain
+
+
+def test_of_two_that_exclude_each_other_the_more_promising_is_proposed() -> None:
+    assert "mixup" in names(even(500), BARE, most=20)
+    led = names(even(500), BARE, most=20, known={"cutmix": Expected(Prior(0.02, 1e-4), 1.0)})
+    assert led[0] == "cutmix"
+    assert "mixup" not in led

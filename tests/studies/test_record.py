@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss, recall_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from trickbag.engine.scores import score
+from trickbag.statistics import calibration
 from trickbag.studies import record
 
 
@@ -20,7 +21,8 @@ def test_a_run_is_judged_as_independent_references_judge_it(count, classes, scal
     logits = rng.normal(0, 1, (count, classes)) * scale
     logits[np.arange(count), labels] += scale
     p = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
-    judged = record.judge(logits, labels)
+    rows = np.arange(count)
+    judged = record.judge(logits, labels, rows, rows)
     own = score(torch.from_numpy(logits), torch.from_numpy(labels))
     assert judged.correct.mean() == pytest.approx(own.top1, abs=1e-12)
     assert judged.nll.mean() == pytest.approx(log_loss(labels, p, labels=range(classes)), rel=1e-10)
@@ -35,17 +37,34 @@ def test_a_run_is_judged_as_independent_references_judge_it(count, classes, scal
         return float((logsumexp(z, axis=1) - z[np.arange(count), labels]).mean())
 
     best = minimize_scalar(nll, bounds=(-np.log(32), np.log(32)), method="bounded", options={"xatol": 1e-10})
-    found = record.temperature(logits, labels)
+    found = calibration.temperature(logits, labels)
     assert nll(np.log(found)) <= best.fun + 1e-9
     assert found == pytest.approx(np.exp(best.x), rel=1e-4)
-    cooled = np.exp((z := logits / found) - logsumexp(z, axis=1, keepdims=True))
+    cooled = np.empty_like(logits)
+    for side in (0, 1):  # of the images, and of the temperature that the other half of them chose
+        own, other = rows % 2 == side, rows % 2 != side
+        z = logits[own] / calibration.temperature(logits[other], labels[other])
+        cooled[own] = np.exp(z - logsumexp(z, axis=1, keepdims=True))
+    np.testing.assert_allclose(judged.calibrated, -np.log(cooled[rows, labels]), rtol=1e-9, atol=1e-12)
     peer = float(multiclass_calibration_error(torch.from_numpy(cooled), torch.from_numpy(labels), classes, record.BINS))
     assert record.ece(judged.bins_calibrated) == pytest.approx(peer, abs=1e-6)
 
 
+def test_images_of_one_group_never_choose_the_temperature_that_judges_them():
+    rng = np.random.default_rng(0)
+    logits, labels, groups = rng.normal(0, 3, (60, 3)), rng.integers(0, 3, 60), np.repeat(np.arange(20), 3)
+    logits[np.arange(60), labels] += 3
+    plain = record.judge(logits, labels, np.arange(60), groups).calibrated
+    changed = logits.copy()
+    changed[:3] = rng.normal(0, 30, (3, 3))
+    moved = record.judge(changed, labels, np.arange(60), groups).calibrated != plain
+    assert not moved[groups % 2 == 0][3:].any(), "the others of its half keep their temperature"
+    assert moved[groups % 2 == 1].all()
+
+
 def test_the_temperature_of_a_perfect_and_of_a_hopeless_run_stays_in_its_bounds():
     logits, labels = np.eye(3)[[0, 1, 2]] * 5, np.array([0, 1, 2])
-    assert -record.normalised(logits / record.temperature(logits, labels))[range(3), labels].mean() < 1e-9
-    assert record.temperature(logits, (labels + 1) % 3) == pytest.approx(32)
-    assert record.temperature(np.zeros((3, 3)), labels) == 1.0
+    assert -calibration.normalised(logits / calibration.temperature(logits, labels))[range(3), labels].mean() < 1e-9
+    assert calibration.temperature(logits, (labels + 1) % 3) == pytest.approx(32)
+    assert calibration.temperature(np.zeros((3, 3)), labels) == 1.0
     assert record.ece(np.zeros((record.BINS, 3))) is None

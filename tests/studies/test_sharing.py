@@ -1,6 +1,7 @@
 """What arms have in common is trained once, across calls too, and no number depends on it."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,10 +62,9 @@ def test_predictions_and_weights_of_every_run_are_those_of_runs_trained_alone(sh
 
 def test_the_same_findings_but_for_prices_and_sharing(shared, alone):
     def told(finished):
-        return [(e.name, e.points, e.this_set, e.new_images, e.p, e.verdict, e.nll_difference) for e in finished.effects]
+        return [replace(e, seconds_ratio=None) for e in finished.effects]
 
     assert told(shared) == told(alone)
-    assert shared.recommended == alone.recommended
 
 
 def test_at_most_60_percent_of_the_steps_are_trained(shared, alone):
@@ -105,7 +105,7 @@ def test_a_late_trick_goes_on_from_the_state_that_the_reference_left_at_its_begi
     steps = found["reference", 0]["steps"]
     for seed in range(SEEDS):
         first = found[LATE, seed]["first_step"]
-        assert 0.8 * steps <= first < 0.8 * steps + 1
+        assert abs(first - 0.8 * steps) < 1, "the last step of an epoch holds fewer images"
         assert found[LATE, seed]["steps"] == steps
         assert found["reference", seed]["first_step"] == 0
         assert (shared.folder / "forks" / f"{found['reference', seed]['training']}-0.8" / "MANIFEST.json").exists()

@@ -63,11 +63,11 @@ def altered(run: Path) -> None:
 
 
 def not_finite(run: Path) -> None:
-    rewrite(run, val_logits=lambda logits: logits * np.nan)
+    rewrite(run, test_logits=lambda logits: logits * np.nan)
 
 
 def empty(run: Path) -> None:
-    rewrite(run, **dict.fromkeys(("val_logits", "val_labels", "val_rows"), lambda array: array[:0]))
+    rewrite(run, **dict.fromkeys(("test_logits", "test_labels", "test_rows"), lambda array: array[:0]))
 
 
 def malformed(run: Path) -> None:
@@ -192,7 +192,7 @@ def test_the_images_of_a_study_have_their_names(made):
     text = gzip.decompress((made.folder / "images.csv.gz").read_bytes()).decode()
     named = [line.split(",") for line in text.splitlines()[1:]]
     with np.load(run(made.folder, "reference", 0) / "predictions.npz", allow_pickle=False) as arrays:
-        rows, labels = arrays["val_rows"], arrays["val_labels"]
+        rows, labels = arrays["test_rows"], arrays["test_labels"]
     assert [named[row][1] for row in rows] == ["abc"[label] for label in labels]
-    assert {named[row][2] for row in rows} == {"val"}
+    assert {named[row][2] for row in rows} <= {"train", "val"}
     assert all(Path(named[row][0]).parts[0] == named[row][1] for row in rows)

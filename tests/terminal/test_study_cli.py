@@ -75,7 +75,7 @@ def test_a_study_prints_plan_answer_table_and_where_the_report_lies(place, made)
     assert made.code == 0, made.err
     assert "arms: 4" in made.out
     assert "with fewer than 3 seeds there are no verdicts" in made.out
-    assert re.search(r"No recommendation: .*3 seeds", made.out)
+    assert re.search(r"No recommendation, keep the reference\. .*3 seeds", made.out)
     assert re.search(r"trained \d+ steps; the runs alone would have taken \d+", made.out)
     assert "report: made/report.html" in made.out
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", made.out)
@@ -179,7 +179,7 @@ def test_a_terminal_gets_tables_that_fit(place, made):
     screen.study(conduct.report(place / "made"))
     told = screen.out.file.getvalue()
     assert max(map(len, told.splitlines())) <= width
-    assert {"placebo", "identical", "descriptive"} <= set(told.split())
+    assert {"placebo", "network", "descriptive"} <= set(told.split())
     assert "…" not in told
 
 

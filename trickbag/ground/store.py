@@ -19,19 +19,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from trickbag.ground import files, records
 from trickbag.ground.errors import NoRoomError, TrickbagError, UsageError
 from trickbag.ground.records import Count, Open, Record
-from trickbag.ground.state import pack, unpack
 from trickbag.ground.text import brief
+
+if TYPE_CHECKING:  # importing torch takes seconds: only what stores tensors waits for it
+    from torch import Tensor
 
 MANIFEST = "MANIFEST.json"
 STATE = ("state.safetensors", "state.json")
@@ -167,16 +166,20 @@ def verify(folder: Path, *needed: str) -> str:
     return ""
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def save_tensors(path: Path, tensors: "dict[str, Tensor]") -> None:
     """One safetensors file, atomically and durably; the tensors may share memory and lie anywhere."""
     _save_copies(path, _copies(tensors))
 
 
-def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _copies(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    import torch
+
     return {name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()}
 
 
-def _save_copies(path: Path, tensors: dict[str, Tensor]) -> None:
+def _save_copies(path: Path, tensors: "dict[str, Tensor]") -> None:
+    from safetensors.torch import save_file
+
     with _replacing(path) as temporary:
         try:
             save_file(tensors, temporary)
@@ -184,8 +187,10 @@ def _save_copies(path: Path, tensors: dict[str, Tensor]) -> None:
             raise NoRoomError(f"cannot write {path}: {error}. Free some space, or choose another folder.") from None
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> "dict[str, Tensor]":
     """The tensors of a safetensors file, on the CPU. Raises TrickbagError for anything else, such as a renamed pickle."""
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except FileNotFoundError:
@@ -196,11 +201,13 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def save_state(folder: Path, state: Any) -> None:
     """Write a state, as ``trickbag.ground.state.pack`` takes it, into a folder that is being written."""
+    from trickbag.ground.state import pack
+
     tensors, value = pack(state)
     _save_packed(folder, _copies(tensors), value)
 
 
-def _save_packed(folder: Path, tensors: dict[str, Tensor], value: Any) -> None:
+def _save_packed(folder: Path, tensors: "dict[str, Tensor]", value: Any) -> None:
     _save_copies(folder / "state.safetensors", tensors)
     write(folder / "state.json", json.dumps(value, allow_nan=False))
 
@@ -216,6 +223,8 @@ def load_state(folder: Path) -> Any:
 
 
 def _unpacked(folder: Path) -> Any:
+    from trickbag.ground.state import unpack
+
     try:
         return unpack(load_tensors(folder / "state.safetensors"), json.loads((folder / "state.json").read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -224,6 +233,8 @@ def _unpacked(folder: Path) -> Any:
 
 def check_room(folder: Path, state: Any, times: int = 2) -> None:
     """Raise NoRoomError where a folder's disk has no room for so many copies of a state, before work that would leave them."""
+    from trickbag.ground.state import pack
+
     need = times * sum(tensor.numel() * tensor.element_size() for tensor in pack(state)[0].values())
     with _told(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -247,6 +258,8 @@ class Checkpoints:
 
     def begin(self, step: int, state: Any) -> None:
         """Save a copy of the state in a thread, while its owner goes on; the one under way is waited for."""
+        from trickbag.ground.state import pack
+
         self.end()
         tensors, value = pack(state)
         pool = ThreadPoolExecutor(1)
@@ -259,7 +272,7 @@ class Checkpoints:
         if saving:
             saving.result()
 
-    def _write(self, step: int, tensors: dict[str, Tensor], value: Any) -> None:
+    def _write(self, step: int, tensors: "dict[str, Tensor]", value: Any) -> None:
         path = self.folder / f"step-{step:08d}"
         _sweep(self.folder, ".+")
         remove(path)

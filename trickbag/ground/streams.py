@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MOST_SEED = 2_000_000_000
-"""What is added to a seed for folds and confirmations must still fit 32 bits, the most that other libraries take."""
+"""What is added to a seed for folds and proofs must still fit 32 bits, the most that other libraries take."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 

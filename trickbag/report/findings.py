@@ -4,14 +4,9 @@ Accuracies, differences and shares are fractions (0.002 is 0.2 percentage points
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal
 
-
-class Interval(NamedTuple):
-    """A range of values that the data do not rule out."""
-
-    low: float
-    high: float
+from trickbag.statistics.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ class Curve:
     """The highest of the seeds."""
 
 
-CONTROLS = ("placebo", "one-nn", "same", "matched")
+CONTROLS = ("placebo", "one-nn", "classifier alone", "same", "matched")
 """Roles of arms that nobody would deploy, and whose spread says nothing of the tricks'."""
 
 
@@ -58,7 +53,8 @@ class Arm:
 
     name: str
     role: str
-    """reference, alone, dropped, full, stack, varied, cell (of a factorial), placebo, one-nn, same (A/A) or matched."""
+    """reference, alone, dropped, full, stack, varied, cell (of a factorial), placebo, one-nn, classifier alone,
+    same (A/A) or matched."""
     edits: str
     """What differs from the reference, as spelled: "+mixup(alpha=0.2)", "-warmup", "batch_size=16"."""
     accuracies: tuple[float | None, ...]
@@ -73,7 +69,7 @@ class Arm:
     reliability: tuple[tuple[float, float, float], ...]
     """For bins of confidence: mean confidence, accuracy, share of the images."""
     ece_calibrated: float | None
-    """After the temperature that suits the judged images best: how much of the error a temperature could take."""
+    """At temperatures that other judged images chose: what is left of the error when a temperature has taken its part."""
     recalls: tuple[float, ...]
     """Recall of each class, mean over seeds; empty where there is no result."""
     price: Price | None
@@ -99,30 +95,41 @@ class Effect:
     """The difference of each seed."""
     difference: float
     sd: float | None
-    this_set: Interval | None
-    """For these judged images, over seeds, adjusted by Holm's method; None where it cannot be computed."""
-    new_images: Interval | None
-    """For new images from the same source."""
+    error: float | None
+    """Standard error of the difference, on new photos and with new seeds; 0 of one and the same network."""
+    interval: Interval | None
+    """For new photos from the same source, adjusted by Holm's method; None where it cannot be computed."""
+    over_seeds: Interval | None
+    """For the judged images themselves, over seeds alone, not adjusted."""
     p: float | None
     """Adjusted by Holm's method over the declared family."""
     better: float | None
     """Share of seeds in which the arm beats the other, ties half."""
     better_interval: Interval | None
     verdict: str
-    """helps, worthwhile, hurts, equivalent, inconclusive, identical, or descriptive (fewer than three seeds, or no spread)."""
+    """helps, worthwhile, hurts, equivalent, open, identical (the same network) or descriptive (fewer than three seeds)."""
     more_seeds: int | None
-    """About how many more seeds would settle an inconclusive effect; None where no number would, or none is needed."""
+    """About how many more seeds would decide an open effect; None where no number would, or none is needed."""
+    more_images: int | None
+    """About how many more judged images would, with the same seeds."""
     note: str
     """What a reader must know: a guard that acted, an alias, a caveat. Mostly empty."""
-    nll_difference: float | None
-    nll_interval: Interval | None
-    """Of the difference in NLL, this set; below 0 is better."""
+    loss_difference: float | None
+    """In log-loss at the best temperature, nats; below 0 is better."""
+    loss_interval: Interval | None
+    """Of the difference in log-loss, for new photos, adjusted as ``interval``."""
+    loss_verdict: str
+    """As ``verdict``, by the log-loss."""
     correlation: float | None
     """Between the paired seeds of the two sides."""
     seconds_ratio: float | None
     """Price of the arm against what it is compared with."""
     declared: bool
     """Whether it belongs to the family that Holm's method adjusts together; all others were planned too, and stand alone."""
+    expected: float | None = None
+    """The gain that is expected of a trick or value, all that is known taken together; None of other contrasts."""
+    helps: float | None = None
+    """The probability that it helps, 0 to 1, by the same belief."""
 
 
 @dataclass(frozen=True)
@@ -141,18 +148,36 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Confirmation:
-    """The recommended recipe against the reference on the untouched test set, with fresh seeds."""
+class Proof:
+    """The nominated recipe against the reference with fresh seeds, on images that have chosen nothing."""
 
     seeds: tuple[int, ...]
     images: int
+    level: float
+    """Of the test: 0.05, divided by the number of nominated recipes that these images have judged so far."""
     reference: tuple[float, ...]
-    recommended: tuple[float, ...]
+    """Accuracies of the seeds."""
+    nominee: tuple[float, ...]
     effect: Effect
-    selected: float
-    """The difference that the study saw when it selected."""
-    shrinkage: float
-    """``selected`` minus the confirmed difference."""
+    expected: float
+    """The gain that the study expected when it nominated the recipe."""
+
+    @property
+    def difference(self) -> float:
+        """The gain in accuracy."""
+        return self.effect.difference
+
+    @property
+    def interval(self) -> Interval | None:
+        """Of the gain, on new photos."""
+        return self.effect.interval
+
+    @property
+    def verdict(self) -> Literal["proved", "not proved", "harms"]:
+        """Whether the gain, or a loss, is beyond doubt."""
+        if self.effect.verdict in ("helps", "worthwhile"):
+            return "proved"
+        return "harms" if self.effect.verdict == "hurts" else "not proved"
 
 
 @dataclass(frozen=True)
@@ -181,18 +206,18 @@ class Findings:
     name: str
     """Of the data set."""
     answer: tuple[str, ...]
-    """Three sentences: the recommended recipe, its gain with interval, its price."""
+    """Sentences: which recipe to use, how sure that is, its price; before them what outranks it."""
     recommended: str
-    """TOML of the recommended recipe."""
-    recommended_arm: str
-    """Its name among the arms."""
+    """TOML of the recommended recipe, with a comment that says whether its gain is proved."""
     design: str
     weakness: str
     """What the design cannot tell."""
-    split: str
-    """validation or test: where the arms were judged."""
+    on_test: bool
+    """Whether the arms were compared on the test images themselves."""
+    judges: str
+    """Where the arms were judged, in words."""
     images: int
-    """Judged."""
+    """Judged so far."""
     groups: int
     """Independent groups of judged images; as many as images where there are none."""
     seeds: tuple[int, ...]
@@ -221,9 +246,9 @@ class Findings:
     descriptive: str
     """Why some effects have no verdict; empty where all have one."""
     failures: tuple[Failure, ...]
-    test_images: int
-    """By which the recommended recipe can be confirmed."""
-    confirmation: Confirmation | None
+    proof: Proof | None
+    prior: str
+    """What the expected gains lean on."""
     decided: tuple[tuple[str, str], ...]
     """What was decided before the run: name and value."""
     departures: tuple[str, ...]
@@ -232,3 +257,9 @@ class Findings:
     environment: tuple[tuple[str, str], ...]
     command: str
     """Reproduces the study."""
+    plan: str = ""
+    """The hash of what was decided, taken before the first run; empty where nothing was."""
+    model: str = ""
+    """The network of the reference."""
+    epochs: int = 0
+    """Of the reference."""

@@ -1,4 +1,4 @@
-"""The forest plot: every effect on one axis, with its seeds, its two intervals and the region of equivalence."""
+"""The forest plot: every effect on one axis, with its seeds, its interval and the region of equivalence."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,8 @@ from statistics import median
 from typing import NamedTuple
 
 from trickbag.report.charts import Axis
-from trickbag.report.findings import Effect, Interval
+from trickbag.report.findings import Effect
+from trickbag.statistics.intervals import Interval
 
 
 class Row(NamedTuple):
@@ -15,10 +16,9 @@ class Row(NamedTuple):
     effect: Effect
     point: float | None
     """None where it lies beyond the axis, as do intervals that lie beyond it wholly."""
-    this_set: tuple[float, float] | None
-    new_images: tuple[float, float] | None
-    new_ends: tuple[float, ...]
-    """Those ends of ``new_images`` that lie on the axis."""
+    interval: tuple[float, float] | None
+    ends: tuple[float, ...]
+    """Those ends of ``interval`` that lie on the axis."""
     dots: tuple[float, ...]
     left: bool
     """Whether something lies beyond the left end."""
@@ -46,29 +46,29 @@ def forest(effects: Sequence[Effect], delta: float) -> Forest:
 
 
 def _values(effect: Effect) -> list[float]:
-    ends = [end for interval in (effect.this_set, effect.new_images) if interval for end in interval]
-    return [v for v in (*effect.points, effect.difference, *ends) if math.isfinite(v)]
+    return [v for v in (*effect.points, effect.difference, *(effect.interval or ())) if math.isfinite(v)]
 
 
 def _row(effect: Effect, axis: Axis) -> Row:
     values = _values(effect)
     return Row(
         effect,
-        next(iter(_inside([effect.difference], axis)), None),
-        _clipped(effect.this_set, axis),
-        _clipped(effect.new_images, axis),
-        _inside(effect.new_images or (), axis),
-        _inside(effect.points, axis),
+        next(iter(inside([effect.difference], axis)), None),
+        clipped(effect.interval, axis),
+        inside(effect.interval or (), axis),
+        inside(effect.points, axis),
         any(axis.beyond(v) and v < 0 for v in values),
         any(axis.beyond(v) and v > 0 for v in values),
     )
 
 
-def _inside(values: Iterable[float], axis: Axis) -> tuple[float, ...]:
+def inside(values: Iterable[float], axis: Axis) -> tuple[float, ...]:
+    """The places of those values that lie on the axis, in percent."""
     return tuple(axis.at(value) for value in values if math.isfinite(value) and not axis.beyond(value))
 
 
-def _clipped(interval: Interval | None, axis: Axis) -> tuple[float, float] | None:
+def clipped(interval: Interval | None, axis: Axis) -> tuple[float, float] | None:
+    """The part of an interval that lies on the axis, in percent; None where none does."""
     if interval is None or not math.isfinite(interval.low + interval.high):
         return None
     low, high = axis.at(interval.low), axis.at(interval.high)

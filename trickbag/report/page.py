@@ -20,6 +20,8 @@ from trickbag.report import wording
 from trickbag.report.charts import Axis, curves, strips
 from trickbag.report.findings import Effect, Findings
 from trickbag.report.forest import Forest, Row, forest
+from trickbag.report.latex import effects_tex
+from trickbag.report.methods import methods, references_bib
 from trickbag.report.tables import frequencies, rows
 from trickbag.report.times import HEIGHT, Times, times
 
@@ -47,11 +49,12 @@ def page(findings: Findings) -> str:
     axis, classes = strips(findings)
     arms = rows(findings)
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             f=findings,
             rows=arms,
+            known=[effect for effect in findings.effects if effect.expected is not None],
             outranked={row.effect: row.failed for row in arms if row.effect and row.failed},
             effects=forest(single, findings.delta),
             interactions=forest(paired, findings.delta),
@@ -62,7 +65,17 @@ def page(findings: Findings) -> str:
             recalls=axis,
             frequencies=frequencies(findings),
             bounds=(MANY, FEW),
+            paper=paper(findings),
         )
+    )
+
+
+def paper(findings: Findings) -> tuple[tuple[str, str], ...]:
+    """What a paper about the study can paste: title and text."""
+    return (
+        ("Methods (Markdown)", methods(findings)),
+        ("Effects (LaTeX)", effects_tex(findings)),
+        ("References (BibTeX)", references_bib(findings)),
     )
 
 
@@ -100,14 +113,15 @@ def grouped(plot: Forest) -> list[tuple[str, list[Row]]]:
 def spoken(effect: Effect) -> str:
     """A row of the forest plot for those who do not see it."""
     return (
-        f"{effect.name}: {wording.points(effect.difference)} points, this set {wording.span(effect.this_set, wording.points)}, "
-        f"new images {wording.span(effect.new_images, wording.points)}, {wording.verdict(effect)}"
+        f"{effect.name}: {wording.points(effect.difference)} points, on new photos "
+        f"{wording.span(effect.interval, wording.points)}, {wording.verdict(effect)}"
     )
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates of reports, with what they write values by. Every text is escaped."""
+    made = Environment(
         loader=PackageLoader("trickbag.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -117,13 +131,22 @@ def _environment() -> Environment:
     )
     written: tuple[Callable[..., Any], ...] = (
         *(wording.percent, wording.points, wording.signed, wording.number, wording.minutes, wording.ratio, wording.size),
-        *(wording.span, wording.spread, counted, wording.verdict, wording.shorten, wording.line, wording.pieces),
+        *(
+            wording.span,
+            wording.spread,
+            wording.chance,
+            counted,
+            wording.verdict,
+            wording.shorten,
+            wording.line,
+            wording.pieces,
+        ),
         *(jpeg, grouped, spoken, minute_ticks, plain, fmean),
     )
-    environment.globals.update({function.__name__: function for function in written})
-    environment.globals["SIGNS"] = wording.SIGNS
-    environment.globals["TIMES_HEIGHT"] = HEIGHT
-    return environment
+    made.globals.update({function.__name__: function for function in written})
+    made.globals["SIGNS"] = wording.SIGNS
+    made.globals["TIMES_HEIGHT"] = HEIGHT
+    return made
 
 
 def _plain(value: Any) -> Any:

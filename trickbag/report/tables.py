@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 from trickbag.data.long_tail import FEW, MANY, by_frequency
 from trickbag.ground.text import counted
-from trickbag.report.findings import Arm, Effect, Findings, Interval
+from trickbag.report.findings import Arm, Effect, Findings
 from trickbag.report.wording import (
     DASH,
     SPACE,
     against_reference,
+    chance,
     differences,
     failed,
     line,
@@ -28,6 +29,7 @@ from trickbag.report.wording import (
     spread,
     verdict,
 )
+from trickbag.statistics.intervals import Interval
 
 Value = str | float | None
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
@@ -93,10 +95,8 @@ def arms_csv(findings: Findings) -> str:
 
 def markdown(findings: Findings) -> str:
     """The accuracies of the arms and the effects as two tables of GitHub's Markdown."""
-    judged = f"{counted(findings.images, f'{findings.split} image')}, {counted(len(findings.seeds), 'seed')}"
-    chosen = (
-        " The arms were selected on the test set: the best of them looks better than it is." if findings.split == "test" else ""
-    )
+    chosen = " The arms were selected on the test set: the best of them looks better than it is." if findings.on_test else ""
+    judged = f"{counted(findings.images, 'image')} ({findings.judges}), {counted(len(findings.seeds), 'seed')}"
     return "\n".join(
         [
             f"Accuracy on {mark(judged)}, mean ± sd over seeds; differences in percentage points.{chosen}",
@@ -131,14 +131,18 @@ def mark(text: str) -> str:
 
 
 ACCURACY_HEAD = (
-    *("arm", "accuracy ± sd", "seeds", "difference", "95 %, this set", "95 %, new images"),
+    *("arm", "accuracy ± sd", "seeds", "difference", "95 % on new photos"),
     *("verdict", "minutes", "time ratio"),
 )
-EFFECT_HEAD = ("effect", "contrast", "difference", "seeds", "95 %, this set", "95 %, new images", "p (Holm)", "ΔNLL", "verdict")
+EFFECT_HEAD = (
+    *("effect", "contrast", "difference", "seeds", "95 % on new photos", "p (Holm)", "verdict", "expected gain", "helps"),
+    *("Δ log-loss", "by log-loss"),
+)
 EFFECT_COLUMNS = (
-    *("name", "kind", "contrast", "seeds", "difference", "sd", "this_set_low", "this_set_high", "new_images_low"),
-    *("new_images_high", "p_holm", "better", "better_low", "better_high", "verdict", "more_seeds", "note"),
-    *("nll_difference", "nll_low", "nll_high", "correlation", "seconds_ratio", "declared"),
+    *("name", "kind", "contrast", "seeds", "difference", "sd", "error", "low", "high", "p_holm"),
+    *("verdict", "more_seeds", "more_images", "note", "seeds_low", "seeds_high", "better", "better_low", "better_high"),
+    *("loss_difference", "loss_low", "loss_high", "loss_verdict", "correlation", "seconds_ratio", "declared"),
+    *("expected_gain", "helps"),
 )
 ARM_COLUMNS = (
     *("name", "role", "edits", "seeds", "failed", "failure_low", "failure_high", "accuracy", "sd", "nll", "macro_recall"),
@@ -149,9 +153,10 @@ ARM_COLUMNS = (
 
 def _effect(e: Effect) -> list[Value]:
     return [
-        *(e.name, e.kind, e.says, len(e.points), e.difference, e.sd, *_ends(e.this_set), *_ends(e.new_images), e.p),
-        *(e.better, *_ends(e.better_interval), e.verdict, e.more_seeds, e.note, e.nll_difference, *_ends(e.nll_interval)),
-        *(e.correlation, e.seconds_ratio, "yes" if e.declared else "no"),
+        *(e.name, e.kind, e.says, len(e.points), e.difference, e.sd, e.error, *_ends(e.interval), e.p, e.verdict, e.more_seeds),
+        *(e.more_images, e.note, *_ends(e.over_seeds), e.better, *_ends(e.better_interval), e.loss_difference),
+        *(*_ends(e.loss_interval), e.loss_verdict, e.correlation, e.seconds_ratio, "yes" if e.declared else "no"),
+        *(e.expected, e.helps),
     ]
 
 
@@ -180,8 +185,7 @@ def accuracy_row(row: Row) -> list[str]:
         f"{row.failed}; {mean}" if row.failed else mean,
         f"{row.known} of {len(row.arm.accuracies)}",
         "reference" if row.reference else points(row.difference),
-        span(row.effect.this_set if row.effect else None, points),
-        span(row.effect.new_images if row.effect else None, points),
+        span(row.effect.interval if row.effect else None, points),
         verdict(row.effect) if row.effect else DASH,
         DASH if price is None else minutes(price.seconds) + ("" if price.alone else " (shared device)"),
         DASH if price is None else ratio(price.ratio),
@@ -192,9 +196,9 @@ def effect_row(effect: Effect) -> list[str]:
     """An effect under EFFECT_HEAD."""
     return [
         *(effect.name, effect.says, points(effect.difference), str(len(effect.points))),
-        *(span(effect.this_set, points), span(effect.new_images, points), number(effect.p, 3)),
-        f"{signed(effect.nll_difference, 3)} ({span(effect.nll_interval, lambda value: signed(value, 3))})",
-        verdict(effect),
+        *(span(effect.interval, points), number(effect.p, 3), verdict(effect), points(effect.expected), chance(effect.helps)),
+        f"{signed(effect.loss_difference, 3)} ({span(effect.loss_interval, lambda value: signed(value, 3))})",
+        "not decided" if effect.loss_verdict == "open" else effect.loss_verdict,
     ]
 
 

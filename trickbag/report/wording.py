@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable
 
 from trickbag.ground.text import counted, show
-from trickbag.report.findings import Arm, Effect, Findings, Interval
+from trickbag.report.findings import Arm, Effect, Findings
+from trickbag.statistics.intervals import Interval
 
 MINUS, DASH, SPACE = "−", "–", "\u00a0"
 SIGNS = {
@@ -16,7 +17,7 @@ SIGNS = {
     "worthwhile": "▲▲",
     "hurts": "▼",
     "equivalent": "≈",
-    "inconclusive": "?",
+    "open": "?",
     "identical": "=",
     "descriptive": "·",
 }
@@ -87,6 +88,17 @@ def percent(share: float | None) -> str:
     return number(100 * share, 1) + SPACE + "%" if share is not None and math.isfinite(share) else DASH
 
 
+def chance(share: float | None) -> str:
+    r"""A probability; none is written as certain.
+
+    >>> chance(0.834), chance(0.9999), chance(0.001), chance(None)
+    ('83\xa0%', 'over 99\xa0%', 'below 1\xa0%', '–')
+    """
+    if share is None:
+        return DASH
+    return f"over 99{SPACE}%" if share > 0.99 else f"below 1{SPACE}%" if share < 0.01 else f"{100 * share:.0f}{SPACE}%"
+
+
 def points(difference: float | None) -> str:
     """A difference of shares in percentage points, signed.
 
@@ -153,14 +165,18 @@ def size(count: float | None) -> str:
 
 
 def verdict(effect: Effect) -> str:
-    """The verdict in words, with the number of seeds that would settle it."""
+    """The verdict in words, with the cheapest way to decide what is open."""
     if effect.verdict == "descriptive":
         return "descriptive only"
-    if effect.verdict != "inconclusive":
+    if effect.verdict == "identical":
+        return "the same network"
+    if effect.verdict != "open":
         return effect.verdict
-    if effect.more_seeds is None:
-        return "inconclusive; no number of seeds would settle it"
-    return f"inconclusive; about {effect.more_seeds:,} more {'seed' if effect.more_seeds == 1 else 'seeds'}"
+    if effect.more_seeds is not None:
+        return f"not decided; about {counted(effect.more_seeds, 'more seed')} would"
+    if effect.more_images is not None:
+        return f"not decided; about {counted(effect.more_images, 'more judged image')} would"
+    return "not decided; that takes more seeds and more images"
 
 
 def failed(arm: Arm, findings: Findings) -> str:

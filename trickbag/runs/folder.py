@@ -1,5 +1,8 @@
 """What lies in a run's folder besides the network: the models of its JSON files, and its predictions read back."""
 
+import csv
+import gzip
+import io
 import zipfile
 import zlib
 from pathlib import Path
@@ -7,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from trickbag.ground import records
 from trickbag.ground.errors import TrickbagError
@@ -15,6 +18,9 @@ from trickbag.ground.records import MALFORMED, Count, Record, Seconds, Share, Si
 from trickbag.models.card import CARD, WEIGHTS
 
 RESULT, PREDICTIONS, LOG = "result.json", "predictions.npz", "log.jsonl"
+ASKED, IMAGES = "asked.json", "images.csv.gz"
+COLUMNS, GROUP = ("path", "class", "split", "content"), "group"
+"""Of images.csv.gz; the last one where images belong together."""
 FINISHED = (RESULT, CARD, WEIGHTS, PREDICTIONS)
 """What the manifest of a finished run lists at least."""
 SplitName = Literal["train", "val", "test"]
@@ -22,6 +28,9 @@ BEGUN, DIVERGED = ".work/request.json", "diverged.json"
 AGAIN = "Train the run again, or restore the file from a copy."
 Loss = Annotated[float, Field(ge=-1e300, le=1e300)] | None
 """None where it is no finite number."""
+UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
+Table = dict[str, tuple[str, ...]]
+"""Path -> class, split and hash of the content of an image, and the first image of its group where there are groups."""
 
 
 class PerClass(Record):
@@ -101,6 +110,18 @@ class RunRecord(Record):
         return records.read(folder / RESULT, cls, AGAIN)
 
 
+class Asked(Record):
+    """The content of ``asked.json``: besides these, a key for each field of the recipe and each file that it names."""
+
+    model_config = ConfigDict(extra="allow")
+
+    recipe: str
+    budget: Count | Seconds
+    """As it was given: the key of a request tells 0 from 0.0."""
+    seed: Count
+    set_by_you: Annotated[list[str], Field(alias="set by you")]
+
+
 class Begun(Signed):
     """The content of ``.work/request.json``: whose folder this is, and what was decided for it."""
 
@@ -151,6 +172,15 @@ class LogLine(Record):
         if self.kind == "epoch" and (self.val is None or not {"epoch", "seconds"} <= self.model_fields_set):
             raise ValueError("an epoch has epoch, seconds and val")
         return self
+
+
+def kept_table(folder: Path) -> Table:
+    """The images that a run or a study was asked for, in the listing's order. Raises UNREADABLE where they are not known."""
+    text = gzip.decompress((folder / IMAGES).read_bytes()).decode("utf-8", "surrogateescape")
+    head, *rows = csv.reader(io.StringIO(text, newline=""))
+    if tuple(head) not in (COLUMNS, (*COLUMNS, GROUP)):
+        raise ValueError(head)
+    return {path: tuple(row) for path, *row in rows}
 
 
 class Predictions(NamedTuple):

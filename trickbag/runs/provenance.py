@@ -5,15 +5,14 @@ import gzip
 import io
 import json
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, Field
+import numpy as np
 
 from trickbag.data.findings import some
 from trickbag.data.images import Images
@@ -21,33 +20,17 @@ from trickbag.engine.loop import ENGINE
 from trickbag.ground import records, store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Tell
-from trickbag.ground.records import Count, Open, Record, Seconds
+from trickbag.ground.records import Open
 from trickbag.ground.text import counted, duration, show
 from trickbag.recipe import Recipe
-from trickbag.runs.folder import BEGUN, Begun
+from trickbag.runs.folder import ASKED, BEGUN, COLUMNS, GROUP, IMAGES, UNREADABLE, Asked, Begun, Table, kept_table
 from trickbag.runs.request import Request, identity, request
 
-ASKED, IMAGES = "asked.json", "images.csv.gz"
 SOURCE = ".work/source.json"
 """As long as the run may go on: a finished one is handed around, and need not say where the photos lay."""
-COLUMNS = ("path", "class", "split", "content")
 LONGER = {"epochs", "budget"}
 """What differs where the same training is wanted for longer or shorter."""
 PUT_BACK = "Put it back from a copy, or give the command that began it."
-Table = dict[str, tuple[str, ...]]
-"""Path -> class, split and hash of the content of an image."""
-
-
-class Asked(Record):
-    """The content of ``asked.json``: besides these, a key for each field of the recipe and each file that it names."""
-
-    model_config = ConfigDict(extra="allow")
-
-    recipe: str
-    budget: Count | Seconds
-    """As it was given: the key of a request tells 0 from 0.0."""
-    seed: Count
-    set_by_you: Annotated[list[str], Field(alias="set by you")]
 
 
 def keep(wanted: Request, folder: Path, **more: Any) -> None:
@@ -55,10 +38,8 @@ def keep(wanted: Request, folder: Path, **more: Any) -> None:
     if wanted.source:
         store.write(folder / SOURCE, json.dumps(wanted.source))
     store.write(folder / ASKED, store.to_json(fields(wanted) | more, indent=2))
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows(
-        [COLUMNS, *((path, *row) for path, row in table(wanted.data.images).items())]
-    )
+    lines, rows = io.StringIO(), [(path, *row) for path, row in table(wanted.data.images).items()]
+    csv.writer(lines, lineterminator="\n").writerows([(*COLUMNS, GROUP)[: len(rows[0])], *rows])
     store.write(folder / IMAGES, gzip.compress(lines.getvalue().encode("utf-8", "surrogateescape"), 1, mtime=0))
 
 
@@ -101,7 +82,11 @@ def contents(wanted: Request) -> dict[str, str]:
 def table(images: Images) -> Table:
     """The images as they are kept."""
     names = (images.classes[label] for label in images.labels.tolist())
-    return dict(zip(images.paths, zip(names, images.splits.tolist(), images.hashes, strict=True), strict=True))
+    columns = [names, images.splits.tolist(), images.hashes]
+    if len(np.unique(images.groups)) < len(images):
+        first = dict(zip(images.groups[::-1].tolist(), images.paths[::-1], strict=True))
+        columns.append([first[group] for group in images.groups.tolist()])
+    return dict(zip(images.paths, zip(*columns, strict=True), strict=True))
 
 
 def another(wanted: Request, folder: Path, what: str = "run", **more: Any) -> str:
@@ -121,10 +106,10 @@ def another(wanted: Request, folder: Path, what: str = "run", **more: Any) -> st
 def compared(wanted: Request, folder: Path, more: Mapping[str, Any]) -> tuple[list[str], set[str]]:
     """The differences in words, and the names of the fields that differ, where the data are the same; else none."""
     try:
-        held, old = records.read(folder / ASKED, Asked, PUT_BACK).plain(), _kept_table(folder / IMAGES)
+        held, old = records.read(folder / ASKED, Asked, PUT_BACK).plain(), kept_table(folder)
         now = fields(wanted) | dict(more)
         names = [name for name in now.keys() | held.keys() if held.get(name) != now.get(name)]
-    except (OSError, ValueError, EOFError, zlib.error, TrickbagError):
+    except (*UNREADABLE, TrickbagError):
         return ["what it was asked for is not known"], set()
     order = list(now)
     names.sort(key=lambda name: order.index(name) if name in order else len(order))
@@ -136,14 +121,6 @@ def compared(wanted: Request, folder: Path, more: Mapping[str, Any]) -> tuple[li
         images = [_counted(moved, "is in another split")]
     said = images + [about(name, held.get(name), now.get(name)) for name in told or ([] if images else names)]
     return said, set() if images else set(told)
-
-
-def _kept_table(path: Path) -> Table:
-    text = gzip.decompress(path.read_bytes()).decode("utf-8", "surrogateescape")
-    head, *rows = csv.reader(io.StringIO(text, newline=""))
-    if tuple(head) != COLUMNS:
-        raise ValueError(head)
-    return {path: tuple(row) for path, *row in rows}
 
 
 def about(name: str, old: Any, new: Any) -> str:

@@ -1,25 +1,36 @@
 """From a study's folder to its findings: every figure is computed from stored predictions, again at each call."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from trickbag.ground.errors import TrickbagError
-from trickbag.report.findings import CONTROLS, Arm, Confirmation, Effect, Failure, Findings, Interval, Sharing
+from trickbag.report.findings import CONTROLS, Arm, Effect, Failure, Findings, Proof, Sharing
+from trickbag.statistics.effects import PRIOR, Sample, effects
+from trickbag.statistics.intervals import Interval
+from trickbag.statistics.looks import Decided, decide
+from trickbag.statistics.power import again, assurance
+from trickbag.statistics.verdicts import Estimate
 from trickbag.studies import recommend, words
+from trickbag.studies.answer import Found, answer, label, taken
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Question
-from trickbag.studies.effects import effects, over_folds
-from trickbag.studies.intervals import ratio
-from trickbag.studies.looks import Decided, decide
+from trickbag.studies.folds import who
 from trickbag.studies.pictures import pictures
 from trickbag.studies.record import Floats, Judged, Study, idle, table
-from trickbag.studies.summary import paired, summary
-from trickbag.studies.verdicts import Estimate
+from trickbag.studies.summary import summary
 
-SHARED = ("points", "sd", "this_set", "new_images", "p", "better", "better_interval", "verdict", "more_seeds", "correlation")
+SHARED = (
+    *("points", "sd", "error", "interval", "over_seeds", "p", "better", "better_interval"),
+    *("verdict", "more_seeds", "more_images", "correlation"),
+)
 """Fields that an effect takes from its estimate as they are."""
+SAME = 1e-12
+"""Nats below which a difference in log-probability is what rounding leaves of 0."""
+SAYS = "the nominated recipe minus the reference"
 Table = dict[str, list[Judged | None]]
 Results = dict[str, list[dict[str, Any] | None]]
 
@@ -27,21 +38,20 @@ Results = dict[str, list[dict[str, Any] | None]]
 def findings(study: Study) -> Findings:
     """What the study found. Raises TrickbagError where a file is damaged."""
     runs, known, results, arms = measured(study)
-    answered = answers(study, known, runs, results)
-    chosen = recommend.choose(study, answered, arms, lambda names, one: compared(study, runs, names, one))
-    confirmed = confirmation(study, chosen)
-    facts, still = study.facts, idle(runs)
+    answered, nominated = nominating(study, known, runs, results)
+    proved, facts, still = proof(study, nominated), study.facts, idle(runs)
     hardest, rescued = pictures(study, {name: [j for j in row if j] for name, row in runs.items()})
+    found = Found(study, arms, answered, nominated, proved, still)
     return Findings(
         name=facts["name"],
-        answer=words.answer(chosen, confirmed, arms, answered, study, still),
-        recommended=chosen.arm.recipe.toml(),
-        recommended_arm=chosen.arm.name,
+        answer=answer(found),
+        recommended=label(found) + (nominated.arm if taken(found) else study.arms[0]).recipe.toml(),
         design=facts["design"],
         weakness=facts["weakness"],
-        split="test" if study.split == "test" else "validation",
-        images=study.images(study.split),
-        groups=len(set(facts["groups"][study.split])) or study.images(study.split),
+        on_test=study.judging.on == "test",
+        judges=who(study.judging),
+        images=met(study, runs)[0],
+        groups=met(study, runs)[1],
         seeds=study.seeds,
         delta=facts["options"]["delta"] / 100,
         classes=tuple(facts["classes"]),
@@ -57,21 +67,38 @@ def findings(study: Study) -> Findings:
         noise=words.noise(study, arms, answered, still),
         descriptive=words.descriptive(answered, study, still),
         failures=failures(study, known, results),
-        test_images=study.images("test"),
-        confirmation=confirmed,
+        proof=proved,
+        prior=recommend.source(answered, study.priors),
         decided=words.decided(study),
         departures=tuple(facts["departures"]),
         sharing=sharing([record for row in results.values() for record in row if record]),
         environment=tuple(facts["environment"].items()),
         command=facts["command"],
+        plan=facts["plan"],
+        model=study.arms[0].recipe.model,
+        epochs=study.arms[0].recipe.epochs,
     )
 
 
-def choice(study: Study) -> recommend.Choice:
-    """The recipe that the study recommends."""
-    runs, known, results, arms = measured(study)
-    answered = answers(study, known, runs, results)
-    return recommend.choose(study, answered, arms, lambda names, one: compared(study, runs, names, one))
+def nomination(study: Study) -> recommend.Nomination:
+    """The recipe that the study would put to the proof."""
+    runs, known, results, _ = measured(study)
+    return nominating(study, known, runs, results)[1]
+
+
+def nominating(
+    study: Study, arms: Sequence[Planned], runs: Table, results: Results
+) -> tuple[tuple[Effect, ...], recommend.Nomination]:
+    """The effects, with what is believed of them, and the nominated recipe."""
+    answered = answers(study, arms, runs, results)
+    beliefs = recommend.believed(answered, study.priors)
+    with_beliefs = (
+        replace(e, expected=beliefs[e.name].gain, helps=beliefs[e.name].helps)
+        if e.kind in recommend.DECIDING and e.name in beliefs
+        else e
+        for e in answered
+    )
+    return tuple(with_beliefs), recommend.nominate(study, answered, beliefs)
 
 
 def measured(study: Study) -> tuple[Table, list[Planned], Results, tuple[Arm, ...]]:
@@ -99,11 +126,33 @@ def unanswered(study: Study) -> str:
     )
 
 
-def values(runs: Table, arms: Sequence[str], of: str) -> Floats:
-    """[A, S, N] of ``correct`` or ``nll``; a row of NaN where there is no result."""
-    images = next(len(judged.correct) for row in runs.values() for judged in row if judged)
-    missing = np.full(images, np.nan)
-    return np.array([[missing if judged is None else getattr(judged, of) for judged in runs[arm]] for arm in arms])
+def met(study: Study, runs: Table) -> tuple[int, int]:
+    """How many images judged so far, and how many independent ones."""
+    rows = np.unique(np.concatenate([judged.rows for row in runs.values() for judged in row if judged]))
+    return len(rows), len(np.unique(study.groups[rows]))
+
+
+def samples(study: Study, runs: Table, arms: Sequence[str], of: str) -> list[Sample]:
+    """What the runs of each seed say, ``correct``, ``nll`` or ``calibrated``, more being better."""
+    sign, found = 1.0 if of == "correct" else -1.0, []
+    for column in zip(*(runs[arm] for arm in arms), strict=True):
+        rows = next((judged.rows for judged in column if judged), np.zeros(1, np.int64))
+        missing = np.full(len(rows), np.nan)
+        values = np.array([missing if judged is None else sign * getattr(judged, of) for judged in column])
+        found.append(Sample(values, study.groups[rows]))
+    return found
+
+
+def alike(study: Study, runs: Table, arms: Sequence[str], weights: Floats) -> list[bool]:
+    """Of which contrasts the two sides are one and the same network: they give every image the same log-probability."""
+    tables = [sample.values for sample in samples(study, runs, arms, "nll")]
+    return [
+        any(whole := [bool(np.isfinite(table[row != 0]).all()) for table in tables])
+        and all(
+            np.abs(row[row != 0] @ table[row != 0]).max() < SAME for table, there in zip(tables, whole, strict=True) if there
+        )
+        for row in weights
+    ]
 
 
 def answers(study: Study, arms: Sequence[Planned], runs: Table, results: Results) -> tuple[Effect, ...]:
@@ -116,22 +165,20 @@ def answers(study: Study, arms: Sequence[Planned], runs: Table, results: Results
         family = tuple(one.estimate for one in at_looks(study, runs, pooled, declared))
     else:
         family = estimates(study, runs, pooled, declared)
-    found: dict[Question, Estimate] = dict(zip(declared, family, strict=True))
+    found = dict(zip(declared, family, strict=True))
+    losses = dict(zip(declared, estimates(study, runs, pooled, declared, "calibrated"), strict=True))
     for question in asked:
         if not question.declared:
-            apart = any(names[name].role in CONTROLS for name, _ in question.weights)
-            own = [name for name, _ in question.weights] if apart else pooled
+            own = [name for name, _ in question.weights]
             found[question] = estimates(study, runs, own, [question])[0]
-    made = []
-    for question in asked:
-        nll = estimates(study, runs, [name for name, _ in question.weights], [question], "nll")[0]
-        made.append(effect(question, found[question], nll, dearer(question, results), study.arms[0].name))
+            losses[question] = estimates(study, runs, own, [question], "calibrated")[0]
+    made = [effect(q, found[q], losses[q], dearer(q, results), study.arms[0].name) for q in asked]
     return tuple(one for one in made if one)
 
 
 def decided(study: Study, seeds: int) -> set[str]:
     """The arms that need no more seeds after so many: all declared questions about them are decided, or all there are."""
-    runs = table(study, study.arms, seeds)
+    runs = {name: row[:seeds] for name, row in table(study, study.arms).items()}
     known = [arm for arm in study.arms if any(runs[arm.name])]
     names = {arm.name for arm in known}
     asked = [q for q in study.questions if q.declared and all(name in names for name, _ in q.weights)]
@@ -148,9 +195,15 @@ def at_looks(study: Study, runs: Table, arms: Sequence[str], asked: Sequence[Que
     """The declared questions, each at the look that decided it."""
     if not asked:
         return ()
-    weights, groups = weighted(asked, arms), study.facts["groups"][study.split] or None
-    delta = study.facts["options"]["delta"] / 100
-    return decide(values(runs, arms, "correct"), weights, study.looks, groups=groups, delta=delta)
+    weights = weighted(asked, arms)
+    return decide(
+        samples(study, runs, arms, "correct"),
+        weights,
+        study.looks,
+        same=alike(study, runs, arms, weights),
+        pool=study.facts["counts"]["groups"],
+        delta=study.facts["options"]["delta"] / 100,
+    )
 
 
 def weighted(asked: Sequence[Question], arms: Sequence[str]) -> Floats:
@@ -159,26 +212,21 @@ def weighted(asked: Sequence[Question], arms: Sequence[str]) -> Floats:
 
 
 def estimates(
-    study: Study, runs: Table, arms: Sequence[str], asked: Sequence[Question], of: str = "correct", split: str = ""
+    study: Study, runs: Table, arms: Sequence[str], asked: Sequence[Question], of: str = "correct", alpha: float = 0.05
 ) -> tuple[Estimate, ...]:
-    """The estimates of some questions as one family, of ``correct`` or ``nll`` (less is better there)."""
+    """The estimates of some questions as one family, of ``correct`` or ``calibrated``, more being better."""
     if not asked:
         return ()
-    weights = weighted(asked, arms)
-    delta = study.facts["options"]["delta"] / 100 if of == "correct" else 0.0
-    if study.facts["options"]["folds"] and split != "test":
-        means = np.array([[np.nan if j is None else getattr(j, of).mean() for j in runs[arm]] for arm in arms])
-        _, folds = study.facts["blocks"]
-        return over_folds(means, weights, train=folds - 1, test=1, delta=delta)
-    sign = 1 if of == "correct" else -1
-    groups = study.facts["groups"][split or study.split] or None
-    return effects(sign * values(runs, arms, of), weights, groups=groups, delta=delta)
-
-
-def compared(study: Study, runs: Table, names: Sequence[str], one: str) -> tuple[Estimate, ...]:
-    """What some arms have over one, as one family."""
-    asked = [Question(name, "alone", "", ((name, 1.0), (one, -1.0)), True) for name in names]
-    return estimates(study, runs, [*names, one], asked)
+    weights, shares = weighted(asked, arms), of == "correct"
+    return effects(
+        samples(study, runs, arms, of),
+        weights,
+        same=alike(study, runs, arms, weights),
+        shares=shares,
+        pool=study.facts["counts"]["groups"],
+        delta=study.facts["options"]["delta"] / 100 if shares else 0.0,
+        alpha=alpha,
+    )
 
 
 def against(question: Question, reference: str) -> str:
@@ -188,7 +236,7 @@ def against(question: Question, reference: str) -> str:
     return other[0] if len(weights) == 2 and weights.get(reference) == -1 and other else ""
 
 
-def effect(question: Question, found: Estimate, nll: Estimate, seconds_ratio: float | None, reference: str) -> Effect | None:
+def effect(question: Question, found: Estimate, loss: Estimate, seconds_ratio: float | None, reference: str) -> Effect | None:
     """A question with its answer; None where no seed has all the runs that it compares."""
     if found.difference is None:
         return None
@@ -202,20 +250,26 @@ def effect(question: Question, found: Estimate, nll: Estimate, seconds_ratio: fl
         says=question.says,
         difference=found.difference,
         note="; ".join(filter(None, [found.note, aliases])),
-        nll_difference=None if nll.difference is None else -nll.difference,
-        nll_interval=nll.this_set and Interval(-nll.this_set.high, -nll.this_set.low),
+        loss_difference=None if loss.difference is None else -loss.difference,
+        loss_interval=loss.interval and Interval(-loss.interval.high, -loss.interval.low),
+        loss_verdict=loss.verdict,
         seconds_ratio=seconds_ratio,
         declared=question.declared,
     )
 
 
 def dearer(question: Question, results: Results) -> float | None:
-    """The price of a question's arm as a multiple of that of the one it is compared with; None where there are several."""
-    sides = [[name for name, weight in question.weights if sign * weight > 0] for sign in (1, -1)]
-    if any(len(side) != 1 for side in sides):
+    """The price of what a question asks for, as a multiple of the price without; None where it asks for something else.
+
+    A mean over arms, as in a main effect, is the geometric mean of their times, paired by seed.
+    """
+    weights = dict(question.weights)
+    if not math.isclose(sum(weight for weight in weights.values() if weight > 0), 1):
         return None
-    found = paired(*(results[side[0]] for side in sides))
-    return found[0] if found else None
+    rows = zip(*(results[name] for name in weights), strict=True)
+    whole = [[record["seconds"] for record in row if record and "seconds" in record] for row in rows]
+    ratios = [np.log(row) @ np.array([*weights.values()]) for row in whole if len(row) == len(weights) and all(row)]
+    return float(np.exp(np.mean(ratios))) if ratios else None
 
 
 def failures(study: Study, arms: Sequence[Planned], results: Results) -> tuple[Failure, ...]:
@@ -242,26 +296,58 @@ def sharing(records: Sequence[dict[str, Any]]) -> Sharing:
     return Sharing(sum(trained.values()), sum(record["steps"] for record in whole))
 
 
-def confirmation(study: Study, chosen: recommend.Choice) -> Confirmation | None:
-    """The recommended recipe against the reference on the test set; None before it was confirmed."""
-    pair = {"recommended": chosen.arm, "reference": study.arms[0]}
-    fresh = study.facts["confirm_seeds"]
-    cells = {name: [study.cell(arm, seed, "test") for seed in fresh] for name, arm in pair.items()}
-    runs: Table = {name: [study.judged(cell, "test") for cell in row] for name, row in cells.items()}
-    if not fresh or not all(judged for row in runs.values() for judged in row):
+def proof(study: Study, nominated: recommend.Nomination) -> Proof | None:
+    """The nominated recipe against the reference on images that chose nothing; None before it was put to the proof."""
+    nominees = [record.arm().recipe.key for record in study.held.nominees]
+    if nominated.arm.recipe.key not in nominees:
         return None
-    weights = (("recommended", 1.0), ("reference", -1.0))
-    question = Question("recommended", "combination", "the recommended recipe minus the reference", weights, True)
-    found, nll = (estimates(study, runs, list(pair), [question], of, "test")[0] for of in ("correct", "nll"))
-    seconds = [[(study.result(cell) or {}).get("seconds", 0.0) for cell in row] for row in cells.values()]
-    told = effect(question, found, nll, ratio(seconds[0], seconds[1])[0] if all(map(all, seconds)) else None, "reference")
+    pair = {recommend.NOMINEE: nominated.arm, study.arms[0].name: study.arms[0]}
+    cells = {name: study.proofs(arm) for name, arm in pair.items()}
+    runs: Table = {name: [study.judged(cell) for cell in row] for name, row in cells.items()}
+    if not all(judged for row in runs.values() for judged in row):
+        return None
+    question = Question(recommend.NOMINEE, "combination", SAYS, tuple(zip(pair, (1.0, -1.0), strict=True)), True)
+    level = 0.05 / (1 + nominees.index(nominated.arm.recipe.key))
+    found, loss = (estimates(study, runs, list(pair), [question], of, level)[0] for of in ("correct", "calibrated"))
+    results = {name: [study.result(cell) for cell in row] for name, row in cells.items()}
+    told = effect(question, found, loss, dearer(question, results), study.arms[0].name)
     assert told is not None
-    return Confirmation(
-        seeds=tuple(fresh),
-        images=study.images("test"),
-        reference=tuple(float(j.correct.mean()) for j in runs["reference"] if j),
-        recommended=tuple(float(j.correct.mean()) for j in runs["recommended"] if j),
-        effect=told,
-        selected=chosen.gain,
-        shrinkage=chosen.gain - told.difference,
+    reference, nominee = (
+        tuple(float(j.correct.mean()) for j in runs[name] if j) for name in (study.arms[0].name, recommend.NOMINEE)
     )
+    return Proof(
+        seeds=tuple(study.facts["proof_seeds"]),
+        images=met(study, runs)[0],
+        level=level,
+        reference=reference,
+        nominee=nominee,
+        effect=told,
+        expected=nominated.belief.gain,
+    )
+
+
+def likely(study: Study, nominated: recommend.Nomination, images: int, judged: int, seeds: int) -> float:
+    """The probability that the proof proves the nominated recipe, on so many images, each of which judges it in some seeds.
+
+    How far the proof may be off is taken from the arm that is most like the recipe.
+    """
+    arm, reference = nearest(study, nominated.arm), study.arms[0]
+    runs = table(study, [arm, reference])
+    question = Question(arm.name, "alone", SAYS, ((arm.name, 1.0), (reference.name, -1.0)), True)
+    found = estimates(study, runs, [*runs], [question])[0]
+    if not found.error:
+        return float(nominated.belief.gain > 0)
+    met_images, counts = met(study, runs)[0], sum(len(one.rows) for one in runs[reference.name] if one)
+    scale = again(judged, images) / judged * counts / again(counts, met_images)
+    return assurance(*nominated.belief, found.error * math.sqrt(scale), seeds - 1 + PRIOR)
+
+
+def nearest(study: Study, wanted: Planned) -> Planned:
+    """The arm, not a control unless it is wanted, whose recipe differs least from another."""
+    arms = [arm for arm in study.arms[1:] if arm.role not in CONTROLS or arm == wanted]
+
+    def distance(arm: Planned) -> int:
+        ours, theirs = arm.recipe.spelled(), wanted.recipe.spelled()
+        return sum(bool(ours[name] != theirs[name]) for name in ours) + len(set(arm.recipe.tricks) ^ set(wanted.recipe.tricks))
+
+    return min(arms, key=distance)

@@ -19,7 +19,7 @@ class Arm:
     name: str
     """Unique, for people."""
     role: str
-    """reference, alone, dropped, full, stack, varied, cell, placebo, one-nn, same (A/A) or matched."""
+    """reference, alone, dropped, full, stack, varied, cell, placebo, one-nn, classifier alone, same (A/A) or matched."""
     edits: str
     """What differs from the reference, as spelled: "+mixup(alpha=0.4) -warmup batch_size=16"."""
     recipe: Recipe
@@ -108,9 +108,12 @@ class Bench:
         for trick in self.tricks:
             if trick not in on:
                 try:
-                    self.recipe([*on, trick])
+                    recipe = self.recipe([*on, trick])
                 except UsageError as why:
                     self.not_run.setdefault(str(trick), f"{trick} with the others: {why}")
+                    continue
+                if why_idle := idle(trick, recipe):
+                    self.not_run.setdefault(str(trick), why_idle)
                 else:
                     on = (*on, trick)
         return tuple(trick for trick in self.tricks if trick in on)
@@ -119,10 +122,10 @@ class Bench:
         """The arm of the tricks that go together."""
         return self.add("all", "full", self.recipe(self.together()))
 
-    def alone(self) -> dict[Trick, Weights]:
+    def alone(self, among: Collection[Trick] | None = None) -> dict[Trick, Weights]:
         """What each trick that can be tried adds to the reference, or the reference would lack without it."""
         found = {}
-        for trick in self.tricks:
+        for trick in self.tricks if among is None else [trick for trick in self.tricks if trick in among]:
             if trick in self.held:
                 arm = self.add(f"without {trick}", "dropped", self.recipe([t for t in self.held if t != trick]))
                 found[trick] = minus("reference", arm)

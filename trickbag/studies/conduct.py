@@ -1,4 +1,4 @@
-"""A study from start to end: plan, carry out, analyse, confirm, report; the same call again goes on where it was stopped."""
+"""A study from start to end: plan, carry out, analyse, prove, report; the same call again goes on where it was stopped."""
 
 import copy
 import math
@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain
+from functools import cached_property, partial
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +18,40 @@ from trickbag.engine.pixels import Files
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import CellDone, Doing, Event, Note, Tell, silent
-from trickbag.ground.text import duration
+from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
-from trickbag.report.findings import Effect, Findings
+from trickbag.report.findings import Effect, Findings, Proof
+from trickbag.report.latex import effects_tex
+from trickbag.report.methods import methods, references_bib
 from trickbag.report.page import page
 from trickbag.report.tables import arms_csv, effects_csv, markdown
 from trickbag.runs import auto, provenance, seen
 from trickbag.runs.auto import SAFETY, TRIAL_SHARE
 from trickbag.runs.request import Request, called, check_named, edited, ingest, started, tell_where
+from trickbag.statistics.looks import planned
+from trickbag.statistics.power import seeds_within
+from trickbag.statistics.verdicts import SEEDS
 from trickbag.studies import analysis, pictures
 from trickbag.studies.arms import Arm
 from trickbag.studies.decisions import facts, spelled
 from trickbag.studies.design import Design, design, matched
 from trickbag.studies.execute import Carrier, Here, Outcome, Processes, execute
 from trickbag.studies.folder import LEDGER, STUDY, ArmRecord, LedgerLine, StudyRecord, stored
+from trickbag.studies.folds import FOLDS, PROVING, Judging, Role
 from trickbag.studies.jobs import jobs
-from trickbag.studies.looks import planned
 from trickbag.studies.options import Options
 from trickbag.studies.packing import packing
-from trickbag.studies.plan import MOST_SEEDS, Pilot, Plan, cells
-from trickbag.studies.power import seeds_within
+from trickbag.studies.plan import MOST_SEEDS, PROOF_SEEDS, Pilot, Plan, ProofPlan, cells
+from trickbag.studies.prior import expected, ordering, regime_of
 from trickbag.studies.propose import propose
 from trickbag.studies.record import Study, entry, table
-from trickbag.studies.verdicts import SEEDS
+from trickbag.studies.words import points
 from trickbag.studies.worker import Place, carry
 from trickbag.trick import Trick
 from trickbag.tricks import parse
 
-CONFIRM_SEEDS = 5
 FRESH = 100_000
-"""Added to the first seed for the confirmation's."""
+"""Added to the first seed for the proof's."""
 DEAR = 1.05
 """Price, as a multiple of the reference's, above which a compute-matched reference is trained."""
 MATCHED = ("alone", "full")
@@ -70,8 +74,13 @@ class Finished:
 
     @property
     def recommended(self) -> Recipe:
-        """The reference with what proved its worth."""
+        """The nominated recipe where it is proved, or expected to gain and costs nothing more; else the reference."""
         return Recipe.load(self.folder / "recommended.toml")
+
+    @property
+    def proof(self) -> Proof | None:
+        """What the proof of the nominated recipe found; None where there was none."""
+        return self.findings.proof
 
     def report(self, path: str | Path) -> Path:
         """Write the report, one HTML file that needs nothing else, and return where it lies."""
@@ -96,7 +105,6 @@ def study(
     options: Options | str | Path | None = None,
     *,
     out: str | Path | None = None,
-    confirm: bool = False,
     means: Means = Means(),
     began: float | None = None,
     tell: Tell = silent,
@@ -109,7 +117,7 @@ def study(
     """
     conductor = Conductor(data, options, out, means, began, tell, asked)
     with store.lock(conductor.place.folder):
-        return conductor.go(confirm)
+        return conductor.go()
 
 
 def plan(
@@ -117,13 +125,12 @@ def plan(
     options: Options | str | Path | None = None,
     *,
     out: str | Path | None = None,
-    confirm: bool = False,
     began: float | None = None,
     tell: Tell = silent,
     **asked: Any,
 ) -> Plan:
     """What ``study`` would do and cost; nothing is trained but a few steps to be timed."""
-    return Conductor(data, options, out, Means(), began, tell, asked).planned(confirm)
+    return Conductor(data, options, out, Means(), began, tell, asked).planned()
 
 
 def report(folder: str | Path) -> Finished:
@@ -136,6 +143,9 @@ def report(folder: str | Path) -> Finished:
         "effects.csv": effects_csv(found),
         "arms.csv": arms_csv(found),
         "recommended.toml": found.recommended,
+        "methods.md": methods(found),
+        "effects.tex": effects_tex(found),
+        "references.bib": references_bib(found),
     }
     for name, text in files.items():
         store.write(held.place.folder / name, text)
@@ -163,7 +173,11 @@ class Conductor:
             self.options = Options.load(options, **asked)
         self.source, self.means, self.tell = data, means, tell
         o = self.options
-        recipe, chosen = started(*edited(o.recipe, o.model, o.weights, o.with_, o.without, o.set_), o.recipe == "auto", tell)
+        # An epoch that is chosen may be the same for all arms, however their tricks shape what comes after it.
+        kept = {} if "keep" in o.set_ else {"keep": "last"}
+        recipe, chosen = started(
+            *edited(o.recipe, o.model, o.weights, o.with_, o.without, o.set_ | kept), o.recipe == "auto", tell
+        )
         self.data, self.audit = ingest(data, recipe, o.seed, "skip", "skip", tell, o.depth)
         name = called(data)
         self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, began)
@@ -192,55 +206,83 @@ class Conductor:
             self.tell(Note(reason))
         return decision.recipe
 
-    def planned(self, confirm: bool) -> Plan:
-        """The plan: arms, seeds, trainings and their price; with a budget, the most that fits it, confirmation included."""
+    def planned(self) -> Plan:
+        """The plan: arms, seeds, trainings and their price; with a budget, the most that fits it, the proof included."""
         o = self.options
         named = [parse(text) for text in o.tricks] if o.tricks != "auto" else []
         together = [[parse(text) for text in texts] for texts in o.combine]
         check_named(chain(self.wanted.recipe.tricks, named, *together))
-        if (o.on == "test" or confirm) and not len(self.data.images.split("test")):
-            option = "--on test" if o.on == "test" else "--confirm"
-            raise UsageError(f"{option} reads the test images, and there are none. Leave it out.")
+        if o.on == "test" and not len(self.data.images.split("test")):
+            raise UsageError("--on test reads the test images, and there are none. Leave it out.")
         reference = self.reference()
         tricks = self.proposed(reference) if o.tricks == "auto" else named
         self.look_back([*self.wanted.recipe.tricks, *tricks, *chain(*together)])
         pilot = Pilot(replace(self.wanted, recipe=reference), TRIAL_SHARE * o.budget or math.inf)
-        repeats, folds = o.blocks
-        if o.budget and (decided := self.decided()):
-            made = design(reference, tricks, kind=decided[0], vary=o.vary, combine=together, same=o.same)
-            return self.laid(reference, made, tricks, decided[1], pilot)
-        for kind in [o.design, "add-one"] if o.design == "auto" and o.budget else [o.design]:
-            made = design(reference, tricks, kind=kind, vary=o.vary, combine=together, same=o.same)
-            if not o.budget:
-                return self.laid(reference, made, tricks, repeats * folds or o.seeds, pilot)
-            each = self.laid(reference, made, tricks, 1, pilot).seconds + self.later(made, len(tricks), pilot)
-            dearest = max(pilot.seconds(arm.recipe) for arm in made.arms)
-            last = CONFIRM_SEEDS * (pilot.seconds(reference) + dearest) if confirm else 0.0
+        made = partial(design, reference, tricks, vary=o.vary, combine=together, same=o.same)
+        if o.budget:
+            return self.within(reference, made, tricks, pilot)
+        others = ("add-one", "leave-one-out", "two-sided") if o.design == "auto" and len(tricks) > 1 else ()
+        chosen = made(kind=o.design)
+        rivals = [rival for rival in (made(kind=kind) for kind in others) if rival.kind != chosen.kind]
+        return self.laid(reference, chosen, tricks, math.prod(o.blocks) or o.seeds, pilot, self.proving, rivals)
+
+    def within(self, reference: Recipe, made: Callable[..., Design], tricks: Sequence[Trick], pilot: Pilot) -> Plan:
+        """The most that fits the budget: the proof before a larger design, a larger design before more seeds."""
+        o = self.options
+        if decided := self.decided():
+            return self.laid(reference, made(kind=decided[0]), tricks, decided[1], pilot, decided[2])
+        kinds = [o.design, "add-one"] if o.design == "auto" else [o.design]
+        for proof, kind in product(sorted({self.proving, bool(o.proof)}, reverse=True), kinds):
+            chosen = made(kind=kind)
+            each = self.laid(reference, chosen, tricks, 1, pilot, False).seconds + self.later(chosen, pilot)
+            last = self.proof_seconds(chosen, pilot) if proof else 0.0
             gone = time.monotonic() - self.wanted.began
-            seeds = min(seeds_within(max(SAFETY * o.budget - gone - last, 0.0), each), repeats * folds or MOST_SEEDS)
+            most = math.prod(o.blocks) or MOST_SEEDS
+            seeds = min(seeds_within(max(SAFETY * o.budget - gone - last, 0.0), each), most)
             if seeds >= SEEDS:
-                return self.laid(reference, made, tricks, seeds, pilot)
+                return self.laid(reference, chosen, tricks, seeds, pilot, proof)
         least = math.ceil((SEEDS * each + last + gone) / SAFETY)
         raise UsageError(
             f"--budget {o.budget:g}s is too short: {SEEDS} seeds of the smallest design"
-            f"{', with the confirmation,' if confirm else ''} take about {duration(least)}. Give as "
+            f"{', with the proof,' if proof else ''} take about {duration(least)}. Give as "
             "much, try fewer tricks, or train fewer epochs (--set epochs=…)."
         )
 
-    def decided(self) -> tuple[str, int] | None:
-        """The design and the number of seeds that an earlier call with the same options chose; None where there was none."""
+    @cached_property
+    def proving(self) -> bool:
+        """Whether the best candidate is put to the proof, unless the budget is too short for it."""
+        o, images = self.options, self.data.images
+        few = not o.budget and (math.prod(o.blocks) or o.seeds) < SEEDS
+        possible = o.on == "val" and self.judging.proof_images(images) > 0 and not few
+        if o.proof and few:
+            raise UsageError(
+                f"--proof needs a candidate, and so {SEEDS} seeds at least. Give --seeds {SEEDS}, or leave it out."
+            )
+        if o.proof and not possible:
+            raise UsageError(
+                "--proof reads images that nothing has judged by, and there are none. Leave it out, or give --rotate."
+            )
+        return possible and o.proof is not False
+
+    @staticmethod
+    def proof_seconds(made: Design, pilot: Pilot) -> float:
+        """The longest that the proof may take."""
+        seconds = [pilot.seconds(arm.recipe) for arm in made.arms]
+        return PROOF_SEEDS * (seconds[0] + max(seconds))
+
+    def decided(self) -> tuple[str, int, bool] | None:
+        """The design, the number of seeds and whether there is a proof, as an earlier call with the same options chose them."""
         held = self.held
         same = held and store.to_json(held["options"]) == store.to_json(self.options.model_dump(by_alias=True))
-        return (held["design"], len(held["seeds"])) if same else None
+        return (held["design"], len(held["seeds"]), held["proving"]) if same else None
 
-    def later(self, made: Design, tricks: int, pilot: Pilot) -> float:
-        """About how many seconds a seed takes in the arms to which a study of so many tricks may lead."""
+    def later(self, made: Design, pilot: Pilot) -> float:
+        """About how many seconds a seed takes in the arms to which a study may lead."""
         seconds = [pilot.seconds(arm.recipe) for arm in made.arms]
-        recommended = 0.0 if len(made.arms) >= 2**tricks else max(seconds)
         matched = [s for arm, s in zip(made.arms, seconds, strict=True) if arm.role in MATCHED and s > DEAR * seconds[0]]
-        return recommended + (sum(matched) if self.options.matched else 0.0)
+        return sum(matched) if self.options.matched else 0.0
 
-    def planned_there(self, confirm: bool) -> Plan:
+    def planned_there(self) -> Plan:
         """The plan as a machine of the cluster makes it: what is timed and chosen for a device is so for the jobs' one."""
         from trickbag.studies.cluster import answered
 
@@ -248,14 +290,18 @@ class Conductor:
         elsewhere = copy.copy(self)
         elsewhere.tell = silent
         gone = time.monotonic() - self.wanted.began
-        plan, told = answered(self.means.ray, torch.get_num_threads(), partial(retold, elsewhere, gone, confirm))
+        plan, told = answered(self.means.ray, torch.get_num_threads(), partial(retold, elsewhere, gone))
         for event in told:
             self.tell(event)
         return plan
 
     def proposed(self, reference: Recipe) -> list[Trick]:
         """The tricks that the data set suggests, told with the reasons."""
-        found = propose(self.audit, reference, self.options.teacher)
+        o = self.options
+        known = expected(o.prior, regime_of(reference), self.data.fingerprint) if o.prior else {}
+        found = propose(self.audit, reference, o.teacher, known=known)
+        if order := ordering(known, (str(trick) for trick, _ in found)):
+            self.tell(Note(order))
         check_named(trick for trick, _ in found)
         for trick, reason in found:
             self.tell(Note(f"{trick}: {reason}"))
@@ -264,7 +310,7 @@ class Conductor:
     def look_back(self, tricks: Sequence[Trick]) -> None:
         """Tell which of the images that arms are judged on were trained on by runs that they build on, in the report too."""
         images, known = self.data.images, self.audit.findings
-        if self.options.folds:
+        if self.judging.folds:
             images = replace(images, splits=np.where(images.splits == "test", "test", "val"))
         for finding in seen.about_seen(images, [*seen.runs(self.wanted.recipe), *seen.asked(tricks)]):
             if finding not in known:
@@ -273,17 +319,26 @@ class Conductor:
         self.audit = replace(self.audit, findings=known)
         self.wanted = replace(self.wanted, audit=self.audit)
 
-    def laid(self, reference: Recipe, made: Design, tricks: Sequence[Trick], count: int, pilot: Pilot) -> Plan:
+    def laid(
+        self,
+        reference: Recipe,
+        made: Design,
+        tricks: Sequence[Trick],
+        count: int,
+        pilot: Pilot,
+        proof: bool,
+        rivals: Sequence[Design] = (),
+    ) -> Plan:
         """A plan with so many seeds."""
-        _, folds = self.options.blocks
-        first = 0 if folds else self.options.seed
-        seeds = tuple(range(first, first + count))
-        return Plan.build(self.options, self.wanted, reference, made, tricks, seeds, self.fingerprint, pilot)
+        seeds = tuple(range(self.options.seed, self.options.seed + count))
+        last = ProofPlan.build(self.data.images, self.judging, self.proof_seconds(made, pilot)) if proof else None
+        asked = self.options, self.wanted, reference, made, tricks, seeds, self.data.fingerprint, self.judging
+        return Plan.build(*asked, pilot, last, rivals)
 
-    def go(self, confirm: bool) -> Finished:
-        """Plan, run, analyse, and confirm where that is wanted."""
+    def go(self) -> Finished:
+        """Plan, run, analyse, and put the best candidate to the proof."""
         self.mend()
-        plan = self.planned_there(confirm) if self.means.ray else self.planned(confirm)
+        plan = self.planned_there() if self.means.ray else self.planned()
         for line in plan.lines():
             self.tell(Note(line))
         self.write(plan)
@@ -291,9 +346,8 @@ class Conductor:
             self.pack(plan)
         self.run_looks(plan)
         self.add_matched(plan)
-        self.add_recommended(plan)
-        if confirm:
-            self.confirm()
+        if plan.proof:
+            self.prove(plan.proof)
         self.keep_pictures()
         return report(self.place.folder)
 
@@ -321,7 +375,7 @@ class Conductor:
         """Carry out the runs; with looks, after each only those of arms that are not decided."""
         arms, begun = plan.design.arms, 0
         for seeds in planned(len(plan.seeds)) if self.options.looks else [len(plan.seeds)]:
-            self.run(arms, plan.seeds[begun:seeds], self.options.on)
+            self.run(arms, list(enumerate(plan.seeds))[begun:seeds])
             if seeds == len(plan.seeds):
                 return
             ended = analysis.decided(Study.load(self.place.folder), seeds)
@@ -330,16 +384,27 @@ class Conductor:
             arms, begun = tuple(arm for arm in arms if arm.name not in ended), seeds
             self.update(stopped=self.held["stopped"] | dict.fromkeys(sorted(ended), seeds))
 
-    @property
-    def fingerprint(self) -> str:
-        """Of the data and of how it is divided."""
-        return self.data.fingerprint + self.options.folds
+    @cached_property
+    def judging(self) -> Judging:
+        """Who judges the runs: each seed another fold where the tool makes the validation split, and no run that is built on
+        has seen these images."""
+        o, (_, folds) = self.options, self.options.blocks
+        if folds:
+            return Judging("val", folds, 0, o.seed, self.wanted.recipe.val_share)
+        named = [*(o.tricks if o.tricks != "auto" else ()), *chain(*o.combine)]
+        named += [f"distill(teacher={o.teacher!r})"] if o.teacher else []
+        built = [*seen.runs(self.wanted.recipe), *seen.asked(map(parse, named))]
+        given = bool((self.audit.images.splits == "val").any()) or bool(built)
+        rotate = o.on == "val" and not given if o.rotate is None else o.rotate
+        kept = (FOLDS, PROVING) if rotate else (0, 0)
+        return Judging(o.on, *kept, o.seed, self.wanted.recipe.val_share)
 
-    def run(self, arms: Sequence[Arm], seeds: Sequence[int], split: str) -> None:
-        """Carry out the runs of some arms that are not finished."""
-        runs = cells(arms, seeds, self.fingerprint, split)
-        self.update(keys=self.held["keys"] | {entry(cell.recipe, split, cell.seed): cell.key for cell in runs})
-        made = jobs(runs, self.fingerprint, split, self.options.sharing)
+    def run(self, arms: Sequence[Arm], seeds: Sequence[tuple[int, int]], role: Role = "study") -> None:
+        """Carry out the runs of some arms that are not finished; ``seeds``: the turn of each, and the seed."""
+        runs = cells(arms, seeds, self.data.fingerprint, self.judging, role)
+        names = {entry(cell.recipe, self.judging.name(cell.turn, role), cell.seed): cell.key for cell in runs}
+        self.update(keys=self.held["keys"] | names)
+        made = jobs(runs, self.data.fingerprint, self.judging, self.options.sharing)
         for job in made:
             if all(map(self.place.done, job.cells)):  # a command may have been killed between the last run and this
                 store.remove(self.place.work(job.key))
@@ -352,9 +417,9 @@ class Conductor:
         def ended(outcome: Outcome) -> None:
             nonlocal left
             left = sum(not self.place.done(cell) for cell in runs)
-            self.told(outcome, split, total - left, total, time.monotonic() - began)
+            self.told(outcome, total - left, total, time.monotonic() - began)
 
-        failed = execute([made[n] for n in order], self.place, self.carrier(split), ended)
+        failed = execute([made[n] for n in order], self.place, self.carrier(), ended)
         self.failed += [
             {"arm": cell.arm, "seed": cell.seed, "kind": outcome.kind, "cause": outcome.cause}
             for outcome in failed
@@ -362,11 +427,10 @@ class Conductor:
         ]
         self.update(failures=self.failed)
 
-    def carrier(self, split: str) -> Carrier:
+    def carrier(self) -> Carrier:
         """What carries jobs: this process, others on this machine, or a cluster."""
-        blocks = self.options.blocks if split == self.options.on else (0, 0)
         alone = self.means.workers == 1 and not self.means.ray
-        task = partial(carry, wanted=self.wanted, place=self.place, split=split, blocks=blocks, alone=alone)
+        task = partial(carry, wanted=self.wanted, place=self.place, judging=self.judging, alone=alone)
         if self.means.ray:
             from trickbag.studies.cluster import Cluster
 
@@ -380,20 +444,22 @@ class Conductor:
         if isinstance(event, Doing):
             self.tell(event)
 
-    def told(self, outcome: Outcome, split: str, done: int, total: int, seconds: float) -> None:
+    def told(self, outcome: Outcome, done: int, total: int, seconds: float) -> None:
         """Tell how the runs of a job ended, and how long the rest will take."""
         left = seconds / done * (total - done) if done else None
         for cell in outcome.job.cells:
             record = stored(self.place.run(cell.key)) if self.place.done(cell) else {}
-            accuracy = record.get("counts_with", record.get(split, {}).get("top1"))
+            accuracy = record.get("counts_with", record.get("scores", {}).get("top1"))
             self.tell(CellDone(cell.arm, cell.seed, accuracy, outcome.cause or record.get("diverged", ""), done, total, left))
 
     def write(self, plan: Plan) -> None:
         """Store what was decided, before the first run, and any departure from an earlier call's decision."""
         if not self.held:
             provenance.keep(self.wanted, self.place.folder, on=self.options.on)
-        told = facts(plan, self.wanted, self.fingerprint, self.held or self.lost)
+        told = facts(plan, self.wanted, self.data.fingerprint, self.held or self.lost)
         self.keep(told | {"command": self.means.command, "data": str(self.source)})
+        departed = f"; {counted(len(told['departures']), 'departure')} from it" if told["departures"] else ""
+        self.tell(Note(f"plan: {told['plan']}, stored in {self.place.folder / STUDY} before the first run{departed}"))
 
     def update(self, **changes: Any) -> None:
         """Change what ``study.json`` says."""
@@ -408,7 +474,7 @@ class Conductor:
         known = self.held["arms"]
         new = [spelled(arm) for arm in arms if arm.name not in [a["name"] for a in known]]
         self.update(arms=[*known, *new])
-        self.run(arms, seeds, self.options.on)
+        self.run(arms, list(enumerate(seeds)))
 
     def add_matched(self, plan: Plan) -> None:
         """Train the reference as long as every trick that costs more takes."""
@@ -422,34 +488,34 @@ class Conductor:
             arms = {a["name"]: ArmRecord.of(a).arm() for a in held}
         self.add(list(arms.values()), plan.seeds)
 
-    def add_recommended(self, plan: Plan) -> None:
-        """Train the combination of what helps, where it is not an arm already."""
-        chosen = analysis.choice(Study.load(self.place.folder))
-        if not chosen.proved:
-            self.tell(Note(f"training the recommended recipe, which is not an arm yet: {chosen.arm.edits}"))
-            self.add([chosen.arm], plan.seeds)
-
-    def confirm(self) -> None:
-        """Train the reference and the recommended recipe with fresh seeds and read the test images, once."""
+    def prove(self, plan: ProofPlan) -> None:
+        """Train the nominated recipe and the reference with fresh seeds, judged by images that have chosen nothing."""
         held = Study.load(self.place.folder)
-        chosen = analysis.choice(held)
-        fresh = [self.options.seed + FRESH + n for n in range(CONFIRM_SEEDS)]
-        if chosen.arm.recipe.key == held.arms[0].recipe.key:
-            self.tell(Note("nothing to confirm: the recommended recipe is the reference"))
+        nominated = analysis.nomination(held)
+        if not nominated.changes:
+            self.tell(Note("nothing to prove: no change that was tried is expected to gain"))
             return
-        self.tell(Note(f"confirming with {CONFIRM_SEEDS} fresh seeds on {held.images('test'):,} test images"))
-        self.run([held.arms[0], replace(chosen.arm, seed_offset=0)], fresh, "test")
-        self.update(confirm_seeds=fresh)
+        fresh = [self.options.seed + FRESH + n for n in range(PROOF_SEEDS)]
+        likely = analysis.likely(held, nominated, plan.images, plan.judged, PROOF_SEEDS)
+        self.tell(
+            Note(
+                f"proof of {' '.join(nominated.changes)}: expected to gain {points(nominated.belief.gain)} points, which "
+                f"{PROOF_SEEDS} fresh seeds on {counted(plan.images, 'image')} that chose nothing prove with a probability "
+                f"of {100 * likely:.0f} %"
+            )
+        )
+        known = self.held["nominees"]
+        if nominated.arm.recipe.key not in [ArmRecord.of(arm).arm().recipe.key for arm in known]:
+            known = [*known, spelled(nominated.arm)]
+        self.update(proof_seeds=fresh, nominees=known)
+        self.run([held.arms[0], nominated.arm], list(enumerate(fresh)), "proof")
 
     def keep_pictures(self) -> None:
         """Store thumbnails of the images that the report shows."""
-        if self.options.folds:
-            return
         held = Study.load(self.place.folder)
-        rows = np.flatnonzero(self.data.images.splits == self.options.on)
         files = Files(self.data.images, self.data.channels, 2 * pictures.SIDE)
         runs = {name: [judged for judged in row if judged] for name, row in table(held, held.arms).items()}
-        pictures.save(held, runs, lambda row: files[int(rows[row])])
+        pictures.save(held, runs, lambda row: files[row])
 
 
 def refusal(act: Callable[[], object]) -> str:
@@ -461,11 +527,11 @@ def refusal(act: Callable[[], object]) -> str:
     return ""
 
 
-def retold(conductor: Conductor, gone: float, confirm: bool) -> tuple[Plan, list[Event]]:
+def retold(conductor: Conductor, gone: float) -> tuple[Plan, list[Event]]:
     """The plan and what is told on the way to it, on a machine with a clock of its own: ``gone`` are seconds of the budget."""
     told: list[Event] = []
     conductor.tell, conductor.wanted = told.append, replace(conductor.wanted, began=time.monotonic() - gone)
-    return conductor.planned(confirm), told
+    return conductor.planned(), told
 
 
 def threads(workers: int) -> int:

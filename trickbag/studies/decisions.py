@@ -1,53 +1,92 @@
 """What a study decides before its first run, as ``study.json`` holds it, with the data set's facts that the report needs."""
 
+import hashlib
+import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from trickbag.data.splits import Ints
-from trickbag.ground.text import show
+from trickbag.ground.text import counted
 from trickbag.runs.outcome import environment
 from trickbag.runs.request import Request
-from trickbag.studies.arms import Arm
-from trickbag.studies.looks import planned
-from trickbag.studies.plan import Plan
+from trickbag.statistics.belief import Prior
+from trickbag.statistics.looks import planned
+from trickbag.studies.arms import Arm, Question
+from trickbag.studies.folds import who
+from trickbag.studies.plan import PROOF_SEEDS, Plan
+from trickbag.studies.prior import load_prior, regime_of
+from trickbag.studies.words import points
 
 
-def decided(plan: Plan) -> dict[str, str]:
-    """What is fixed in advance, in words; a later call that says otherwise departs from it."""
-    o = plan.options
+def decided(plan: Plan, fingerprint: str, priors: Mapping[str, Prior]) -> dict[str, str]:
+    """All that is fixed in advance, in words and hashes; a later call that says otherwise departs from it.
+
+    ``fingerprint`` is that of the data and its division, ``priors`` are what is expected of tricks.
+    """
+    o, questions = plan.options, plan.design.questions
     return {
-        "arms": ", ".join(arm.name for arm in plan.design.arms),
+        "data": f"{fingerprint[:16]}, {counted(plan.pool, 'independent image')} to judge by",
+        "reference": f"{plan.reference.model}, {counted(plan.reference.epochs, 'epoch')}, recipe {plan.reference.key}",
+        "arms": ", ".join(map(_named, plan.design.arms)),
         "seeds": ", ".join(map(str, plan.seeds)),
         "looks": ", ".join(f"{100 * a:g} % after {s} seeds" for s, a in planned(len(plan.seeds)).items())
         if o.looks
         else "none",
         "design": plan.design.kind,
-        "judged on": "test" if o.on == "test" else "validation",
-        "family of declared effects": ", ".join(f"{q.name} ({q.kind})" for q in plan.design.questions if q.declared),
+        "judged on": f"{who(plan.judging)}; divided by seed {plan.judging.seed}",
+        "endpoints": "accuracy; second, log-loss at the temperature that suits other judged images best",
+        "epoch that counts": "the last" if plan.reference.keep == "last" else "the best on images set apart from training",
+        "proof": f"of the best candidate, {PROOF_SEEDS} fresh seeds on {counted(plan.proof.images, 'image')}, 5 % level"
+        if plan.proof
+        else "none",
+        "expected before": "; ".join(f"{name}: {_expected(prior)}" for name, prior in priors.items()) or "nothing",
+        "family of declared effects": "; ".join(_asked(q) for q in questions if q.declared) or "none",
+        "other planned effects": "; ".join(_asked(q) for q in questions if not q.declared) or "none",
+        "level": "5 % over the family, by Holm's method; 5 % for each other effect",
         "no difference": f"less than {o.delta:g} points",
         "highest price of a recommendation": f"{o.price:g} times the reference's",
         "a run that diverges counts with": "its last valid accuracy, else that of a guess",
-        "fallback from the pooled variance": "own paired t where residual variances differ fourfold or Levene's p < .05",
     }
+
+
+def plan_hash(decided: Mapping[str, str]) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of what was decided, as JSON with sorted keys.
+
+    >>> plan_hash({"seeds": "0, 1, 2", "delta": "0.2"}) == plan_hash({"delta": "0.2", "seeds": "0, 1, 2"})
+    True
+    """
+    return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _named(arm: Arm) -> str:
+    """An arm, with what it edits where its name does not say so."""
+    edits = "" if arm.edits.lstrip("+") in ("", arm.name) else f" ({arm.edits})"
+    return f"{arm.name}{edits}"
+
+
+def _asked(question: Question) -> str:
+    return f"{question.name} ({question.kind}: {question.says})"
+
+
+def _expected(prior: Prior) -> str:
+    return f"{points(prior.mean)} points (sd {100 * math.sqrt(prior.variance + prior.mean_variance):.2f}), by {prior.source}"
 
 
 def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]) -> dict[str, Any]:
     """The content of ``study.json``; ``held`` is what an earlier call has stored."""
-    o, images, now = plan.options, wanted.data.images, decided(plan)
-    rows = {split: np.flatnonzero(images.splits == split) for split in ("val", "test")}
-    if o.folds:
-        rows["val"] = np.flatnonzero(images.splits != "test")
-    judged = images.take(rows[o.on])
+    o, images, judging, priors = plan.options, wanted.data.images, plan.judging, expected_before(plan, fingerprint)
+    now = decided(plan, fingerprint, priors)
+    pool = images.take(judging.pool(images))
     first = held.get("decided", now)
-    changed = [f"{name}: {now[name]}; at first {first[name]}." for name in now if now[name] != first[name]]
+    changed = [f"{name}: {now[name]}; at first {first[name]}." for name in now if first.get(name, now[name]) != now[name]]
     matched = [arm for arm in held.get("arms", []) if arm["role"] == "matched"]
     return {
         "request": wanted.key,
         "name": wanted.name,
         "options": o.model_dump(by_alias=True),
-        "blocks": o.blocks,
         "fingerprint": fingerprint,
         "design": plan.design.kind,
         "weakness": plan.design.weakness,
@@ -61,14 +100,25 @@ def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]
         "looks": planned(len(plan.seeds)) if o.looks else {},
         "stopped": {},
         "keys": held.get("keys", {}),
-        "confirm_seeds": held.get("confirm_seeds", []),
+        "proving": plan.proof is not None,
+        "proof_seeds": held.get("proof_seeds", []),
+        "nominees": held.get("nominees", []),
+        "priors": {name: prior._asdict() for name, prior in priors.items()},
         "classes": images.classes,
-        "class_counts": judged.counts().tolist(),
-        "trained": images.split("train").counts().tolist(),
-        "splits": {split: len(own) // (o.blocks[1] or 1 if split == "val" else 1) for split, own in rows.items()},
-        "groups": {split: shared(images.groups[own]) for split, own in rows.items()},
-        "judged": {"paths": [show(path) for path in judged.paths], "labels": judged.labels.tolist()},
+        "class_counts": pool.counts().tolist(),
+        "trained": judging.table(images, 0).split("train").counts().tolist(),
+        "judging": vars(judging),
+        "images": len(images),
+        "counts": {
+            "pool": len(pool),
+            "groups": len(np.unique(pool.groups)),
+            "each": len(judging.judges(images, 0)),
+            "test": int((images.splits == "test").sum()),
+            "proof": judging.proof_images(images),
+        },
+        "groups": shared(images.groups),
         "check": [{k: getattr(f, k) for k in ("severity", "message", "suggestion")} for f in wanted.audit.findings],
+        "plan": held.get("plan", plan_hash(first)),
         "decided": first,
         "departures": list(dict.fromkeys([*held.get("departures", []), *changed])),
         "environment": {name: str(value) for name, value in environment().items()},
@@ -76,8 +126,15 @@ def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]
     }
 
 
+def expected_before(plan: Plan, fingerprint: str) -> dict[str, Prior]:
+    """What an atlas of other data sets lets expect of the tricks."""
+    named = plan.options.prior
+    known = load_prior(named, regime_of(plan.reference), fingerprint) if named else {}
+    return {name: prior for name, prior in known.items() if name in plan.tricks}
+
+
 def shared(groups: Ints) -> list[int]:
-    """The groups of the judged images; nothing where every image stands for itself."""
+    """The groups of all images; nothing where every image stands for itself."""
     return groups.tolist() if len(set(groups.tolist())) < len(groups) else []
 
 

@@ -35,13 +35,13 @@ FRACTION = (
     "Not all combinations are run: a main effect stands for itself and interactions of {order} or more tricks{pairs}. "
     "Confirm with leave-one-out around the chosen recipe."
 )
-TWO_SIDED_UP_TO = 6
-"""Tricks up to which auto takes a two-sided design."""
-ONE_NN_KEEPS = (
+UNTRAINED_KEEP = (
     "model", "weights", "size", "fit", "crop_share", "precision", "channels_last", "compile", "mean", "std",
     "val_share", "test_share",
 )  # fmt: skip
-"""Fields of the reference that the 1-NN row shares, so that it judges the same images with the same network."""
+"""Fields of the reference that the rows of 1-NN and of the classifier alone share: the same images, judged by its network."""
+PROBE = "classifier alone"
+"""The control that says whether training the network is worth anything: a classifier on its features as they are."""
 
 
 def design(
@@ -58,8 +58,9 @@ def design(
     ``kind``: auto, add-one, leave-one-out, two-sided, stack or factorial. ``vary``: field of the recipe, or of a trick
     ("mixup.alpha"; the trick is put in where the reference lacks it) -> values, an arm for each but the reference's own.
     ``combine``: tricks that are put in together, an arm for each list.
-    ``same``: A/A arms, the reference with other seeds. A placebo always runs, and a row of 1-NN where the reference starts
-    from weights. Equal recipes are one arm. Raises UsageError for an unknown kind or field and where nothing is asked.
+    ``same``: A/A arms, the reference with other seeds. A placebo always runs, and where the reference starts from weights a row
+    of 1-NN and one of a classifier on the features of these weights. Equal recipes are one arm. Raises UsageError for an
+    unknown kind or field and where nothing is asked.
 
     >>> from trickbag.tricks import parse
     >>> [arm.name for arm in design(Recipe(), [parse("mixup"), parse("ema")], kind="leave-one-out").arms]
@@ -71,13 +72,15 @@ def design(
     if kind not in ("auto", *WEAKNESS):
         raise UsageError(f"there is no design {kind!r}. Choose auto, {', '.join(WEAKNESS)}.")
     kind, reason = _chosen(bench) if kind == "auto" else (kind, "")
-    if kind == "factorial" and len(bench.tricks) > factorial.MOST:
+    shaping = sum(trick.begin() < 1.0 for trick in bench.tricks)
+    if kind == "factorial" and max(shaping, len(bench.tricks) - shaping) > factorial.MOST:
         raise UsageError(
-            f"factorial: {len(bench.tricks)} tricks; the limit is {factorial.MOST}. Name fewer, or use --design add-one."
+            f"factorial: {len(bench.tricks)} tricks, {shaping} of which shape the training; the limit is {factorial.MOST} of "
+            "these, and of the others. Name fewer, or use --design add-one."
         )
     asked = [*_QUESTIONS[kind](bench), *_varied(bench, vary), *_combined(bench, combine), *_controls(bench, same)]
     aliases = tuple((question.name, *question.aliases) for question in asked if question.aliases)
-    weakness = WEAKNESS[kind] + (_fraction_says(len(bench.together())) if kind == "factorial" else "")
+    weakness = WEAKNESS[kind] + (_fraction_says(bench.together()) if kind == "factorial" else "")
     return Design(kind, tuple(bench.arms.values()), _once(asked), weakness, tuple(bench.not_run.values()), aliases, reason)
 
 
@@ -139,10 +142,13 @@ def _stack(bench: Bench) -> list[Question]:
 
 
 def _factorial(bench: Bench) -> list[Question]:
-    tricks = bench.together()
+    """A fraction of all combinations of what shapes the training, each judged with all combinations of what does not."""
+    tricks = tuple(sorted(bench.together(), key=lambda trick: trick.begin() == 1.0))
+    apart = [_alone(bench, trick, weights) for trick, weights in bench.alone(set(bench.tricks) - set(tricks)).items()]
     if not tricks:
-        return []
-    on = factorial.fraction(len(tricks)) * [-1.0 if trick in bench.held else 1.0 for trick in tricks]
+        return apart
+    shaping = sum(trick.begin() < 1.0 for trick in tricks)
+    on = factorial.crossed(shaping, len(tricks) - shaping) * [-1.0 if trick in bench.held else 1.0 for trick in tricks]
     rows = [[trick for trick, sign in zip(tricks, row, strict=True) if sign > 0] for row in on]
     whole = [len(row) == len(tricks) for row in rows]
     cells = [bench.full() if whole[n] else bench.add(f"cell {n}", "cell", bench.recipe(row)) for n, row in enumerate(rows)]
@@ -165,7 +171,7 @@ def _factorial(bench: Bench) -> list[Question]:
         orders = "the mean over all orders of adding the tricks of what it adds when it comes"
         values = zip(tricks, factorial.shapley(on).T, strict=True)
         asked += [ask(trick, "shapley", orders, contrast(weights), False) for trick, weights in values]
-    return [*asked, bench.combination()] if any(whole) else asked
+    return [*asked, *apart, *([bench.combination()] if any(whole) else [])]
 
 
 _QUESTIONS: dict[str, Callable[[Bench], list[Question]]] = {
@@ -179,21 +185,18 @@ _QUESTIONS: dict[str, Callable[[Bench], list[Question]]] = {
 
 def _chosen(bench: Bench) -> tuple[str, str]:
     """What auto takes, and why."""
-    k = len(bench.tricks)
-    if not k:
+    if not bench.tricks:
         return "add-one", "there are only values to try, each compared with the reference"
-    if k <= TWO_SIDED_UP_TO:
-        return "two-sided", f"{k} tricks are few enough to try each alone and to remove each from all"
-    if k > factorial.MOST:
-        return "add-one", f"a factorial design takes at most {factorial.MOST} tricks, not {k}"
-    try:
-        bench.recipe(bench.tricks)
-    except UsageError as why:
-        return "add-one", f"a factorial design needs tricks that can be combined, and these {k} cannot: {why}"
-    return "factorial", f"{k} tricks can all be combined, so every arm informs on every trick"
+    shaping = sum(trick.begin() < 1.0 for trick in bench.together())
+    if len(bench.tricks) == 1:
+        return "add-one", "there is one trick to try"
+    if shaping > factorial.MOST:
+        return "add-one", f"a factorial design takes at most {factorial.MOST} tricks that shape the training, not {shaping}"
+    return "factorial", "every run then informs on every trick"
 
 
-def _fraction_says(k: int) -> str:
+def _fraction_says(together: Sequence[Trick]) -> str:
+    k = sum(trick.begin() < 1.0 for trick in together)
     if k <= 4:
         return ""
     if k == 5:
@@ -238,12 +241,20 @@ def _controls(bench: Bench, same: int) -> Iterable[Question]:
     if reference.weights == "none":
         bench.not_run["one-nn"] = "one-nn: the reference starts from scratch, so there are no features to compare images by yet"
     else:
-        recipe = Recipe.load("one-nn").edit(**{name: getattr(reference, name) for name in ONE_NN_KEEPS})
-        arm = bench.add("one-nn", "one-nn", recipe, "the recipe one-nn")
-        yield ask("one-nn", "control", "the nearest training image's class minus the reference", minus(arm, "reference"), False)
+        yield _untrained(bench, "one-nn", "one-nn", "the nearest training image's class minus the reference")
+        if reference.epochs:
+            yield _untrained(
+                bench, PROBE, "linear-probe", "a classifier on the features of the initial weights minus the reference"
+            )
     for n in range(1, same + 1):
         arm = bench.add(f"same {n}", "same", reference, "other seeds", 1000 * n)
         yield ask(arm, "control", "the reference with other seeds minus itself", minus(arm, "reference"), False)
+
+
+def _untrained(bench: Bench, role: str, name: str, says: str) -> Question:
+    """What a built-in recipe that trains no network does with the reference's."""
+    recipe = Recipe.load(name).edit(**{field: getattr(bench.reference, field) for field in UNTRAINED_KEEP})
+    return ask(role, "control", says, minus(bench.add(role, role, recipe, f"the recipe {name}"), "reference"), False)
 
 
 def _once(asked: Iterable[Question]) -> tuple[Question, ...]:

@@ -44,6 +44,25 @@ def fraction(k: int) -> Signs:
     return signs
 
 
+def crossed(shaping: int, late: int) -> Signs:
+    """The cells of the factors that take a training of their own, each with every combination of those that take none.
+
+    ``late`` factors are crossed in full up to 4, and by ``fraction`` above. The first cell has all factors off.
+
+    >>> crossed(1, 1)
+    array([[-1., -1.],
+           [-1.,  1.],
+           [ 1., -1.],
+           [ 1.,  1.]])
+    >>> crossed(6, 3).shape
+    (128, 9)
+    """
+    parts = [fraction(k) if k else np.empty((1, 0)) for k in (shaping, late)]
+    cells, repeats = len(parts[0]), len(parts[1])
+    signs: Signs = np.hstack([np.repeat(parts[0], repeats, 0), np.tile(parts[1], (cells, 1))])
+    return signs
+
+
 def main(signs: Signs) -> Signs:
     """Weights [N, k] of each factor's main effect: the mean of the cells with it minus the mean of those without."""
     return signs * 2 / len(signs)

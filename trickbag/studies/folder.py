@@ -11,6 +11,7 @@ from trickbag.ground.records import Count, Record, Seconds, Share, Signed
 from trickbag.recipe import Recipe
 from trickbag.runs.folder import AGAIN, LOG, PREDICTIONS, RESULT, LogLine, Scored, predictions
 from trickbag.studies.arms import Arm, Question
+from trickbag.studies.folds import JUDGES, Judging
 from trickbag.studies.options import Options
 from trickbag.tricks import parse
 
@@ -65,25 +66,38 @@ class QuestionRecord(Record):
         return Question(self.name, self.kind, self.says, tuple(self.weights), self.declared, tuple(self.aliases))
 
 
-class Splits(Record):
-    """Judged images of each split; with folds those of one fold."""
+class JudgingRecord(Record):
+    """Who judges the runs; see ``trickbag.studies.folds.Judging``."""
 
-    val: Count
+    on: Literal["val", "test"]
+    folds: Count
+    proving: Count
+    seed: Count
+    val_share: Share
+
+    @model_validator(mode="after")
+    def _some_fold_judges(self) -> Self:
+        if self.folds and not self.proving < self.folds - 1:
+            raise ValueError("two folds at least judge")
+        return self
+
+    def judging(self) -> Judging:
+        """As a value."""
+        return Judging(self.on, self.folds, self.proving, self.seed, self.val_share)
+
+
+class Counts(Record):
+    """How many images, and groups of them where some share one, there are to judge."""
+
+    pool: Count
+    """That seeds judge, in turn or all at a time."""
+    groups: Count
+    """Of the pool."""
+    each: Count
+    """That the first seed judges."""
     test: Count
-
-
-class Groups(Record):
-    """A number for each image of a split, the same for images of one group; nothing where every image stands for itself."""
-
-    val: list[Count]
-    test: list[Count]
-
-
-class JudgedImages(Record):
-    """The judged images in order."""
-
-    paths: list[str]
-    labels: list[Count]
+    proof: Count
+    """That the proof reads: the test, and the folds that were kept for it."""
 
 
 class CheckFinding(Record):
@@ -103,13 +117,21 @@ class FailureRecord(Record):
     cause: str
 
 
+class PriorRecord(Record):
+    """What was expected of a trick; see ``trickbag.statistics.belief.Prior``."""
+
+    mean: Weight
+    variance: Annotated[float, Field(ge=0, le=1e6)]
+    mean_variance: Annotated[float, Field(ge=0, le=1e6)]
+    source: str
+
+
 class StudyRecord(Signed):
     """The content of ``study.json``: what was decided before the runs, and the data set's facts that the report needs."""
 
     request: str
     name: str
     options: Options
-    blocks: Annotated[list[Count], Field(min_length=2, max_length=2)]
     fingerprint: str
     design: str
     weakness: str
@@ -123,14 +145,25 @@ class StudyRecord(Signed):
     looks: dict[Annotated[str, Field(pattern=r"^[1-9]\d{0,3}$")], Annotated[float, Field(gt=0, lt=1)]]
     stopped: dict[str, Count]
     keys: dict[str, Key]
-    confirm_seeds: list[Count]
+    proving: bool
+    """Whether the best candidate is put to the proof."""
+    proof_seeds: list[Count]
+    nominees: list[ArmRecord]
+    """Recipes that were put to the proof, in this order."""
+    priors: dict[str, PriorRecord]
+    """What was expected of tricks before this study."""
     classes: Annotated[list[str], Field(min_length=1)]
     class_counts: list[Count]
     trained: list[Count]
-    splits: Splits
-    groups: Groups
-    judged: JudgedImages
+    judging: JudgingRecord
+    images: Count
+    """Of the listing."""
+    counts: Counts
+    groups: list[Count]
+    """A number for each image of the listing, the same for images of one group; nothing where every image stands for itself."""
     check: list[CheckFinding]
+    plan: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    """The hash of what was decided at first."""
     decided: dict[str, str]
     departures: list[str]
     environment: dict[str, str]
@@ -146,19 +179,14 @@ class StudyRecord(Signed):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        classes, judged = len(self.classes), self.judged
-        images = {"val": self.splits.val, "test": self.splits.test}[self.options.on]
+        classes = len(self.classes)
         alike = {
             "arms: names": len({arm.name for arm in self.arms}) == len(self.arms),
             "seeds": len(set(self.seeds)) == len(self.seeds),
             "class_counts": len(self.class_counts) == classes,
             "trained": len(self.trained) == classes,
-            "judged": len(judged.paths) == len(judged.labels) and max(judged.labels, default=0) < classes,
-            "splits": images > 0 and (bool(self.options.folds) or images == len(judged.labels)),
-            "groups": self.options.folds or all(
-                len(getattr(self.groups, split)) in (0, getattr(self.splits, split)) for split in ("val", "test")
-            ),
-            "blocks": self.blocks == list(self.options.blocks),
+            "counts": 0 < self.counts.each <= self.counts.pool <= self.images and self.counts.groups <= self.counts.pool,
+            "groups": len(self.groups) in (0, self.images),
             "looks": not self.looks or max(map(int, self.looks)) == len(self.seeds),
         }  # fmt: skip
         if wrong := [name for name, right in alike.items() if not right]:
@@ -178,8 +206,9 @@ class RunOfStudy(Record):
     seed: Count
     diverged: str | None = None
     counts_with: Share | None = None
-    val: Scored | None = None
-    test: Scored | None = None
+    rows: list[Count] | None = None
+    """Of a run that diverged: which images would have judged it."""
+    scores: Scored | None = None
     seconds: Seconds | None = None
     training_seconds: Seconds | None = None
     images_per_second: Seconds | None = None
@@ -199,18 +228,13 @@ class RunOfStudy(Record):
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         given = {name for name, value in self if value is not None}
-        lost = {"diverged", "counts_with"}
-        needed = lost if given & lost else set(type(self).model_fields) - lost - {"val", "test"}
+        lost = {"diverged", "counts_with", "rows"}
+        needed = lost if given & lost else set(type(self).model_fields) - lost
         if lacking := sorted(needed - given):
             raise ValueError(f"{lacking[0]} is missing")
-        if (self.val is None) is (self.test is None) and not given & lost:
-            raise ValueError("it has the scores of one split, val or test")
+        if self.rows is not None and not self.rows:
+            raise ValueError("no image judges it")
         return self
-
-    @property
-    def split(self) -> str:
-        """Where the run was judged; empty for one that diverged."""
-        return "val" if self.val else "test" if self.test else ""
 
 
 class LedgerLine(Record):
@@ -240,11 +264,10 @@ def stored(folder: Path) -> dict[str, Any]:
         record = records.read(folder / RESULT, RunOfStudy, AGAIN)
         if record.key != folder.name:
             raise TrickbagError(f"{folder} is damaged: it holds the run {record.key}.")
-        if record.split:
-            scores: Scored = getattr(record, record.split)
-            found = predictions(folder / PREDICTIONS, record.split, len(scores.per_class.count))
-            if len(found.labels) != scores.n:
-                raise TrickbagError(f"{folder / PREDICTIONS} is damaged: it has {len(found.labels)} images, not {scores.n}.")
+        if record.scores:
+            found, judged = predictions(folder / PREDICTIONS, JUDGES, len(record.scores.per_class.count)), record.scores.n
+            if len(found.labels) != judged:
+                raise TrickbagError(f"{folder / PREDICTIONS} is damaged: it has {len(found.labels)} images, not {judged}.")
             store.lines(folder / LOG, LogLine)
     except OSError as error:
         raise TrickbagError(f"{folder} cannot be read: {error.strerror or error}.") from None

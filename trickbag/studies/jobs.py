@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from trickbag.engine.loop import ENGINE
 from trickbag.recipe import Recipe
 from trickbag.runs.request import identity
+from trickbag.studies.folds import Judging, Role
 from trickbag.trick import Trick
 
 
@@ -23,6 +24,9 @@ class Cell:
     recipe: Recipe
     seed: int
     key: str
+    turn: int = 0
+    """Which place the seed has among the study's, or among the proof's: it decides who judges."""
+    role: Role = "study"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Job:
     seed: int
     key: str
     cells: tuple[Cell, ...]
+    turn: int = 0
+    role: Role = "study"
     parent: str = ""
     """The job whose beginning this one shares."""
     fork: float = 0.0
@@ -44,9 +50,9 @@ class Job:
     """Recipes whose watchers look on: those of the cells, and of the jobs that fork from here."""
 
 
-def key(recipe: Recipe, fingerprint: str, split: str, seed: int) -> str:
-    """The name of a run: a hash of all that decides it."""
-    text = json.dumps([ENGINE, identity(recipe), fingerprint, split, seed], sort_keys=True)
+def key(recipe: Recipe, fingerprint: str, judges: str, seed: int) -> str:
+    """The name of a run: a hash of all that decides it; ``judges``: see ``Judging.name``."""
+    text = json.dumps([ENGINE, identity(recipe), fingerprint, judges, seed], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -63,16 +69,19 @@ def shared(a: Recipe, b: Recipe) -> float:
     return min((trick.begin() for trick in differing), default=1.0)
 
 
-def jobs(cells: Sequence[Cell], fingerprint: str, split: str, sharing: bool = True) -> tuple[Job, ...]:
+def jobs(cells: Sequence[Cell], fingerprint: str, judging: Judging, sharing: bool = True) -> tuple[Job, ...]:
     """The trainings for these runs, each after the one whose beginning it shares; ``sharing=False`` trains every run alone."""
     if not sharing:
-        return tuple(Job(shape(c.recipe), c.seed, c.key, (c,), follow=(c.recipe,)) for c in cells)
+        return tuple(Job(shape(c.recipe), c.seed, c.key, (c,), c.turn, c.role, follow=(c.recipe,)) for c in cells)
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(key(shape(cell.recipe), fingerprint, split, cell.seed), []).append(cell)
+        judges = judging.name(cell.turn, cell.role)
+        groups.setdefault(key(shape(cell.recipe), fingerprint, judges, cell.seed), []).append(cell)
     made: dict[str, Job] = {}
     for name, group in sorted(groups.items(), key=lambda item: (late(item[1][0].recipe), cells.index(item[1][0]))):
-        job = Job(shape(group[0].recipe), group[0].seed, name, tuple(group), follow=tuple(c.recipe for c in group))
+        first = group[0]
+        follow = tuple(cell.recipe for cell in group)
+        job = Job(shape(first.recipe), first.seed, name, tuple(group), first.turn, first.role, follow=follow)
         made[name] = _with_parent(job, made)
     return tuple(made.values())
 
@@ -84,7 +93,8 @@ def late(recipe: Recipe) -> int:
 
 def _with_parent(job: Job, made: dict[str, Job]) -> Job:
     """The job after the one with which it shares most; that one and those before it watch for this one too."""
-    candidates = [(shared(other.recipe, job.recipe), other) for other in made.values() if other.seed == job.seed]
+    alike = [other for other in made.values() if (other.seed, other.turn, other.role) == (job.seed, job.turn, job.role)]
+    candidates = [(shared(other.recipe, job.recipe), other) for other in alike]
     fork, parent = max(candidates, key=lambda pair: pair[0], default=(0.0, job))
     if not fork:
         return job

@@ -42,6 +42,8 @@ class Options(BaseModel):
     """Fields of the reference arm."""
     tricks: tuple[str, ...] | Literal["auto"] = ()
     """The tricks to try; auto: those that the check of the data set suggests."""
+    prior: str = ""
+    """A file that trickbag atlas wrote."""
     teacher: str = ""
     """A run's folder or a recipe from which tricks = "auto" may propose to distil."""
     vary: dict[str, tuple[Any, ...]] = {}
@@ -49,14 +51,20 @@ class Options(BaseModel):
     combine: tuple[tuple[str, ...], ...] = ()
     """Lists of tricks to add together; each list is an arm."""
     design: Literal["auto", "add-one", "leave-one-out", "two-sided", "stack", "factorial"] = "auto"
-    """Which arms to train; auto: two-sided for up to 6 tricks, otherwise factorial."""
+    """Which arms to train; auto: factorial where the tricks can be combined, otherwise add-one."""
     on: Literal["val", "test"] = "val"
     """The split on which arms are compared and the recommended recipe is chosen; test reproduces published tables."""
+    rotate: bool | None = None
+    """Whether each seed judges another fold of the training and validation images, so that more seeds are more images; unset:
+    where the data set has no validation split of its own."""
     folds: Annotated[str, Field(pattern=r"^(\d{1,9}x\d{1,9})?$")] = ""
     """Repeated cross-validation in place of seeds, for small data: repeats x folds, for example 5x2, over the training and
     validation images."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
     """Runs per arm, each with its own seed."""
+    proof: bool | None = None
+    """Whether to put the best candidate to the proof: fresh seeds, on images that have chosen nothing. Unset: where there are
+    such images, and the budget holds it."""
     looks: bool = False
     """Whether to stop training arms that are decided after 3, 5 or 10 seeds. Each interim analysis spends a part of the 5 % of
     false findings, so the last one is stricter."""
@@ -86,6 +94,15 @@ class Options(BaseModel):
             raise ValueError(
                 f"{arms:,} arms are asked for by tricks, combine and vary; {MOST_RUNS:,} are the most. Write fewer"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_judge(self) -> Self:
+        if self.rotate and self.on == "test":
+            raise ValueError("rotate judges folds of the training and validation images, on = test the test images. Remove one")
+        if self.folds and (self.rotate is not None or self.on == "test"):
+            other = "on = test" if self.on == "test" else "rotate"
+            raise ValueError(f"folds say which images judge, and so does {other}. Remove one")
         return self
 
     @model_validator(mode="after")

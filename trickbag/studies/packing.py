@@ -1,9 +1,7 @@
 """How many trainings at once this machine carries the fastest, timed with real processes side by side."""
 
 import multiprocessing
-from contextlib import suppress
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -11,7 +9,7 @@ import torch
 from trickbag.engine.assemble import kept_pixels
 from trickbag.engine.pixels import Data, Files
 from trickbag.engine.speed import Decoded, time_steps
-from trickbag.ground import signals
+from trickbag.ground import memory, signals
 from trickbag.recipe import Recipe
 from trickbag.studies.execute import LOOK_SECONDS, START, begun_apart, share
 
@@ -60,10 +58,7 @@ def free_memory() -> int:
     """Bytes that programs may still take, of the GPU where there is one, where the system tells; else more than any has."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    return 1 << 60
+    return memory.available()
 
 
 _together: Barrier

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 
 from trickbag.ground import store
 from trickbag.report.findings import CONTROLS, Picture
-from trickbag.studies.record import Judged, Study
+from trickbag.studies.record import Floats, Judged, Study
 
 MOST = 12
 SIDE = 96
@@ -22,36 +22,44 @@ SIDE = 96
 def telling(study: Study, runs: Mapping[str, Sequence[Judged]]) -> tuple[list[int], dict[int, str]]:
     """The judged images that nobody ever gets right, the surest mistakes first; those that one arm alone gets right mostly."""
     names = [arm.name for arm in study.arms if arm.role not in CONTROLS]
-    right = {n: np.mean([j.correct for j in runs[n] if len(j.predicted)], axis=0) for n in names if whole(runs.get(n, ()))}
+    right = {name: mean(study, runs[name], "correct") for name in names if any(len(j.predicted) for j in runs.get(name, ()))}
     if len(right) < 2:
         return [], {}
-    table = np.array(list(right.values()))
-    nll = np.mean([j.nll for n in right for j in runs[n] if len(j.predicted)], axis=0)
-    wrong = np.flatnonzero(table.max(0) == 0)
+    table, nll = np.array(list(right.values())), np.mean([mean(study, runs[name], "nll") for name in right], axis=0)
+    seen = np.isfinite(table).all(0)
+    wrong = np.flatnonzero(seen & (np.max(table, 0, where=seen, initial=0) == 0))
     hardest = [int(row) for row in wrong[np.argsort(-nll[wrong], kind="stable")][:MOST]]
     mostly = table > 0.5
-    alone = np.flatnonzero((mostly.sum(0) == 1) & (np.sort(table, axis=0)[-2] == 0))
+    alone = np.flatnonzero(seen & (mostly.sum(0) == 1) & (np.sort(table, axis=0)[-2] == 0))
     order = alone[np.argsort(-table.max(0)[alone], kind="stable")][:MOST]
     return hardest, {int(row): list(right)[int(mostly[:, row].argmax())] for row in order}
 
 
-def whole(runs: Sequence[Judged]) -> bool:
-    """Whether an arm has predictions."""
-    return any(len(judged.predicted) for judged in runs)
+def mean(study: Study, runs: Sequence[Judged], of: str) -> Floats:
+    """Of an arm's runs, for each image of the listing; NaN where none judged it."""
+    sums, times = np.zeros(study.held.images), np.zeros(study.held.images)
+    for judged in runs:
+        if len(judged.predicted):
+            sums[judged.rows] += getattr(judged, of)
+            times[judged.rows] += 1
+    with np.errstate(invalid="ignore"):
+        return sums / times
 
 
 def pictures(study: Study, runs: Mapping[str, Sequence[Judged]]) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
     """The images that every arm gets wrong, and those that one arm rescues, as far as their thumbnails are stored."""
     hardest, rescued = telling(study, runs)
-    reference = [judged for judged in runs[study.arms[0].name] if len(judged.predicted)]
+    classes, reference = study.facts["classes"], runs[study.arms[0].name]
 
     def picture(row: int, arms: tuple[str, ...]) -> Picture:
-        said = Counter(int(judged.predicted[row]) for judged in reference).most_common(1)
-        judged = study.facts["judged"]
+        said = Counter(int(j.predicted[j.rows == row][0]) for j in reference if row in j.rows and len(j.predicted)).most_common(
+            1
+        )
+        label = next(int(j.labels[j.rows == row][0]) for every in runs.values() for j in every if row in j.rows)
         return Picture(
-            judged["paths"][row],
-            study.facts["classes"][judged["labels"][row]],
-            study.facts["classes"][said[0][0]] if said else "",
+            study.name(row),
+            classes[label],
+            classes[said[0][0]] if said else "",
             arms,
             thumbnail(study, row),
         )
@@ -65,7 +73,7 @@ def pictures(study: Study, runs: Mapping[str, Sequence[Judged]]) -> tuple[tuple[
 
 def file(study: Study, row: int) -> Path:
     """Where the thumbnail of a judged image lies."""
-    return study.place.folder / "thumbnails" / f"{study.split}-{row}.jpg"
+    return study.place.folder / "thumbnails" / f"{row}.jpg"
 
 
 def thumbnail(study: Study, row: int) -> str:

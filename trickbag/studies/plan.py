@@ -2,10 +2,14 @@
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Self
 
+import numpy as np
+
+from trickbag.data.images import Images
 from trickbag.engine.assemble import build_model
 from trickbag.engine.speed import Timing, fastest
 from trickbag.ground.errors import TrickbagError
@@ -13,18 +17,48 @@ from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
 from trickbag.runs import auto
 from trickbag.runs.request import Request
+from trickbag.statistics.effects import PRIOR
+from trickbag.statistics.looks import LOOKS, planned
+from trickbag.statistics.power import detectable, expected_error
+from trickbag.statistics.verdicts import SEEDS
 from trickbag.studies.design import Arm, Design
+from trickbag.studies.folds import Judging, Role, who
 from trickbag.studies.jobs import Cell, Job, jobs, key
-from trickbag.studies.looks import LOOKS, planned
 from trickbag.studies.options import Options
-from trickbag.studies.power import assumed_sd, detectable, floor
-from trickbag.studies.verdicts import SEEDS
 from trickbag.trick import Trick
 
-ERROR = 0.1
-"""Share of wrong answers that is assumed before anything was trained."""
+CHURN = 0.1
+"""Share of the images on which two runs disagree that is assumed before anything was trained."""
+PROOF_SEEDS = 5
 MOST_SEEDS = 20
 """That a budget is spent on."""
+
+
+@dataclass(frozen=True)
+class ProofPlan:
+    """How the best candidate will be put to the proof."""
+
+    images: int
+    """That judge, over all its seeds."""
+    judged: int
+    """Judgements of a recipe: images times the seeds that each of them judges."""
+    seconds: float
+    """At most, on one worker."""
+
+    @classmethod
+    def build(cls, images: Images, judging: Judging, seconds: float) -> Self:
+        """With the images that have chosen nothing."""
+        judged = sum(len(judging.judges(images, turn, "proof")) for turn in range(PROOF_SEEDS))
+        return cls(judging.proof_images(images), judged, seconds)
+
+    def line(self) -> str:
+        """For people."""
+        error = expected_error(math.sqrt(2), CHURN, self.judged // PROOF_SEEDS, PROOF_SEEDS, self.images)
+        least = 100 * detectable(error, PROOF_SEEDS - 1 + PRIOR)
+        return (
+            f"proof: the best candidate against the reference, {PROOF_SEEDS} fresh seeds on {counted(self.images, 'image')} "
+            f"that choose nothing; {least:.2f} points are proved with 80 % power; at most {duration(self.seconds)} more"
+        )
 
 
 @dataclass(frozen=True)
@@ -45,8 +79,14 @@ class Plan:
     """Bytes."""
     steps_share: float
     """Training that is left once what arms have in common is trained once."""
+    judging: Judging
     images: int
-    """Judged."""
+    """That a run is judged on."""
+    pool: int
+    """Independent images that seeds judge, in turn or all at a time."""
+    rivals: tuple[tuple[str, float], ...]
+    """What other designs resolve with as many trainings; see ``resolves``."""
+    proof: ProofPlan | None
 
     @classmethod
     def build(
@@ -58,16 +98,20 @@ class Plan:
         tricks: Sequence[Trick],
         seeds: Sequence[int],
         fingerprint: str,
+        judging: Judging,
         pilot: "Pilot",
+        proof: ProofPlan | None = None,
+        rivals: Sequence[Design] = (),
     ) -> Self:
-        """The plan of these arms and seeds."""
-        runs = cells(design.arms, seeds, fingerprint, options.on)
-        made = jobs(runs, fingerprint, options.on, options.sharing)
-        images, classes = int((wanted.data.images.splits == options.on).sum()), len(wanted.data.images.classes)
+        """The plan of these arms and seeds; ``rivals`` are designs that answer the same questions."""
+        runs = cells(design.arms, enumerate(seeds), fingerprint, judging)
+        made = jobs(runs, fingerprint, judging, options.sharing)
+        table, classes = wanted.data.images, len(wanted.data.images.classes)
+        images, pool = len(judging.judges(table, 0)), len(np.unique(table.groups[judging.pool(table)]))
         once = images * pilot.timing(reference).judge
         model = build_model(reference, (), classes, wanted.data.channels, wanted.seed, "none")
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
-        return cls(
+        plan = cls(
             options,
             reference,
             design,
@@ -78,28 +122,44 @@ class Plan:
             sum((1 - job.fork) * pilot.seconds(job.recipe) + (len(job.cells) - 1) * once for job in made),
             4 * weights * len(made) + 4 * (classes + 8) * images * len(runs),
             sum((1 - job.fork) * job.recipe.epochs for job in made) / max(1, sum(cell.recipe.epochs for cell in runs)),
+            judging,
             images,
+            pool,
+            (),
+            proof,
         )
+        each = trainings(design, fingerprint, judging)
+        alike = ((rival, len(seeds) * each / trainings(rival, fingerprint, judging)) for rival in rivals)
+        return replace(plan, rivals=tuple((rival.kind, plan.resolves(count, rival)) for rival, count in alike))
+
+    def resolves(self, seeds: float, design: Design | None = None) -> float:
+        """The smallest effect of a trick that so many seeds find with 80 % power: the median over the declared questions."""
+        asked = (design or self.design).questions
+        declared = [question for question in asked if question.declared] or asked
+        errors = [expected_error(q.standard_error, CHURN, self.images, seeds, self.pool) for q in declared]
+        return detectable(median(errors), math.inf, 0.05 / len(declared))
 
     def lines(self) -> list[str]:
         """The plan for people."""
-        k = sum(question.declared for question in self.design.questions)
-        sd = assumed_sd(ERROR, self.images)
-        least = ", ".join(f"{100 * (detectable(sd, s, max(1, k)) or 0):.2f} with {s} seeds" for s in LOOKS)
+        least = ", ".join(f"{100 * self.resolves(seeds):.2f} with {seeds} seeds" for seeds in LOOKS)
         arms = [f"  {arm.name}: {arm.edits or 'the reference recipe'}" for arm in self.design.arms]
         why = f", since {self.design.reason}" if self.design.reason else ""
-        split = "test" if self.options.on == "test" else "validation"
         lines = [
             f"design: {self.design.kind}{why}. {self.design.weakness}",
             f"arms: {len(self.design.arms)}, each with {counted(len(self.seeds), 'seed')}",
             *arms,
             *(f"  not run: {text}" for text in self.design.not_run),
-            f"runs: {len(self.cells)}; compared on {counted(self.images, f'{split} image')}",
+            f"runs: {len(self.cells)}; each is judged on {counted(self.images, 'image')}: {who(self.judging)}",
             f"trainings: {len(self.jobs)}, with {100 * self.steps_share:.0f} % of the steps of runs trained alone",
             f"time: about {duration(self.seconds)} on one worker; disk: about {self.disk / 1e9:.2f} GB",
-            f"smallest difference detected with 80 % power, in points: {least} (assuming {100 * ERROR:.0f} % errors)",
-            f"on new images, no number of seeds can detect less than about {100 * floor(ERROR, self.images):.2f} points",
+            f"smallest effect found with 80 % power, in points on new photos: {least}",
+            f"this assumes that two runs disagree on {100 * CHURN:.0f} % of the images",
         ]
+        if self.rivals:
+            least = ", ".join(f"{100 * resolved:.2f} by {kind}" for kind, resolved in self.rivals)
+            lines.append(f"with as many trainings the other designs would find: {least}")
+        if self.proof:
+            lines.append(self.proof.line())
         if len(self.seeds) < SEEDS:
             lines.append(f"with fewer than {SEEDS} seeds there are no verdicts: the results are descriptive only")
         if self.options.looks:
@@ -112,13 +172,21 @@ class Plan:
         return lines
 
 
-def cells(arms: Sequence[Arm], seeds: Sequence[int], fingerprint: str, split: str) -> tuple[Cell, ...]:
-    """The runs of these arms: one per arm and seed, seed by seed."""
+def trainings(design: Design, fingerprint: str, judging: Judging) -> float:
+    """How many whole trainings a seed of a design takes, once what arms have in common is trained once."""
+    return sum(1 - job.fork for job in jobs(cells(design.arms, [(0, 0)], fingerprint, judging), fingerprint, judging))
+
+
+def cells(
+    arms: Sequence[Arm], seeds: Iterable[tuple[int, int]], fingerprint: str, judging: Judging, role: Role = "study"
+) -> tuple[Cell, ...]:
+    """The runs of these arms: one per arm and seed, seed by seed; ``seeds``: the turn of each, and the seed."""
     made = []
-    for seed in seeds:
+    for turn, seed in seeds:
         for arm in arms:
             own = seed + arm.seed_offset
-            made.append(Cell(arm.name, arm.recipe, own, key(arm.recipe, fingerprint, split, own)))
+            name = key(arm.recipe, fingerprint, judging.name(turn, role), own)
+            made.append(Cell(arm.name, arm.recipe, own, name, turn, role))
     return tuple(made)
 
 

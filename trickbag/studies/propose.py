@@ -1,12 +1,13 @@
 """Which tricks are worth a study on this data set: a few from the bag, each with the reason."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, zip_longest
 
 from trickbag.data.audit import Audit
 from trickbag.ground.errors import UsageError
 from trickbag.ground.spec import Spec
 from trickbag.recipe import Recipe
+from trickbag.studies.prior import Expected
 from trickbag.trick import EVALUATION, Trick
 from trickbag.tricks import names, parse
 
@@ -18,19 +19,30 @@ Candidate = tuple[str, str]
 """A trick's spelling and the reason for it."""
 
 
-def propose(found: Audit, reference: Recipe, teacher: str = "", most: int = 6) -> list[tuple[Trick, str]]:
+def propose(
+    found: Audit, reference: Recipe, teacher: str = "", most: int = 6, known: Mapping[str, Expected] = {}
+) -> list[tuple[Trick, str]]:
     """At most ``most`` tricks to try on this data set, each with a reason in a sentence; 6 fit a two-sided design.
 
     The groups of candidates take turns: distillation from ``teacher`` (a run's folder or a recipe; empty for none), what
-    suits unequal classes, what suits many or few images, and what nearly always suits. A trick that is not in the bag, that the
-    reference holds, that conflicts with it or with one proposed before, or that could not act is passed over.
+    suits unequal classes, what suits many or few images, and what nearly always suits. With ``known``, what other data sets let
+    expect of tricks by their spelling, the largest expected gain per time comes first, and tricks of which nothing is known
+    come between those expected to gain and those expected to lose. A trick that is not in the bag, that the reference holds,
+    that conflicts with it or with one proposed before, or that could not act is passed over.
     """
     proposed: dict[Trick, str] = {}
     groups = (_teacher(teacher), _imbalance(found), _amount(found, reference), _basics(found))
-    for candidate in chain.from_iterable(zip_longest(*groups)):
-        if candidate and len(proposed) < most and (trick := _fitting(candidate[0], reference, proposed)):
-            proposed[trick] = candidate[1]
+    candidates = [candidate for candidate in chain.from_iterable(zip_longest(*groups)) if candidate]
+    rates = {spelling: known[name].rate for spelling, _ in candidates if (name := _spelled(spelling)) in known}
+    for spelling, reason in sorted(candidates, key=lambda candidate: -rates.get(candidate[0], 0.0)):
+        if len(proposed) < most and (trick := _fitting(spelling, reference, proposed)):
+            proposed[trick] = reason
     return list(proposed.items())
+
+
+def _spelled(spelling: str) -> str:
+    """As others have it: with the parameters that are not at their defaults."""
+    return str(parse(spelling)) if spelling.partition("(")[0] in names() else spelling
 
 
 def _fitting(spelling: str, reference: Recipe, proposed: dict[Trick, str]) -> Trick | None:

@@ -1,125 +1,178 @@
-"""Which recipe a study recommends: the tricks that proved their worth at a price that the user pays; not the best mean."""
+"""Which recipe a study nominates for the proof: what is believed of each trick and value, and the best they make together."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from trickbag.ground.errors import UsageError
 from trickbag.ground.spec import Spec
 from trickbag.recipe import Recipe
-from trickbag.report.findings import CONTROLS, Arm, Effect
-from trickbag.studies.arms import Arm as Planned
-from trickbag.studies.arms import Bench
+from trickbag.report.findings import Effect
+from trickbag.statistics.belief import Belief, Prior, around_zero, belief, common
+from trickbag.statistics.nominate import Nominee, Option, nominee
+from trickbag.studies.arms import Arm, Bench
+from trickbag.studies.design import PROBE
 from trickbag.studies.record import Study
-from trickbag.studies.verdicts import Estimate
 from trickbag.tricks import find, parse
 
 DECIDING = ("midpoint", "main", "dropped", "alone", "step", "varied")
 """Kinds of questions that decide on a trick or a value; of several the first counts."""
-RUNNERS_UP = 3
-
-Compare = Callable[[Sequence[str], str], Sequence[Estimate]]
-"""Names of arms, and of one -> what each has over that one, as one family."""
+FREE = 1.05
+"""Price, as a multiple of the reference's, up to which a recipe costs nothing more."""
+NOMINEE = "nominee"
+"""The name of a nominated recipe that is no arm of the study."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The recommended recipe."""
+class Nomination:
+    """The recipe of the largest expected gain, of those that the user pays for."""
 
-    arm: Planned
-    gain: float
-    """Accuracy over the reference's in the study; 0 for the reference itself."""
-    taken: tuple[str, ...]
-    """Tricks and values that were taken in."""
+    arm: Arm
+    """One of the study, or a new one; the reference where no change is expected to gain."""
+    changes: tuple[str, ...]
+    """From the reference, as spelled: "+mixup", "-warmup", "batch_size=16"."""
+    belief: Belief
+    price: float
+    """Expected, as a multiple of the reference's."""
     dear: tuple[str, ...]
-    """Those that help and cost more than the user pays."""
-    proved: bool
-    """Whether the recipe was itself trained in the study."""
-    rival: bool = False
-    """Whether a runner-up took the place of the combination of what helps, having beaten it."""
+    """Changes that would have been among them, but cost more than the user pays."""
 
 
-def choose(study: Study, effects: Sequence[Effect], arms: Sequence[Arm], compare: Compare) -> Choice:
-    """The reference with every trick and value whose adjusted lower limit is above 0 and whose price the user pays.
+@dataclass(frozen=True)
+class Change:
+    """One step from the reference: a trick in or out, a field at another value, or another recipe."""
 
-    Up to three runners-up, those with the best means, are compared with it: one that beats it beyond doubt takes its place.
-    """
-    known = {arm.name: arm for arm in arms}
-    limit = study.facts["options"]["price"]
-    helping = _helping(effects)
-    dear = [e.name for e in helping if (ratio := _ratio(e, study, known)) is not None and ratio > limit]
-    recipe, taken = _combined(study, [e for e in helping if e.name not in dear], effects)
-    chosen = next((a for a in study.arms if a.recipe.key == recipe.key and a.role not in CONTROLS), None)
-    arm = chosen or Planned("recommended", "recommended", " ".join(taken), recipe)
-    choice = Choice(arm, _gain(arm.name, known), tuple(taken), tuple(dear), arm.name in known)
-    if not choice.proved:
-        return choice
-    affordable = [
-        a for a in arms if a.role not in (*CONTROLS, "reference") and a.price and a.price.ratio <= limit and a.name != arm.name
-    ]
-    rivals = [a.name for a in sorted(affordable, key=lambda a: -(a.accuracy or 0))[:RUNNERS_UP]]
-    for name, estimate in zip(rivals, compare(rivals, arm.name), strict=True):
-        if estimate.verdict in ("helps", "worthwhile"):
-            rival = next(a for a in study.arms if a.name == name)
-            return replace(choice, arm=rival, gain=_gain(name, known), taken=(rival.edits,), rival=True)
-    return choice
+    says: str
+    trick: Any = None
+    held: bool = False
+    """Whether the reference has the trick, so that the change takes it out."""
+    field: tuple[str, Any] | None = None
+    whole: Recipe | None = None
+    """A recipe that takes the reference's place."""
 
 
-def _helping(effects: Sequence[Effect]) -> list[Effect]:
-    """The effects that speak for their trick or value, the largest first."""
-    best: dict[str, Effect] = {}
+def deciding(effects: Sequence[Effect]) -> dict[str, Effect]:
+    """The effect that decides on each trick and value."""
+    found: dict[str, Effect] = {}
     for effect in sorted((e for e in effects if e.kind in DECIDING), key=lambda e: DECIDING.index(e.kind)):
-        best.setdefault(effect.name, effect)
-    return sorted((e for e in best.values() if e.verdict in ("helps", "worthwhile")), key=lambda e: -e.difference)
+        found.setdefault(effect.name, effect)
+    return {effect.name: found[effect.name] for effect in effects if found.get(effect.name) is effect}
 
 
-def _combined(study: Study, helping: Sequence[Effect], effects: Sequence[Effect]) -> tuple[Recipe, list[str]]:
-    """The reference with what helps, the largest effects first where two conflict, and without what hurts it."""
+def believed(effects: Sequence[Effect], priors: Mapping[str, Prior]) -> dict[str, Belief]:
+    """What is believed of each trick and value that was measured; those in ``priors`` were expected before.
+
+    The others are shrunk together, towards the mean of them all.
+    """
+    measured = {name: e for name, e in deciding(effects).items() if e.error}
+    alike = common([e.difference for e in measured.values()], [e.error or 0.0 for e in measured.values()])
+    found = {name: belief(e.difference, e.error or 0.0, priors.get(name, alike)) for name, e in measured.items()}
+    same = {name: Belief(0.0, 0.0) for name, e in deciding(effects).items() if e.verdict == "identical"}
+    # Training nothing is no trick among others: what was measured of it stands for itself.
+    probe = {e.name: Belief(e.difference, e.error) for e in effects if e.name == PROBE and e.error}
+    return found | same | probe
+
+
+def source(effects: Sequence[Effect], priors: Mapping[str, Prior]) -> str:
+    """What the expected gains lean on, in words."""
+    names = deciding(effects)
+    given = [name for name in names if name in priors]
+    own = "the mean of all of this study's effects, towards which each is shrunk by as much as it is uncertain"
+    if not given:
+        return own
+    files = ", ".join(dict.fromkeys(priors[name].source for name in given))
+    return f"{files}, for {', '.join(given)}" + (f"; for the others {own}" if len(given) < len(names) else "")
+
+
+def nominate(study: Study, effects: Sequence[Effect], beliefs: Mapping[str, Belief]) -> Nomination:
+    """The recipe that is worth a proof: the reference itself where no change is expected to gain."""
     bench = Bench(study.arms[0].recipe, map(parse, study.facts["tricks"]))
-    hurting = {e.name for e in effects if e.kind in DECIDING and e.verdict == "hurts"}
-    on = [trick for trick in bench.held if str(trick) not in hurting]
-    recipe, taken = bench.recipe(on), [f"-{trick.name()}" for trick in bench.held if str(trick) in hurting]
-    for trick in (parse(e.name) for e in helping if e.name in map(str, bench.tricks)):
+    changes = changed(study, bench, beliefs)
+    prices = {effect.name: effect.seconds_ratio or 1.0 for effect in [*effects, *deciding(effects).values()]}
+    options = [
+        Option(name, Belief(-b.gain, b.sd), 1 / prices[name]) if change.held else Option(name, b, prices[name])
+        for name, change in changes.items()
+        for b in [beliefs[name]]
+    ]
+    clear = {question.name for question in study.questions if question.kind == "pair" and not question.aliases}
+    pairs, excluded = together([e for e in effects if e.name in clear], changes), excluding(bench, changes)
+    chosen = nominee(options, pairs, excluded, study.facts["options"]["price"])
+    free = nominee(options, pairs, excluded)
+    recipe = made(bench, [changes[name] for name in chosen.options])
+    own = next((arm for arm in study.arms if arm.recipe.key == recipe.key and arm.seed_offset == 0), None)
+    says = tuple(changes[name].says for name in chosen.options)
+    return Nomination(
+        own or Arm(NOMINEE, NOMINEE, " ".join(says), recipe), says, chosen.belief, chosen.price, dearer(free, chosen, changes)
+    )
+
+
+def dearer(free: Nominee, chosen: Nominee, changes: Mapping[str, Change]) -> tuple[str, ...]:
+    """The changes that the price alone kept out."""
+    return tuple(changes[name].says for name in free.options if name not in chosen.options)
+
+
+def changed(study: Study, bench: Bench, beliefs: Mapping[str, Belief]) -> dict[str, Change]:
+    """The changes that the effects speak of, by the names of these."""
+    held = {str(trick) for trick in bench.held}
+    tricks = {
+        str(trick): Change(f"-{trick.name()}" if str(trick) in held else f"+{trick}", trick, str(trick) in held)
+        for trick in bench.tricks
+    }
+    fields = {
+        study.named(path, value): Change(study.named(path, value), field=(path, value))
+        for path, values in study.facts["vary"].items()
+        for value in values
+    }
+    probe = {arm.name: Change("the classifier alone", whole=arm.recipe) for arm in study.arms if arm.role == PROBE}
+    return {name: change for name, change in (tricks | fields | probe).items() if name in beliefs}
+
+
+def together(pairs: Sequence[Effect], changes: Mapping[str, Change]) -> dict[frozenset[str], Belief]:
+    """What two changes give beyond each, shrunk towards nothing."""
+    names = {f"{a} × {b}": (a, b) for a in changes for b in changes}
+    known = {names[e.name]: e for e in pairs if e.error and e.name in names}
+    if not known:
+        return {}
+    prior = around_zero([e.difference for e in known.values()], [e.error or 0.0 for e in known.values()])
+    sign = {name: -1 if change.held else 1 for name, change in changes.items()}
+    return {
+        frozenset(pair): belief(sign[pair[0]] * sign[pair[1]] * e.difference, e.error or 0.0, prior)
+        for pair, e in known.items()
+    }
+
+
+def excluding(bench: Bench, changes: Mapping[str, Change]) -> frozenset[frozenset[str]]:
+    """The pairs of changes that cannot stand together: tricks that conflict, two values of a field, and another recipe."""
+    found = set()
+    for (a, one), (b, other) in combinations(changes.items(), 2):
+        fields = [change.field[0] for change in (one, other) if change.field]
         try:
-            recipe = bench.recipe([*on, trick])
+            made(bench, [one, other])
         except UsageError:
-            continue
-        taken += [f"+{trick}"] if trick not in on else []
-        on += [trick] if trick not in on else []
-    fields: set[str] = set()
-    for path, value in ((p, v) for e in helping for p, v in _varied(study, e.name)):
-        if path not in fields:
-            fields.add(path)
-            recipe = _at(recipe, path, value)
-            taken.append(f"{path}={value}")
-    return recipe, taken
+            found.add(frozenset({a, b}))
+        if len(fields) > len(set(fields)) or one.whole or other.whole:
+            found.add(frozenset({a, b}))
+    return frozenset(found)
 
 
-def _varied(study: Study, name: str) -> list[tuple[str, Any]]:
-    """The field and the value that a question's name speaks of; nothing where it is of a trick."""
-    return [(path, value) for path, values in study.facts["vary"].items() for value in values if name.startswith(f"{path}=")
-            and study.named(path, value) == name]  # fmt: skip
+def made(bench: Bench, changes: Sequence[Change]) -> Recipe:
+    """The reference with these changes. Raises UsageError where they conflict."""
+    if whole := next((change.whole for change in changes if change.whole), None):
+        return whole
+    out = {change.trick for change in changes if change.held}
+    put = [change.trick for change in changes if change.trick is not None and not change.held]
+    recipe = bench.recipe([*(trick for trick in bench.held if trick not in out), *put])
+    for path, value in (change.field for change in changes if change.field):
+        name, _, field = path.partition(".")
+        if field and name not in {trick.name() for trick in recipe.tricks}:
+            recipe = recipe.edit([str(find(name).build(Spec(name, (), {field: value})))])
+        else:
+            recipe = recipe.edit(**{path: value})
+    return recipe
 
 
-def _at(recipe: Recipe, path: str, value: Any) -> Recipe:
-    """The recipe with a field, or a trick's field, at a value."""
-    name, _, field = path.partition(".")
-    if field and name not in {trick.name() for trick in recipe.tricks}:
-        return recipe.edit([str(find(name).build(Spec(name, (), {field: value})))])
-    return recipe.edit(**{path: value})
-
-
-def _ratio(effect: Effect, study: Study, known: dict[str, Arm]) -> float | None:
-    """The price of what an effect is about, as a multiple of the price without it."""
-    pairs = [dict(q.weights) for q in study.questions if q.name == effect.name and q.kind in ("alone", "varied", "dropped")]
-    for weights in pairs:
-        ours, theirs = (next((known.get(n) for n, w in weights.items() if sign * w > 0), None) for sign in (1, -1))
-        if ours and theirs and ours.price and theirs.price:
-            return ours.price.seconds / theirs.price.seconds
-    return effect.seconds_ratio
-
-
-def _gain(name: str, known: dict[str, Arm]) -> float:
-    """Accuracy of an arm over the reference's; 0 where it was not trained."""
-    ours, base = (known[n].accuracy if n in known else None for n in (name, "reference"))
-    return ours - base if ours is not None and base is not None else 0.0
+def after_proof(nomination: Nomination, gain: float, error: float) -> Belief:
+    """What is believed of a nominated recipe once the proof has measured its gain with a standard error."""
+    return belief(gain, error, Prior(nomination.belief.gain, max(nomination.belief.sd, math.ulp(1.0)) ** 2))

@@ -13,33 +13,44 @@ from numpy.typing import NDArray
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.spec import spell
+from trickbag.ground.text import show
 from trickbag.recipe import Recipe
-from trickbag.runs.folder import LOG, PREDICTIONS, LogLine, predictions
+from trickbag.runs.folder import LOG, PREDICTIONS, UNREADABLE, LogLine, kept_table, predictions
+from trickbag.statistics.belief import Prior
+from trickbag.statistics.calibration import cross_calibrated, normalised
 from trickbag.studies.arms import Arm, Question
 from trickbag.studies.folder import STUDY, StudyRecord, stored
+from trickbag.studies.folds import JUDGES, Judging, Role
 from trickbag.studies.jobs import Cell
 from trickbag.studies.worker import Place
 
 BINS = 15
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Judged:
     """One run on the judged images, N of them."""
 
+    rows: Ints
+    """[N] which images, by their places in the listing of the data set."""
     correct: Floats
     """[N] 0 or 1; of a run that diverged, the accuracy that it counts with."""
     nll: Floats
     """[N] nats."""
+    calibrated: Floats
+    """[N] nats, at a temperature that other judged images of the run chose."""
     predicted: NDArray[np.int64]
     """[N] classes; empty for a run that diverged."""
+    labels: Ints
+    """[N]; empty for a run that diverged."""
     recalls: Floats
     """[K]; NaN for a class without images."""
     bins: Floats
     """[BINS, 3] sums of confidence, correctness and images by confidence."""
     bins_calibrated: Floats
-    """The same at the temperature that suits these images best."""
+    """The same at the temperatures of ``calibrated``."""
 
 
 @dataclass(frozen=True)
@@ -80,26 +91,36 @@ class Study:
         """The seeds, or the numbers of the folds."""
         return tuple(self.facts["seeds"])
 
+    @property
+    def judging(self) -> Judging:
+        """Who judges the runs."""
+        return self.held.judging.judging()
+
     def row(self, arm: Arm) -> list[Cell | None]:
         """An arm's runs, one per seed; None for those that were left out since a look had decided the arm."""
         last = self.facts["stopped"].get(arm.name, len(self.seeds))
-        return [self.cell(arm, seed) if number < last else None for number, seed in enumerate(self.seeds)]
+        return [self.cell(arm, turn) if turn < last else None for turn in range(len(self.seeds))]
+
+    def proofs(self, arm: Arm) -> list[Cell]:
+        """An arm's runs with the proof's seeds."""
+        return [self.cell(arm, turn, "proof") for turn in range(len(self.facts["proof_seeds"]))]
+
+    @property
+    def priors(self) -> dict[str, Prior]:
+        """What was expected of tricks before this study."""
+        return {name: Prior(**fields) for name, fields in self.facts["priors"].items()}
 
     @property
     def looks(self) -> dict[int, float]:
         """The planned looks: after how many seeds, and what each spends; none where no arm ends early."""
         return {int(seeds): spent for seeds, spent in self.facts["looks"].items()}
 
-    @property
-    def split(self) -> str:
-        """Where the arms are judged: val or test."""
-        return str(self.facts["options"]["on"])
-
-    def cell(self, arm: Arm, seed: int, split: str = "") -> Cell:
-        """The run of an arm with a seed."""
-        own = seed + arm.seed_offset
+    def cell(self, arm: Arm, turn: int, role: Role = "study") -> Cell:
+        """The run of an arm with the seed of a turn."""
+        own = self.facts["seeds" if role == "study" else "proof_seeds"][turn] + arm.seed_offset
         # Keys are looked up: a report must not depend on files of weights that may have moved since.
-        return Cell(arm.name, arm.recipe, own, self.facts["keys"].get(entry(arm.recipe, split or self.split, own), "unknown"))
+        key = self.facts["keys"].get(entry(arm.recipe, self.judging.name(turn, role), own), "unknown")
+        return Cell(arm.name, arm.recipe, own, key, turn, role)
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
         """What ``result.json`` of a run says; None where it is not finished, or damaged."""
@@ -114,48 +135,62 @@ class Study:
         """The epochs of a run; none where it is not finished, or damaged."""
         return store.lines(self.place.run(cell.key) / LOG, LogLine) if self.result(cell) else []
 
-    def judged(self, cell: Cell, split: str = "") -> Judged | None:
-        """The run on the judged images; None where it is not finished, or damaged."""
-        result, split, classes = self.result(cell), split or self.split, len(self.held.classes)
+    def judged(self, cell: Cell) -> Judged | None:
+        """The run on the images that judge it; None where it is not finished, or damaged."""
+        result, classes = self.result(cell), len(self.held.classes)
         if result is None:
             return None
         if "counts_with" in result:
-            return diverged(result["counts_with"], self.images(split), classes)
+            return diverged(result["counts_with"], np.array(result["rows"], dtype=np.int64), classes)
         try:
-            found = predictions(self.place.run(cell.key) / PREDICTIONS, split, classes)
-            if len(found.labels) != self.images(split) and (split == "test" or not self.held.options.folds):
-                raise TrickbagError(f"{cell.key} was judged on {len(found.labels)} images, the study on {self.images(split)}.")
+            found = predictions(self.place.run(cell.key) / PREDICTIONS, JUDGES, classes)
+            if found.rows.max() >= self.held.images:
+                raise TrickbagError(f"{cell.key} was judged on images that the study does not have.")
         except TrickbagError as error:
             self.found[cell.key], self.damaged[cell.key] = None, str(error)
             return None
-        return judge(found.logits.astype(np.float64), found.labels)
+        return judge(found.logits.astype(np.float64), found.labels, found.rows, self.groups[found.rows])
 
     @staticmethod
     def named(path: str, value: Any) -> str:
         """The name of the question about a field at a value, as a design gives it."""
         return f"{path}={value if isinstance(value, str) else spell(value)}"
 
-    def images(self, split: str) -> int:
-        """How many images a split has."""
-        return int(self.facts["splits"][split])
+    def name(self, row: int) -> str:
+        """The path of an image, for people."""
+        return show(self.paths[row]) if row < len(self.paths) else f"image {row + 1}"
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Of all images, in the order of the listing; nothing where they are no longer known."""
+        try:
+            return [*kept_table(self.place.folder)]
+        except UNREADABLE:
+            return []
+
+    @cached_property
+    def groups(self) -> Ints:
+        """A number for each image of the listing, the same for images of one group."""
+        shared = self.facts["groups"]
+        return np.array(shared) if shared else np.arange(self.held.images)
 
 
-def entry(recipe: Recipe, split: str, seed: int) -> str:
-    """Under what ``study.json`` holds the key of a run."""
-    return f"{recipe.key} {split} {seed}"
+def entry(recipe: Recipe, judges: str, seed: int) -> str:
+    """Under what ``study.json`` holds the key of a run; ``judges``: see ``Judging.name``."""
+    return f"{recipe.key} {judges} {seed}"
 
 
-def diverged(accuracy: float, images: int, classes: int) -> Judged:
+def diverged(accuracy: float, rows: Ints, classes: int) -> Judged:
     """What a run that diverged counts with: its last valid accuracy, and the NLL of a guess."""
-    empty = np.zeros((BINS, 3))
-    labels = np.zeros(0, np.int64)
-    return Judged(np.full(images, accuracy), np.full(images, np.log(classes)), labels, np.full(classes, np.nan), empty, empty)
+    empty, unknown = np.zeros((BINS, 3)), np.full(len(rows), np.log(classes))
+    nobody = np.zeros(0, np.int64)
+    return Judged(rows, np.full(len(rows), accuracy), unknown, unknown, nobody, nobody, np.full(classes, np.nan), empty, empty)
 
 
-def judge(logits: Floats, labels: NDArray[np.int64]) -> Judged:
-    """Logits [N, K] and labels [N] -> what the statistics need.
+def judge(logits: Floats, labels: Ints, rows: Ints, groups: Ints) -> Judged:
+    """Logits [N, K], labels, rows and groups [N] -> what the statistics need.
 
-    >>> judge(np.array([[2.0, 0.0], [2.0, 0.0]]), np.array([0, 1])).correct.tolist()
+    >>> judge(np.array([[2.0, 0.0], [2.0, 0.0]]), np.array([0, 1]), np.arange(2), np.arange(2)).correct.tolist()
     [1.0, 0.0]
     """
     log_p = normalised(logits)
@@ -164,16 +199,11 @@ def judge(logits: Floats, labels: NDArray[np.int64]) -> Judged:
     counts = np.bincount(labels, minlength=logits.shape[1])
     with np.errstate(invalid="ignore"):
         recalls = np.bincount(labels, correct, logits.shape[1]) / counts
-    nll = -log_p[np.arange(len(labels)), labels]
-    cooled = normalised(logits / temperature(logits, labels))
-    return Judged(correct, nll, predicted, recalls, binned(log_p, correct), binned(cooled, correct))
-
-
-def normalised(logits: Floats) -> Floats:
-    """Logits [N, K] -> log-probabilities."""
-    shifted = logits - logits.max(1, keepdims=True)
-    result: Floats = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return result
+    own = np.arange(len(labels)), labels
+    cooled = cross_calibrated(logits, labels, groups)
+    return Judged(
+        rows, correct, -log_p[own], -cooled[own], predicted, labels, recalls, binned(log_p, correct), binned(cooled, correct)
+    )
 
 
 def binned(log_p: Floats, correct: Floats) -> Floats:
@@ -193,35 +223,22 @@ def ece(bins: Floats) -> float | None:
     return float(np.abs(bins[:, 0] - bins[:, 1]).sum() / images) if images else None
 
 
-def temperature(logits: Floats, labels: NDArray[np.int64], steps: int = 20) -> float:
-    """The temperature, 1/32 to 32, that minimises the NLL of logits [N, K]: Newton's method on its convex inverse.
-
-    >>> z = np.array([[2.0, 0.0]] * 3 + [[2.0, 0.0]])
-    >>> bool(np.isclose(temperature(z, np.array([0, 0, 0, 1])), 2 / np.log(3), rtol=1e-6))
-    True
-    """
-    beta, own = 1.0, logits[np.arange(len(labels)), labels]
-    for _ in range(steps):
-        p = np.exp(normalised(beta * logits))
-        mean = (p * logits).sum(1)
-        slope, bend = (mean - own).mean(), ((p * logits**2).sum(1) - mean**2).mean()
-        step = slope / bend if bend > 1e-12 else 0.0
-        old, beta = beta, float(np.clip(beta - np.clip(step, -beta / 2, beta), 1 / 32, 32))
-        if abs(beta - old) < 1e-9 * beta:
-            break
-    return 1 / beta
-
-
 def idle(runs: Mapping[str, Sequence[Judged | None]]) -> bool:
-    """Whether the seed changes no prediction of any arm, two runs of one arm at least being there to tell."""
+    """Whether the seed changes no prediction of any arm, two runs of one arm at least judging the same images to tell."""
     rows = [[judged for judged in row if judged] for row in runs.values()]
     pairs = [(row[0], other) for row in rows for other in row[1:]]
-    return bool(pairs) and all(
-        np.array_equal(a.predicted, b.predicted) and np.array_equal(a.nll, b.nll) and np.array_equal(a.correct, b.correct)
-        for a, b in pairs
-    )
+    return bool(pairs) and all(np.array_equal(a.rows, b.rows) and np.array_equal(a.nll, b.nll) for a, b in pairs)
 
 
-def table(study: Study, arms: Sequence[Arm], first: int | None = None) -> dict[str, list[Judged | None]]:
-    """Every arm's runs, one per seed, of the ``first`` seeds or all; None where there is none."""
-    return {arm.name: [study.judged(cell) if cell else None for cell in study.row(arm)[:first]] for arm in arms}
+def table(study: Study, arms: Sequence[Arm]) -> dict[str, list[Judged | None]]:
+    """Every arm's runs, one per seed; None where there is none, or where it was judged on other images than those beside it."""
+    found = {arm.name: [study.judged(cell) if cell else None for cell in study.row(arm)] for arm in arms}
+    for turn, column in enumerate(zip(*found.values(), strict=True)):
+        first = next((judged.rows for judged in column if judged), np.zeros(0, np.int64))
+        for arm, judged in zip(arms, column, strict=True):
+            if judged and not np.array_equal(judged.rows, first):
+                cell = study.cell(arm, turn)
+                study.found[cell.key] = None
+                study.damaged[cell.key] = f"{study.place.run(cell.key)} was judged on other images than {arms[0].name}."
+                found[arm.name][turn] = None
+    return found

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from trickbag.report.findings import Arm, Curve, Interval, Price
+from trickbag.report.findings import Arm, Curve, Price
+from trickbag.statistics.intervals import Interval, clopper_pearson, ratio
 from trickbag.studies.arms import Arm as Planned
-from trickbag.studies.intervals import clopper_pearson, ratio
 from trickbag.studies.record import BINS, Judged, Study, ece
 
 Results = Sequence[dict[str, Any] | None]
@@ -59,12 +59,12 @@ def price(
     if times is None:
         return None
     mine = [a for a, _ in pairs]
-    target = fmean(b[study.split]["top1"] for _, b in pairs)
+    target = last([study.log(cell) for cell in study.row(study.arms[0]) if cell])
     return Price(
         seconds=fmean(a["seconds"] for a in mine),
         ratio=times[0],
         ratio_interval=times[1],
-        to_reference=reached([study.log(cell) for cell in study.row(arm) if cell], target),
+        to_reference=None if target is None else reached([study.log(cell) for cell in study.row(arm) if cell], target),
         images_per_second=fmean(a["images_per_second"] for a in mine),
         memory_bytes=max(a["memory_bytes"] for a in mine),
         model_bytes=max(a["model_bytes"] for a in mine),
@@ -82,6 +82,12 @@ def paired(records: Results, others: Results) -> tuple[float, Interval | None] |
     """The price of one arm's runs as a multiple of another's with its interval, see ``intervals.ratio``; None without pairs."""
     pairs = both(records, others)
     return ratio([a["seconds"] for a, _ in pairs], [b["seconds"] for _, b in pairs]) if pairs else None
+
+
+def last(logs: Sequence[list[dict[str, Any]]]) -> float | None:
+    """The mean accuracy on validation after the last epoch; None without any."""
+    ends = [log[-1]["val"]["top1"] for log in logs if log]
+    return fmean(ends) if ends else None
 
 
 def reached(logs: Sequence[list[dict[str, Any]]], accuracy: float) -> float | None:

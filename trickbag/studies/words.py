@@ -1,16 +1,16 @@
-"""What a study says in sentences: the answer, the noise floor, what was decided in advance."""
+"""What a study says in sentences: the noise floor, why there is no verdict, what was decided in advance."""
 
 from collections.abc import Sequence
-from math import sqrt
+from math import inf
+from statistics import median
 from typing import Any
 
-from trickbag.ground.text import counted, duration
-from trickbag.report.findings import Arm, Confirmation, Effect, Interval
-from trickbag.studies.looks import LOOKS
-from trickbag.studies.power import assumed_sd, detectable, floor
-from trickbag.studies.recommend import Choice
+from trickbag.ground.text import counted
+from trickbag.report.findings import Arm, Effect
+from trickbag.statistics.intervals import Interval
+from trickbag.statistics.power import detectable
+from trickbag.statistics.verdicts import SEEDS
 from trickbag.studies.record import Study
-from trickbag.studies.verdicts import SEEDS
 
 IDLE = (
     "The seed changes nothing here: every run of an arm gives the same predictions, so more seeds add nothing, and only more "
@@ -37,68 +37,6 @@ def between(interval: Interval | None) -> str:
     return f"{points(interval.low)} to {points(interval.high)}" if interval else "no interval"
 
 
-def answer(
-    chosen: Choice, confirmed: Confirmation | None, arms: Sequence[Arm], effects: Sequence[Effect], study: Study, idle: bool
-) -> tuple[str, str, str]:
-    """Three sentences: the recommended recipe, its gain, its price."""
-    plain = chosen.arm.name == study.arms[0].name
-    if plain and idle:
-        what = f"No recommendation: {IDLE}"
-    elif plain and len(study.seeds) < SEEDS:
-        what = f"No recommendation: with fewer than {SEEDS} seeds there is no verdict. Keep the reference."
-    elif plain:
-        what = "Keep the reference recipe: none of the tricks was shown to help here at an acceptable cost."
-    else:
-        what = f"Train the reference recipe with these changes: {' '.join(chosen.taken)}."
-        if chosen.rival:
-            what += " This did better than all helpful tricks together."
-    if chosen.dear:
-        what = what.removesuffix(".") + f"; {', '.join(chosen.dear)} helps too, but costs more than the limit (--price)."
-    return what, gain(chosen, confirmed, effects, study), cost(chosen, arms)
-
-
-def gain(chosen: Choice, confirmed: Confirmation | None, effects: Sequence[Effect], study: Study) -> str:
-    """The gain of the recommended recipe, and how sure it is."""
-    split, seeds = "test" if study.split == "test" else "validation", len(study.seeds)
-    judged = f"{counted(study.images(study.split), f'{split} image')}, {counted(seeds, 'seed')}"
-    if confirmed:
-        seen = confirmed.effect
-        return (
-            f"Confirmed with {len(confirmed.seeds)} fresh seeds on {confirmed.images:,} untouched test images: "
-            f"{points(seen.difference)} points ({between(seen.new_images)} for new images); in the study it was "
-            f"{points(confirmed.selected)}."
-        )
-    if chosen.arm.name == study.arms[0].name:
-        best = max((e for e in effects if e.declared), key=lambda e: e.difference, default=None)
-        if best is None:
-            return f"Nothing was compared on {judged}."
-        if best.difference <= 0:
-            return f"Nothing did better than the reference on {judged}."
-        seen_best = f"{points(best.difference)} points ({between(best.this_set)}; {judged})"
-        return f"The largest gain is that of {best.name}: {seen_best}."
-    if not chosen.proved:
-        return f"This combination was not trained yet; run the study again to train it ({judged})."
-    gained = f"It gained {points(chosen.gain)} points on the images on which it was chosen ({judged}), so expect less"
-    return (
-        f"{gained}; --confirm measures the gain on test images."
-        if study.images("test")
-        else f"{gained}: there are no test images."
-    )
-
-
-def cost(chosen: Choice, arms: Sequence[Arm]) -> str:
-    """The price of the recommended recipe."""
-    own = next((arm for arm in arms if arm.name == chosen.arm.name), None)
-    if own is None or own.price is None:
-        return "Its cost was not measured."
-    shared = "" if own.price.alone else " (measured while other runs shared the machine)"
-    model = f"a model of {own.price.model_bytes / 1e6:.1f} MB"
-    return (
-        f"Training takes {duration(own.price.seconds)}, {own.price.ratio:.2f} times as long as the reference{shared}, and "
-        f"gives {model} that takes {1000 * own.price.latency:.1f} ms per image."
-    )
-
-
 def descriptive(effects: Sequence[Effect], study: Study, idle: bool) -> str:
     """Why some effects have no verdict; empty where all have one."""
     if not any(effect.verdict == "descriptive" for effect in effects):
@@ -112,12 +50,8 @@ def descriptive(effects: Sequence[Effect], study: Study, idle: bool) -> str:
 
 def noise(study: Study, arms: Sequence[Arm], effects: Sequence[Effect], idle: bool) -> tuple[str, ...]:
     """The noise floor: what the seeds do to the reference, what so many seeds can find, what none can."""
-    images, reference = study.images(study.split), arms[0]
-    error = 1 - (reference.accuracy or 0.0)
-    measured = [e.sd for e in effects if e.kind in ("alone", "dropped", "varied", "step") and e.sd]
-    sd = sqrt(sum(s**2 for s in measured) / len(measured)) if measured else assumed_sd(error, images)
-    k = max(1, sum(e.declared for e in effects))
-    least = ", ".join(f"{100 * (detectable(sd, s, k) or 0):.2f} with {s}" for s in LOOKS)
+    reference = arms[0]
+    errors = [e.error for e in effects if e.declared and e.error]
     told = []
     if idle:
         told.append(IDLE)
@@ -126,14 +60,13 @@ def noise(study: Study, arms: Sequence[Arm], effects: Sequence[Effect], idle: bo
             f"The accuracy of the reference varies by {100 * reference.sd:.2f} points (sd over {len(study.seeds)} seeds) "
             "although only the seed changes."
         )
-    kind = "measured" if measured else "assumed"
-    told.append(
-        f"Smallest difference detected with 80 % power, in points, by number of seeds: {least} ({kind} sd {100 * sd:.2f})."
-    )
-    told.append(
-        f"With {images:,} judged images, and runs that disagree on {100 * error:.0f} % of them, no number of seeds can detect "
-        f"a difference on new images below about {100 * floor(error, images):.2f} points. More images can."
-    )
+    if errors:
+        least = detectable(median(errors), inf, 0.05 / len(errors))
+        told.append(
+            f"The smallest effect that this study finds with 80 % power is about {100 * least:.2f} points on new photos: the "
+            f"median of {counted(len(errors), 'effect')}, whose standard errors are {100 * min(errors):.2f} to "
+            f"{100 * max(errors):.2f} points."
+        )
     controls = (e for e in effects if e.kind == "control")
     return (*told, *(f"Control {e.name}: {points(e.difference)} points, {e.verdict}." for e in controls))
 

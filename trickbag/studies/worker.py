@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from trickbag.runs.folder import DIVERGED, LOG, PREDICTIONS, RESULT, Divergence,
 from trickbag.runs.outcome import Finished, environment, finish, judge_splits, packed
 from trickbag.runs.request import Request
 from trickbag.runs.run import Run
-from trickbag.studies.folds import folded
+from trickbag.studies.folds import JUDGES, Judging
 from trickbag.studies.jobs import Cell, Job
 from trickbag.trick import judged_weights, watchers
 
@@ -59,12 +60,8 @@ class Place:
         return (self.run(cell.key) / store.MANIFEST).exists()
 
 
-def carry(
-    job: Job, wanted: Request, place: Place, split: str, blocks: tuple[int, int], alone: bool, tell: Tell = silent
-) -> None:
-    """Train a job and store its runs; nothing that is stored is made again.
-
-    ``blocks``: repeats and folds, where a job's seed is the number of a fold. ``alone``: nothing else runs on the device.
+def carry(job: Job, wanted: Request, place: Place, judging: Judging, alone: bool, tell: Tell = silent) -> None:
+    """Train a job and store its runs; nothing that is stored is made again. ``alone``: nothing else runs on the device.
 
     Raises TrickbagError where the training fails; a run that diverged is stored with its last valid accuracy.
     """
@@ -72,8 +69,8 @@ def carry(
         missing = [cell for cell in job.cells if not place.done(cell)]
         if not missing:
             return
-        if blocks[1]:
-            wanted = replace(wanted, data=folded(wanted.data, *blocks, block=job.seed, seed=wanted.seed))
+        images = judging.table(wanted.data.images, job.turn, job.role)
+        wanted = replace(wanted, data=wanted.data._replace(images=images))
         work = place.work(job.key)
         run = Run(
             replace(wanted, recipe=job.recipe, seed=job.seed),
@@ -97,7 +94,7 @@ def carry(
         else:
             # Runs that judge the same weights in a row find the features of the one before.
             for cell in sorted(missing, key=lambda cell: judged_weights(cell.recipe.tricks)):
-                write_run(cell, job, run, loop, place, split, alone)
+                write_run(cell, job, run, loop, place, alone)
         store.remove(work)
 
 
@@ -123,11 +120,11 @@ def trained(run: Run, folder: Path, cells: Sequence[Cell]) -> Loop:
     return loop
 
 
-def write_run(cell: Cell, job: Job, run: Run, loop: Loop, place: Place, split: str, alone: bool) -> None:
+def write_run(cell: Cell, job: Job, run: Run, loop: Loop, place: Place, alone: bool) -> None:
     """Finish, judge and store one run: ``result.json``, ``predictions.npz``, ``log.jsonl``, ``recipe.toml``."""
     began = time.monotonic()
     finished = finish(loop, cell.recipe)
-    scores, arrays = judge_splits(loop, finished, (split,))
+    scores, arrays = judge_splits(loop, finished, (JUDGES,))
     own = {str(trick) for trick in watchers(cell.recipe.tricks)}
     others = sum(seconds for name, seconds in loop.watched.items() if name and name not in own)
     seconds = run.spent.seconds - others + loop.judge.spared + time.monotonic() - began
@@ -137,7 +134,7 @@ def write_run(cell: Cell, job: Job, run: Run, loop: Loop, place: Place, split: s
     )
     record = {
         "key": cell.key,
-        split: scores[split].brief(images.split("train").counts().tolist()),
+        "scores": scores[JUDGES].brief(images.split("train").counts().tolist()),
         "seconds": round(seconds, 3),
         "training_seconds": round(run.spent.seconds, 3),
         "images_per_second": round(run.spent.images / run.spent.step_seconds, 2) if run.spent.step_seconds else 0.0,
@@ -171,7 +168,7 @@ def own_log(log: Path, weights: str) -> str:
 
 def write_diverged(cell: Cell, run: Run, place: Place) -> None:
     """Store a run that diverged: what it counts with is its last valid accuracy, else that of a guess."""
-    classes = len(run.wanted.data.images.classes)
+    images = run.wanted.data.images
     valid = [
         line["weights"][judged_weights(cell.recipe.tricks)]["top1"]
         for line in store.lines(run.log, LogLine)
@@ -181,7 +178,8 @@ def write_diverged(cell: Cell, run: Run, place: Place) -> None:
         "key": cell.key,
         "seed": cell.seed,
         "diverged": Divergence.load(run.folder).message,
-        "counts_with": valid[-1] if valid else 1 / classes,
+        "counts_with": valid[-1] if valid else 1 / len(images.classes),
+        "rows": np.flatnonzero(images.splits == JUDGES).tolist(),
     }
     with store.writing(place.run(cell.key)) as folder:
         store.write(folder / "recipe.toml", cell.recipe.toml())

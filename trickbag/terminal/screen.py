@@ -18,6 +18,7 @@ from rich.text import Text
 
 from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
 from trickbag.ground.text import as_bytes, counted, duration, show
+from trickbag.report import atlas
 from trickbag.report.tables import ACCURACY_HEAD, EFFECT_HEAD, accuracy_row, effect_row, markdown, rows
 from trickbag.terminal import output
 from trickbag.terminal.board import Board
@@ -135,6 +136,20 @@ class Screen:
             + shlex.join(["trickbag", "train", finished.data, "--recipe", str(finished.folder / "recommended.toml")]),
         )
 
+    def atlas(self, made: Any, folder: Any) -> None:
+        """What the studies of several data sets say together, a table for each regime, and where it lies."""
+        for group in made.groups:
+            self.lines(f"{group.regime}: {atlas.sets(group)}", *map(show, atlas.answer(group)))
+            self.table(atlas.HEAD, map(atlas.row, group.entries))
+            self.lines(*map(show, group.notes), "")
+        ahead = any(entry.pooled and entry.pooled.prediction for group in made.groups for entry in group.entries)
+        following = shlex.join(["trickbag", "study", "DATA", "--tricks", "auto", "--prior", str(folder / "atlas.json")])
+        self.lines(
+            "gains in percentage points; 95 % intervals, each trick by itself",
+            f"atlas: {show(str(folder / 'atlas.html'))}",
+            *([f"try next: {following}"] if ahead else ()),
+        )
+
     def table(self, head: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
         """A table that breaks long cells instead of lines."""
         table, kept = Table(box=SIMPLE_HEAD, pad_edge=False), [n for n, name in enumerate(head) if name not in NARROW]
@@ -204,6 +219,14 @@ class Screen:
             table.add_row(Text(show(name)), str(count), percent(recall), percent(precision))
         self.out.print(table)
         self.rest(sum(count > 0 for count in per.count) - WORST_CLASSES)
+
+    def comparison(self, found: Any) -> None:
+        """Which method is better, the methods and their differences, and what is to be known of them."""
+        from trickbag.comparison.words import HEAD, rows
+
+        self.lines(*found.answer)
+        self.table(HEAD, rows(found))
+        self.lines(*(f"note: {note}" for note in found.notes))
 
     def check(self, found: Any, brief: bool = False) -> None:
         """What an audit found."""

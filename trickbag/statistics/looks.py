@@ -1,15 +1,14 @@
 """Looking early: after how many seeds a study decides, at which level, and which contrasts then need no more."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from trickbag.ground.errors import UsageError
-from trickbag.studies.effects import effects
-from trickbag.studies.verdicts import Estimate
+from trickbag.statistics.effects import Sample, effects
+from trickbag.statistics.verdicts import Estimate
 
 LOOKS = {3: 0.005, 5: 0.010, 10: 0.015, 20: 0.020}
 """After how many seeds, and the share of false findings that each look may spend: 5 % in all."""
@@ -35,34 +34,36 @@ class Decided(NamedTuple):
 
 
 def decide(
-    values: ArrayLike,
+    samples: Sequence[Sample],
     contrasts: ArrayLike,
     looks: Mapping[int, float],
     *,
-    groups: ArrayLike | None = None,
+    same: Sequence[bool] | None = None,
+    pool: int = 0,
     delta: float = 0.002,
 ) -> tuple[Decided, ...]:
     """Each contrast at the first look that has a verdict on it or finds it futile, its upper limit being below ``delta``.
 
-    ``values`` [A, S, N], ``contrasts`` [C, A], ``groups`` and ``delta`` as in ``trickbag.studies.effects.effects``;
+    ``samples`` of S seeds, ``contrasts`` [C, A], ``same``, ``pool`` and ``delta`` as in ``effects``;
     ``looks`` are numbers of seeds and the alpha that each spends: those up to S are made, in their order. The alphas add up to
     the false findings of the whole study (Bonferroni), whatever is left out on the way: a contrast that is decided stays in the
     family, so that the family is the one that was declared. Raises UsageError where no look is planned after at most S seeds.
 
-    >>> decide([[[0.80], [0.82], [0.81]], [[0.80], [0.82], [0.81]]], [[-1, 1]], {3: 0.005})[0].open
+    >>> import numpy as np
+    >>> decide([Sample(np.ones((2, 9)), np.arange(9))] * 3, [[-1, 1]], {3: 0.005})[0].open
     False
     """
-    table = np.asarray(values, dtype=float)
-    made = {count: spent for count, spent in looks.items() if count <= table.shape[1]}
+    made = {count: spent for count, spent in looks.items() if count <= len(samples)}
     if not made:
-        raise UsageError(f"no look is planned after {table.shape[1]} seeds, only after {', '.join(map(str, looks))}.")
+        raise UsageError(f"no look is planned after {len(samples)} seeds, only after {', '.join(map(str, looks))}.")
     found: dict[int, Decided] = {}
     for count, spent in made.items():
-        for number, estimate in enumerate(effects(table[:, :count], contrasts, groups=groups, delta=delta, alpha=spent)):
+        estimates = effects(samples[:count], contrasts, same=same, pool=pool, delta=delta, alpha=spent)
+        for number, estimate in enumerate(estimates):
             if number in found and not found[number].open:
                 continue
-            settled = estimate.verdict not in ("inconclusive", "descriptive")
-            futile = not settled and estimate.this_set is not None and estimate.this_set.high < delta
+            settled = estimate.verdict not in ("open", "descriptive")
+            futile = not settled and estimate.interval is not None and estimate.interval.high < delta
             last = count == max(looks)
             why = "no gain that counts is left possible" if futile else ""
             level = f"level {100 * spent:g} %, the look after {count} of {max(looks)} seeds"

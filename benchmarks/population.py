@@ -1,0 +1,250 @@
+"""Whether the interval of a study holds on a real population, and what rotation and each estimator make of it.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.population --data CIFAR10 --weights FILE
+
+The population are the 60,000 photos of CIFAR-10 as features of a network (64 px, 96 principal components), computed once. Data
+sets of 1,500 photos are drawn from it; on each a reference and eight learners that train in milliseconds are compared with 3, 5
+and 10 seeds: ridge classifiers with other strengths, on a part of the features, on a part of the photos or on partly wrong
+labels, which their seeds choose, and nearest neighbours. What is true of a pair of learners on a data set is the mean of their
+difference on photos outside of it, over ten other seeds. Fixed: a fifth of the photos is judged by all seeds; rotating: each
+seed judges another fifth. Prints Markdown tables.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.model_selection import StratifiedKFold
+
+from benchmarks.machine import origin
+from trickbag.data.reading import read
+from trickbag.engine.pixels import Files
+from trickbag.statistics.effects import Sample, effects
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+SIZE, OUTSIDE, FOLDS, SEEDS, OTHERS = 1500, 6000, 5, (3, 5, 10), 10
+CLASSES, DIMENSIONS, SIDE = 10, 96, 64
+
+
+class Population(NamedTuple):
+    """All photos that there are."""
+
+    x: Floats
+    """[N, D]"""
+    y: Ints
+    """[N]"""
+
+
+Learner = Callable[[Floats, Ints, Floats, np.random.Generator], Ints]
+"""Training features [n, D] and labels [n], features [m, D] -> classes [m]."""
+
+
+def ridge(
+    x: Floats,
+    y: Ints,
+    new: Floats,
+    rng: np.random.Generator,
+    *,
+    strength: float,
+    share: float = 1,
+    rows: float = 1,
+    wrong: float = 0,
+) -> Ints:
+    """A ridge classifier on a share of the features and of the photos, with a share of wrong labels, all drawn."""
+    columns = rng.permutation(x.shape[1])[: round(share * x.shape[1])]
+    kept = rng.permutation(len(x))[: round(rows * len(x))]
+    y = np.where(rng.random(len(y)) < wrong, rng.integers(CLASSES, size=len(y)), y)[kept]
+    x, new = x[kept][:, columns], new[:, columns]
+    middle = x.mean(0)
+    targets = np.eye(CLASSES)[y] - 1 / CLASSES
+    weights = np.linalg.solve((x - middle).T @ (x - middle) + strength * np.eye(len(columns)), (x - middle).T @ targets)
+    return np.asarray(((new - middle) @ weights + targets.mean(0)).argmax(1))
+
+
+def neighbours(x: Floats, y: Ints, new: Floats, rng: np.random.Generator, *, k: int, rows: float) -> Ints:
+    """The most frequent class among the nearest of a share of the photos."""
+    kept = rng.permutation(len(x))[: round(rows * len(x))]
+    x, y = x[kept], y[kept]
+    far = (x**2).sum(1) - 2 * new @ x.T
+    near = np.argpartition(far, k, axis=1)[:, :k]
+    return np.asarray(np.eye(CLASSES)[y[near]].sum(1).argmax(1))
+
+
+PLAIN: Learner = partial(ridge, strength=300.0, rows=0.9)
+NOISY: Learner = partial(ridge, strength=300.0, rows=0.35, share=0.8)
+TRICKS: dict[str, Learner] = {
+    "the same": PLAIN,
+    "weaker": partial(ridge, strength=30.0, rows=0.9),
+    "stronger": partial(ridge, strength=3000.0, rows=0.9),
+    "all photos": partial(ridge, strength=300.0),
+    "half the features": partial(ridge, strength=300.0, rows=0.9, share=0.5),
+    "a tenth wrong": partial(ridge, strength=300.0, rows=0.9, wrong=0.1),
+    "a third wrong": partial(ridge, strength=300.0, rows=0.9, wrong=0.33),
+    "neighbours": partial(neighbours, k=15, rows=0.9),
+}
+
+
+class Draw(NamedTuple):
+    """A data set's runs."""
+
+    samples: list[Sample]
+    truth: Floats
+    """[A] accuracy on photos outside, mean over seeds that judge nothing."""
+
+
+def runs(population: Population, learners: Sequence[Learner], seeds: int, number: int, rotating: bool) -> Draw:
+    """The runs of all learners on the ``number``-th data set."""
+    rng = np.random.default_rng(number)
+    order = rng.permutation(len(population.y))
+    own, outside = order[:SIZE], order[SIZE : SIZE + OUTSIDE]
+    folds = [
+        part
+        for partition in range(math.ceil((seeds + OTHERS) / FOLDS))
+        for _, part in StratifiedKFold(FOLDS, shuffle=True, random_state=1000 * number + partition).split(
+            own, population.y[own]
+        )
+    ]
+    samples, truth = [], np.zeros(len(learners))
+    for seed in range(seeds + OTHERS):
+        judged = folds[seed if rotating else 0]
+        train = np.setdiff1d(np.arange(SIZE), judged)
+        new = own[judged] if seed < seeds else outside
+        right = np.array(
+            [
+                learner(
+                    population.x[own[train]],
+                    population.y[own[train]],
+                    population.x[new],
+                    np.random.default_rng((number, seed, a)),
+                )
+                == population.y[new]
+                for a, learner in enumerate(learners)
+            ]
+        ).astype(float)
+        if seed < seeds:
+            samples.append(Sample(right, judged))
+        else:
+            truth += right.mean(1) / OTHERS
+    return Draw(samples, truth)
+
+
+def over_means(samples: Sequence[Sample], row: Floats, more: float = 0.0) -> tuple[float, float]:
+    """Student's t over the seeds' means; with ``more``, judged over trained images, that of Nadeau and Bengio."""
+    points = np.array([row @ sample.values.mean(1) for sample in samples])
+    half = stats.t.isf(0.025, len(points) - 1) * points.std(ddof=1) * math.sqrt(1 / len(points) + more)
+    return points.mean() - half, points.mean() + half
+
+
+def over_images(samples: Sequence[Sample], row: Floats) -> tuple[float, float]:
+    """Normal, by the spread of the judged images alone (Bayle et al. 2020)."""
+    values = np.concatenate([row @ sample.values for sample in samples])
+    half = stats.norm.isf(0.025) * values.std(ddof=1) / math.sqrt(len(values))
+    return values.mean() - half, values.mean() + half
+
+
+def features(data: str, weights: str, file: Path) -> Population:
+    """The population, from a file where it was computed before."""
+    if not file.exists():
+        images = read(data)
+        pixels = Files(images, 3, SIDE)
+        overlay = {"file": weights}
+        network = timm.create_model(
+            "tf_mobilenetv3_small_100", pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay
+        ).eval()
+        found = []
+        with torch.inference_mode():
+            for first in range(0, len(images), 250):
+                rows = range(first, min(first + 250, len(images)))
+                x = torch.stack([pixels[row] for row in rows]).float() / 127.5 - 1
+                found.append(network(torch.nn.functional.interpolate(x, (SIDE, SIDE), mode="bilinear")))
+        every = torch.cat(found).double()
+        axes = torch.linalg.svd(every[::10] - every.mean(0), full_matrices=False).Vh[:DIMENSIONS]
+        reduced = (every - every.mean(0)) @ axes.T
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, x=(reduced / reduced[:, 0].std()).numpy(), y=images.labels)
+    with np.load(file) as arrays:
+        return Population(arrays["x"], arrays["y"])
+
+
+class Score(NamedTuple):
+    """How an estimator did over the data sets."""
+
+    covered: float
+    """Share of the intervals of single pairs that hold the truth."""
+    worst: float
+    """The same for the pair with the lowest share."""
+    wrong: float
+    """Share of the data sets with an interval of the family, or a verdict, that errs; NaN for an estimator of single pairs."""
+    width: float
+    """Median, in points."""
+
+
+ESTIMATORS = {
+    "of the study": None,
+    "images alone (Bayle et al.)": over_images,
+    "t over the seeds' means": over_means,
+    "Nadeau and Bengio": partial(over_means, more=1 / (FOLDS - 1)),
+}
+
+
+def found_by_us(samples: Sequence[Sample], contrasts: Sequence[Floats] | Floats) -> list[tuple[float, float]]:
+    """The study's intervals of a family of contrasts."""
+    found = effects(samples, np.asarray(contrasts))
+    return [(e.interval.low, e.interval.high) if e.interval else (math.nan, math.nan) for e in found]
+
+
+def scores(draws: Sequence[Draw], seeds: int, tricks: int) -> dict[str, Score]:
+    """Every estimator on the same data sets, the first ``seeds`` of each."""
+    contrasts = np.hstack([-np.ones((tricks, 1)), np.eye(tricks)])
+    truths = np.array([contrasts @ draw.truth for draw in draws])
+    found: dict[str, Score] = {}
+    for name, estimator in ESTIMATORS.items():
+        ends, errs = [], []
+        for draw, truth in zip(draws, truths, strict=True):
+            samples = draw.samples[:seeds]
+            if estimator is None:
+                ends.append([found_by_us(samples, [row])[0] for row in contrasts])
+                family = zip(found_by_us(samples, contrasts), truth, strict=True)
+                errs.append(any(not low <= t <= high for (low, high), t in family))
+            else:
+                ends.append([estimator(samples, row) for row in contrasts])
+        low, high = np.moveaxis(np.array(ends), 2, 0)
+        covered = ((low <= truths) & (truths <= high)).mean(0)
+        wrong = float(np.mean(errs)) if errs else math.nan
+        found[name] = Score(float(covered.mean()), float(covered.min()), wrong, 100 * float(np.median(high - low)))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", required=True, help="CIFAR-10")
+    parser.add_argument("--weights", required=True, help="of tf_mobilenetv3_small_100")
+    parser.add_argument("--sets", type=int, default=400)
+    parser.add_argument("--features", type=Path, default=Path("runs/population/features.npz"))
+    args = parser.parse_args()
+    population = features(args.data, args.weights, args.features)
+    print(origin(), "", sep="\n", flush=True)
+    for reference, name in ((PLAIN, "plain"), (NOISY, "noisy")):
+        learners = [reference, *TRICKS.values()]
+        for rotating in (False, True):
+            draws = [runs(population, learners, max(SEEDS), number, rotating) for number in range(args.sets)]
+            print(f"\n{name} reference, {'rotating' if rotating else 'fixed'}\n")
+            print("| estimator | seeds | covered, % | worst pair, % | families that err, % | width, points |")
+            print("| --- | --- | --- | --- | --- | --- |")
+            for seeds in SEEDS:
+                for estimator, s in scores(draws, seeds, len(TRICKS)).items():
+                    shares = " | ".join("–" if math.isnan(v) else f"{100 * v:.1f}" for v in (s.covered, s.worst, s.wrong))
+                    print(f"| {estimator} | {seeds} | {shares} | {s.width:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Power, smallest detectable effects, seeds and images needed: against scipy's noncentral t, and turned round."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from trickbag.ground.errors import UsageError
+from trickbag.statistics.power import (
+    MOST,
+    PERSISTENT,
+    detectable,
+    expected_error,
+    images_for,
+    power,
+    seeds_for,
+    seeds_within,
+    variance,
+    variance_for,
+)
+from trickbag.statistics.variance import Spread
+
+ERROR = 0.004
+
+
+def by_integration(effect: float, error: float, df: float, alpha: float = 0.05) -> float:
+    """P(|t| > critical) by integrating the normal numerator over the distribution of the variance."""
+    critical, shift = stats.t.isf(alpha / 2, df), effect / error
+
+    def given(ratio: float) -> float:
+        limit = critical * math.sqrt(ratio)
+        return (stats.norm.sf(limit - shift) + stats.norm.cdf(-limit - shift)) * stats.chi2.pdf(ratio * df, df) * df
+
+    return integrate.quad(given, 0, 1 + 40 / math.sqrt(df), limit=400, epsabs=1e-12)[0]
+
+
+@pytest.mark.parametrize("df", [2, 8, 64])
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 8])
+@pytest.mark.parametrize("effect", [0.0, 0.005, 0.012])
+def test_power_is_that_of_the_t_test(df: float, alpha: float, effect: float) -> None:
+    assert power(effect, ERROR, df, alpha) == pytest.approx(by_integration(effect, ERROR, df, alpha), abs=1e-7)
+
+
+def test_without_an_effect_power_is_the_level() -> None:
+    assert power(0.0, ERROR, 5, 0.05 / 8) == pytest.approx(0.05 / 8, abs=1e-12)
+
+
+@pytest.mark.parametrize("df", [2, 3, 5, 100, math.inf])
+@pytest.mark.parametrize("share", [0.3, 0.8, 0.95])
+def test_the_detectable_effect_has_the_power_asked_for(df: float, share: float) -> None:
+    assert power(detectable(ERROR, df, share=share), ERROR, df) == pytest.approx(share, abs=1e-9)
+
+
+def test_the_variance_for_an_effect_gives_it_the_power_where_degrees_of_freedom_abound() -> None:
+    assert power(0.01, math.sqrt(variance_for(0.01, 0.05 / 8)), 1e7, 0.05 / 8) == pytest.approx(0.8, abs=1e-4)
+
+
+FIXED = Spread(images=2e-5, seed=1e-5, seeds=3, groups=500, persistent=1.5e-5)
+ROTATED = Spread(images=2e-5, seed=0.0, seeds=3, groups=900, persistent=2e-5)
+
+
+def test_seeds_on_the_same_images_lower_all_but_what_persists() -> None:
+    assert variance(FIXED, 1e-5, 3, 500) == pytest.approx(2e-5 + 1e-5 / 3)
+    assert variance(FIXED, 1e-5, 3000, 500) == pytest.approx(1.5e-5, rel=0.01)
+
+
+def test_seeds_on_other_images_lower_all_until_the_images_end() -> None:
+    assert variance(ROTATED, 0.0, 6, 1800) == pytest.approx(1e-5)
+    assert variance(ROTATED, 0.0, 60, 1800) == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize("wanted", [1.9e-5, 1.6e-5])
+def test_seeds_needed_are_the_fewest(wanted: float) -> None:
+    seeds = seeds_for(wanted, FIXED, 1e-5, 500)
+    assert [variance(FIXED, 1e-5, n, 500) <= wanted for n in (seeds - 1, seeds)] == [False, True]
+
+
+def test_what_no_number_of_seeds_reaches_needs_none() -> None:
+    assert seeds_for(1.4e-5, FIXED, 1e-5, 500) is None
+    assert seeds_for(0.0, FIXED, 0.0, 500) is None
+    assert variance(FIXED, 1e-5, MOST, 500) > 1.4e-5
+
+
+def test_images_needed_bring_the_variance_down_to_what_the_seeds_leave() -> None:
+    images = images_for(1e-5, FIXED, 1e-5)
+    assert 2e-5 * 500 / images + 1e-5 / 3 == pytest.approx(1e-5, rel=1e-3)
+    assert images_for(1e-6, FIXED, 1e-5) is None
+
+
+@pytest.mark.parametrize("rotating", [False, True])
+def test_the_expected_error_is_that_of_answers_with_so_much_churn(rotating: bool) -> None:
+    """A share of the variance of a difference stays with the image, the rest is drawn anew by each run."""
+    rng, churn, images, seeds = np.random.default_rng(0), 0.1, 200, 3
+    means = []
+    for _ in range(4000):
+        kept = rng.normal(0, math.sqrt(PERSISTENT * churn), (seeds if rotating else 1, images))
+        means.append((kept + rng.normal(0, math.sqrt((1 - PERSISTENT) * churn), (seeds, images))).mean())
+    pool = seeds * images if rotating else images
+    assert expected_error(math.sqrt(2), churn, images, seeds, pool) == pytest.approx(np.std(means), rel=0.04)
+
+
+def test_power_stays_a_probability_at_the_edges() -> None:
+    every = [power(e, ERROR, df, a) for e in (0.0, 1e-9, 0.01, 1.0, 1e6) for df in (1, 2, 3, 100) for a in (0.05, 0.0005)]
+    assert np.isfinite(every).all()
+    assert min(every) >= 0
+    assert max(every) <= 1
+    assert (detectable(0.0, 8), power(0.1, 0.0, 8), power(0.0, 0.0, 8)) == (0.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("df", [2, 16, 1000])
+def test_power_rises_with_the_effect_where_the_series_of_scipy_gives_nan(df: float) -> None:
+    every = [power(effect, 0.6, df, 0.006) for effect in np.linspace(0, 50, 2000)]
+    assert (np.diff(every) > -1e-9).all()
+    assert every[-1] > 0.99
+
+
+def test_a_budget_holds_the_seeds_it_says() -> None:
+    assert [seeds_within(budget, 1350) for budget in (0, 1349, 1350, 7200)] == [0, 0, 1, 5]
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: power(0.1, -1.0, 8), "not negative"),
+        (lambda: power(0.1, math.nan, 8), "not negative"),
+        (lambda: power(0.1, 1.0, 8, alpha=1.0), "between 0 and 1"),
+        (lambda: detectable(1.0, 8, share=1.0), "below 1"),
+        (lambda: seeds_within(10, 0), "takes time"),
+    ],
+)
+def test_mistakes_are_refused_with_a_sentence(call, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        call()

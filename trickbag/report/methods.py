@@ -1,0 +1,197 @@
+"""A study as a paper has it: how it was done, in Markdown that pandoc reads, and what that cites, in BibTeX.
+
+Everything is taken from the findings. Names from outside are escaped, so that none is markup or a citation.
+"""
+
+import re
+from collections import Counter
+
+from trickbag.ground.text import counted
+from trickbag.report.findings import Findings
+from trickbag.report.tables import mark
+from trickbag.report.wording import number
+
+REFERENCES = {
+    "holm1979": """@article{holm1979,
+  author = {Holm, Sture},
+  title = {A Simple Sequentially Rejective Multiple Test Procedure},
+  journal = {Scandinavian Journal of Statistics},
+  volume = {6},
+  number = {2},
+  pages = {65--70},
+  year = {1979}
+}""",
+    "paule1982": """@article{paule1982,
+  author = {Paule, Robert C. and Mandel, John},
+  title = {Consensus Values and Weighting Factors},
+  journal = {Journal of Research of the National Bureau of Standards},
+  volume = {87},
+  number = {5},
+  pages = {377--385},
+  year = {1982},
+  doi = {10.6028/jres.087.022}
+}""",
+    "liang1986": """@article{liang1986,
+  author = {Liang, Kung-Yee and Zeger, Scott L.},
+  title = {Longitudinal Data Analysis Using Generalized Linear Models},
+  journal = {Biometrika},
+  volume = {73},
+  number = {1},
+  pages = {13--22},
+  year = {1986},
+  doi = {10.1093/biomet/73.1.13}
+}""",
+    "searle1992": """@book{searle1992,
+  author = {Searle, Shayle R. and Casella, George and McCulloch, Charles E.},
+  title = {Variance Components},
+  publisher = {Wiley},
+  address = {New York},
+  year = {1992}
+}""",
+    "smyth2004": """@article{smyth2004,
+  author = {Smyth, Gordon K.},
+  title = {Linear Models and Empirical {Bayes} Methods for Assessing Differential Expression in Microarray Experiments},
+  journal = {Statistical Applications in Genetics and Molecular Biology},
+  volume = {3},
+  number = {1},
+  year = {2004},
+  note = {Article 3},
+  doi = {10.2202/1544-6115.1027}
+}""",
+    "box2005": """@book{box2005,
+  author = {Box, George E. P. and Hunter, J. Stuart and Hunter, William G.},
+  title = {Statistics for Experimenters: Design, Innovation, and Discovery},
+  edition = {2},
+  publisher = {Wiley},
+  year = {2005}
+}""",
+    "strassburger2008": """@article{strassburger2008,
+  author = {Strassburger, Klaus and Bretz, Frank},
+  title = {Compatible Simultaneous Lower Confidence Bounds for the {Holm} Procedure and Other {Bonferroni}-Based Closed Tests},
+  journal = {Statistics in Medicine},
+  volume = {27},
+  pages = {4914--4927},
+  year = {2008}
+}""",
+    "bonett2012": """@article{bonett2012,
+  author = {Bonett, Douglas G. and Price, Robert M.},
+  title = {Adjusted {Wald} Confidence Interval for a Difference of Binomial Proportions Based on Paired Data},
+  journal = {Journal of Educational and Behavioral Statistics},
+  volume = {37},
+  number = {4},
+  pages = {479--488},
+  year = {2012},
+  doi = {10.3102/1076998611411915}
+}""",
+    "guo2017": """@inproceedings{guo2017,
+  author = {Guo, Chuan and Pleiss, Geoff and Sun, Yu and Weinberger, Kilian Q.},
+  title = {On Calibration of Modern Neural Networks},
+  booktitle = {Proceedings of the 34th International Conference on Machine Learning},
+  series = {Proceedings of Machine Learning Research},
+  volume = {70},
+  pages = {1321--1330},
+  year = {2017}
+}""",
+}
+_CITED = re.compile(r"(?<!\\)@([a-z]+\d{4})")
+
+
+def methods(findings: Findings) -> str:
+    """How the study was done: paragraphs of Markdown in the past tense, with pandoc's citations of ``references_bib``."""
+    paragraphs = (_design(findings), _estimates(findings), _proof(findings), _record(findings))
+    return "\n\n".join(" ".join(sentences) for sentences in paragraphs if sentences) + "\n"
+
+
+def references_bib(findings: Findings) -> str:
+    """What ``methods`` cites, as BibTeX, in the order of its years."""
+    cited = set(_CITED.findall(methods(findings)))
+    return "\n\n".join(entry for key, entry in REFERENCES.items() if key in cited) + "\n"
+
+
+def _design(f: Findings) -> list[str]:
+    network = f" The reference trained {mark(f.model)} for {counted(f.epochs, 'epoch')}." if f.model else ""
+    cited = " [@box2005]" if f.design == "factorial" else ""
+    edits = "; ".join(mark(arm.edits) for arm in f.arms[1:] if arm.edits)
+    independent = f" in {counted(f.groups, 'independent group')}" if f.groups != f.images else ""
+    said = [
+        (
+            f"On the data set {mark(f.name)} ({counted(len(f.classes), 'class', 'classes')}) we compared "
+            f"{counted(len(f.arms), 'training recipe')}, a reference and edits of it (design: {mark(f.design)}{cited})."
+            f"{network}"
+        ),
+        f"Every recipe was trained with the same {counted(len(f.seeds), 'seed')} ({', '.join(map(str, f.seeds))}).",
+        f"The recipes were judged on {counted(f.images, 'image')}{independent}: {mark(f.judges)}.",
+    ]
+    if edits:
+        said.insert(1, f"The edits were: {edits}.")
+    if f.on_test:
+        said.append("The recipes were compared on the test images themselves, so the best of them looks better than it is.")
+    elif f.plan:
+        said.append("The images that judged a training had no part in it: none chose its epoch or fitted its parameters.")
+    return said
+
+
+def _estimates(f: Findings) -> list[str]:
+    family = [effect for effect in f.effects if effect.declared]
+    if not family:
+        return []
+    said = [
+        (
+            "The first endpoint was accuracy; the second was the log-loss after temperature scaling [@guo2017], at "
+            "temperatures fitted to other judged images."
+        ),
+        (
+            "Effects are contrasts between recipes, paired by seed and image; "
+            f"{counted(len(family), 'contrast')} were declared in advance."
+        ),
+        (
+            "Their standard errors speak of new images from the same source and of new seeds: the cluster-robust variance over "
+            "independent images [@liang1986], times one plus the share that seeds add, from variance components "
+            "[@searle1992] that were pooled over the contrasts and moderated [@smyth2004]."
+        ),
+        "To each difference of shares two images were added that one side or the other got right [@bonett2012].",
+        (
+            "p-values were adjusted by Holm's method [@holm1979] at a family-wise level of 5 %, and intervals are simultaneous "
+            "and agree with it [@strassburger2008]."
+        ),
+        (
+            "A difference was called equivalent to none if two one-sided tests placed it within "
+            f"±{number(100 * f.delta)} points."
+        ),
+    ]
+    looks = dict(f.decided).get("looks", "none")
+    if looks != "none":
+        said.append(f"Interim analyses spent {mark(looks)}.")
+    if any(effect.expected is not None for effect in family):
+        said.append(
+            "Expected gains and probabilities that a change helps are those of a normal-normal empirical Bayes model whose "
+            f"variance was estimated by the method of Paule and Mandel [@paule1982]; the prior was {mark(f.prior)}."
+        )
+    return said
+
+
+def _proof(f: Findings) -> list[str]:
+    if f.proof is None:
+        return []
+    seeds, images = counted(len(f.proof.seeds), "fresh seed"), counted(f.proof.images, "image")
+    said = (
+        "The recipe with the largest expected gain was then compared with the reference in one contrast, with "
+        f"{seeds} on {images} that had chosen nothing, two-sided at a level of {number(100 * f.proof.level, 1)} %."
+    )
+    return [said]
+
+
+def _record(f: Findings) -> list[str]:
+    said = []
+    if f.plan:
+        said.append(f"The plan was stored before the first training (hash {mark(f.plan)}).")
+    if f.departures:
+        said.append(f"We departed from it: {' '.join(map(mark, f.departures))}")
+    elif f.plan:
+        said.append("There were no departures from it.")
+    for kind, times in Counter(failure.kind for failure in f.failures).items():
+        how = "diverged, and counted with their last valid accuracy or that of a guess" if kind == "diverged" else "failed"
+        said.append(f"{counted(times, 'training')} {how}{'' if kind == 'diverged' else f' ({mark(kind)})'}.")
+    if f.environment:
+        said.append(f"Software and machine: {', '.join(f'{mark(name)} {mark(value)}' for name, value in f.environment)}.")
+    return said

@@ -1,0 +1,145 @@
+"""What a study can resolve: power, the smallest detectable effect, and how many seeds or images a difference would take.
+
+An effect is tested by Student's t on its standard error, two-sided at alpha, which is divided by the number of contrasts where
+they are a family (the first step of Holm's method). Effects and errors share any one unit.
+"""
+
+import math
+
+import scipy  # its special functions take a third of a second to import, when the first is called
+
+from trickbag.ground.errors import UsageError
+from trickbag.statistics.variance import Spread
+
+POWER = 0.8
+PERSISTENT = 0.3
+"""Share of the variance of a contrast in one image that is the same with every seed, where nothing else is known: 0 to 0.65 of
+the pairs of learners of ``python -m benchmarks.population``, 0.27 in the median."""
+MOST = 1000
+"""Seeds beyond which the answer is that seeds are not the way."""
+
+
+def power(effect: float, error: float, df: float, alpha: float = 0.05) -> float:
+    """The probability that an effect is found, 0 to 1, by the noncentral t distribution.
+
+    >>> round(power(0.028, 0.01, df=1e6), 2)
+    0.8
+    """
+    _check(error, alpha)
+    if error == 0:
+        return float(effect != 0)
+    critical = -float(scipy.special.stdtrit(df, alpha / 2))
+    shift = abs(effect) / error
+    # Where a tail is too small for its series, scipy 1.17 gives NaN; there the probability is that of the limit.
+    missed, wrong = scipy.special.nctdtr(df, shift, critical), 1 - scipy.special.nctdtr(df, -shift, critical)
+    return 1.0 - (0.0 if math.isnan(missed) else float(missed)) + (0.0 if math.isnan(wrong) else float(wrong))
+
+
+def detectable(error: float, df: float, alpha: float = 0.05, share: float = POWER) -> float:
+    """The smallest effect that is found with a probability of ``share``. See ``power``.
+
+    >>> [round(detectable(0.01, df), 4) for df in (2, 10, 1e6)]
+    [0.0565, 0.0311, 0.028]
+    """
+    _check(error, alpha)
+    if not alpha < share < 1:
+        raise UsageError(f"power {share:g}: give a probability above alpha = {alpha:g} and below 1.")
+    if error == 0:
+        return 0.0
+    from scipy.optimize import brentq  # slow to import, and a comparison needs none of it
+
+    high = error
+    while power(high, error, df, alpha) < share:
+        high *= 2
+    return float(brentq(lambda effect: power(effect, error, df, alpha) - share, 0.0, high, xtol=1e-12 * high))
+
+
+def assurance(gain: float, sd: float, error: float, df: float, alpha: float = 0.05) -> float:
+    """The probability that a gain is proved of which it is known that it comes from N(gain, sd^2): the mean of the power.
+
+    ``error``: the standard error that the proof will have. (O'Hagan, Stevens and Campbell, Pharmaceutical Statistics 2005.)
+
+    >>> round(assurance(0.028, 0.0, 0.01, df=1e6), 2), round(assurance(0.028, 0.02, 0.01, df=1e6), 2)
+    (0.8, 0.65)
+    """
+    _check(error, alpha)
+    critical = -float(scipy.special.stdtrit(df, alpha / 2))
+    return float(scipy.special.ndtr((gain - critical * error) / math.hypot(sd, error)))
+
+
+def variance_for(effect: float, alpha: float = 0.05, share: float = POWER) -> float:
+    """The variance of a mean at which an effect is found with a probability of ``share``, degrees of freedom abounding.
+
+    >>> round(variance_for(0.028) ** 0.5, 4)
+    0.01
+    """
+    return float((effect / (scipy.special.ndtri(1 - alpha / 2) + scipy.special.ndtri(share))) ** 2)
+
+
+def variance(found: Spread, seed: float, seeds: int, pool: int) -> float:
+    """The variance of a contrast's mean with so many seeds, of which each judges as many images as now.
+
+    ``seed`` is what a seed adds; ``pool`` are the images that seeds can judge in turn, those judged by now where they all judge
+    the same.
+    """
+    reached = min(max(pool, found.groups), found.groups * seeds / found.seeds)
+    fresh = (found.images - found.persistent) * found.seeds / seeds
+    return found.persistent * found.groups / reached + fresh + seed / seeds
+
+
+def seeds_for(wanted: float, found: Spread, seed: float, pool: int) -> int | None:
+    """The fewest seeds whose variance is at most ``wanted``; None where MOST do not suffice. See ``variance``."""
+    if not wanted > 0 or variance(found, seed, MOST, pool) > wanted:
+        return None
+    low, high = 0, MOST
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if variance(found, seed, middle, pool) <= wanted else (middle, high)
+    return high
+
+
+def images_for(wanted: float, found: Spread, seed: float) -> int | None:
+    """The fewest judged images with which the same seeds reach ``wanted``; None where no number does."""
+    left = wanted - seed / found.seeds
+    return math.ceil(found.images * found.groups / left) if left > 0 else None
+
+
+def expected_error(weights: float, churn: float, images: int, seeds: float, pool: int) -> float:
+    """The standard error of a contrast that is expected before anything was trained.
+
+    ``weights``: the root of the sum of its squared weights, sqrt(2) for one arm against another; ``churn``: the share of the
+    images on which two runs disagree; ``images``: that a seed judges; ``pool``: that seeds judge in turn, or all at a time. See
+    PERSISTENT.
+
+    >>> round(100 * expected_error(2**0.5, 0.1, images=300, seeds=3, pool=900), 2)
+    1.05
+    """
+    judged = images * seeds
+    return math.sqrt(weights**2 * churn / 2 * again(judged, min(pool, judged)) / judged)
+
+
+def again(judged: float, images: float) -> float:
+    """By what factor the variance of a mean over so many judgements is larger where only so many images are among them.
+
+    >>> again(900, 900), again(900, 300)
+    (1.0, 1.6)
+    """
+    return 1 + PERSISTENT * (judged / images - 1)
+
+
+def seeds_within(budget: float, seconds: float) -> int:
+    """The most seeds of which each takes ``seconds`` (all arms together) that fit a budget in seconds.
+
+    >>> seeds_within(7200, 9 * 150)
+    5
+    """
+    if not seconds > 0 or not budget >= 0:
+        raise UsageError(f"budget {budget:g} s at {seconds:g} s per seed: a seed takes time, and a budget is not negative.")
+    return math.floor(budget / seconds)
+
+
+def _check(error: float, alpha: float) -> None:
+    if not error >= 0:
+        raise UsageError(f"error {error:g}: a standard error is not negative.")
+    if not 0 < alpha < 1:
+        raise UsageError(f"alpha {alpha:g}: give a probability between 0 and 1.")

@@ -1,0 +1,80 @@
+"""How far the mean of a contrast may be off on new photos: over the judged images, and over what a seed does to all of them.
+
+A contrast is a difference in every judged image. A seed's runs judge *its* images: with rotation others than those of the seed
+before, without it the same. Both are one case here, since an image, or a group of them, may be judged by any number of seeds.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+ROUNDING = 1e-20
+"""A variance below this is what rounding leaves of 0."""
+
+
+class Part(NamedTuple):
+    """What one seed says of a contrast."""
+
+    values: Floats
+    """[n] the contrast in every image that the seed judges."""
+    groups: Ints
+    """[n] the number of the image's group (patient, burst, video; else the image itself), the same over all seeds."""
+
+
+class Spread(NamedTuple):
+    """The variance of a contrast's mean, in parts."""
+
+    images: float
+    """That of the mean, by the images alone."""
+    seed: float
+    """That which a seed adds to the mean of all images that it judges; below 0 by chance where there is none."""
+    seeds: int
+    groups: int
+    """Independent images."""
+    persistent: float
+    """The part of ``images`` that more seeds on the same images would not lower."""
+
+
+def spread(parts: Sequence[Part]) -> Spread | None:
+    """The spread of a contrast; None with fewer than two seeds or fewer than two independent images.
+
+    With the deviations of the values from their seed's mean, summed over a group, the variance by the images is the sum of
+    their squares over the squared number of values (the cluster-robust variance of a mean; Liang and Zeger, Biometrika 1986).
+    Two seeds' means differ by more than their images explain where the seed itself moves them: half the mean over all pairs of
+    the squared difference less that part is the seed's variance. Judged on the same images by every seed, the two are the
+    crossed variance components (Searle, Casella and McCulloch, "Variance Components", 1992, ch. 4); each on its own, nested.
+
+    >>> one, other = Part(np.array([0.0, 1.0, 1.0]), np.arange(3)), Part(np.array([1.0, 1.0, 2.0]), np.arange(3))
+    >>> [round(float(value), 6) for value in spread([one, other])]
+    [0.083333, 0.166667, 2.0, 3.0, 0.064815]
+    """
+    known = np.unique(np.concatenate([part.groups for part in parts]))
+    groups = len(known)
+    if len(parts) < 2 or groups < 2:
+        return None
+    sums = np.zeros((len(parts), groups))
+    judged = np.zeros((len(parts), groups))
+    for row, part in enumerate(parts):
+        places = np.searchsorted(known, part.groups)
+        np.add.at(sums[row], places, part.values - part.values.mean())
+        np.add.at(judged[row], places, 1.0)
+    counts = judged.sum(1)
+    total, met = counts.sum(), (judged > 0).sum(0)
+    free = groups - len(parts) / met.mean()
+    images = float((sums.sum(0) ** 2).sum()) / total**2 * groups / max(free, 1.0)
+    means, shares = np.array([part.values.mean() for part in parts]), sums / counts[:, None]
+    pairs = list(combinations(range(len(parts)), 2))
+    by_seed = float(np.mean([(means[a] - means[b]) ** 2 for a, b in pairs])) / 2
+    by_image = float(np.mean([((shares[a] - shares[b]) ** 2).sum() for a, b in pairs])) / 2 * groups / max(free, 1.0)
+    again = met > 1
+    fresh = 0.0
+    if again.any():
+        ups = (sums**2).sum(0)[again] - sums.sum(0)[again] ** 2 / met[again]
+        fresh = float((ups / (met[again] - 1)).mean()) * met.sum() / total**2
+    return Spread(images, by_seed - by_image, len(parts), groups, max(images - fresh, 0.0) if again.any() else images)

@@ -79,7 +79,7 @@ def source(effects: Sequence[Effect], priors: Mapping[str, Prior]) -> str:
     """What the expected gains lean on, in words."""
     names = deciding(effects)
     given = [name for name in names if name in priors]
-    own = "the mean of all of this study's effects, towards which each is shrunk by as much as it is uncertain"
+    own = "the mean of all of this study's effects, the more so the less certain it is"
     if not given:
         return own
     files = ", ".join(dict.fromkeys(priors[name].source for name in given))

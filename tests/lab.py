@@ -61,7 +61,7 @@ def dataset(channels: int = 3) -> tuple[Data, list[Tensor]]:
 def network(tricks: Sequence[Trick]) -> dict[str, Any]:
     """The smallest network that takes the tricks' surgery, and its size; a refusal by all is for the test to see."""
     surgery = having(tricks, "model")
-    for model, size in (("cifar_resnet8", SIZE), ("resnet18", 3 * SIZE)) if surgery else ():
+    for model, size in (("cifar_resnet8", SIZE), ("test_resnet", 3 * SIZE), ("resnet18", 3 * SIZE)) if surgery else ():
         with suppress(UsageError):
             net: Any = build(model, len(CLASSES), size=size)
             for trick in ordered(surgery):

@@ -18,7 +18,7 @@ from trickbag.engine.loader import Loader, Plan, Slice
 from trickbag.engine.precision import LossScale
 from trickbag.engine.prefix import Prefix
 from trickbag.engine.scores import Scores
-from trickbag.ground.streams import generator, key
+from trickbag.ground.streams import generator, key, seed_layers
 from trickbag.recipe import Recipe
 from trickbag.trick import Batch, Compute, Forward, Groups, Outputs, Trick, having, judged_weights
 
@@ -130,7 +130,7 @@ class Loop:
 
         def run() -> Tensor:
             self.optimizer.zero_grad(set_to_none=True)
-            torch.manual_seed(key(self.seed, "model", self.step, self.fabric.global_rank))
+            seed_layers(key(self.seed, "model", self.step, self.fabric.global_rank), self.fabric.device)
             total = torch.zeros((), device=self.fabric.device)
             forward = self.forward(t)
             for part, share in micro_batches(batch, self.recipe.micro_batch):

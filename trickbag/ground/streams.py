@@ -35,6 +35,17 @@ def generator(seed: int, stream: str, *keys: int) -> torch.Generator:
     return torch.Generator().manual_seed(key(seed, stream, *keys))
 
 
+def seed_layers(number: int, device: torch.device) -> None:
+    """Seed what layers on the device draw from, which take no generator.
+
+    >>> seed_layers(key(0, "model", 7), torch.device("cpu"))
+    """
+    if device.type == "cpu":  # torch.manual_seed also notes, with a whole traceback, what each absent accelerator should do
+        torch.default_generator.manual_seed(number)
+    else:
+        torch.manual_seed(number)
+
+
 def uniforms(point: int, places: Tensor, count: int) -> Tensor:
     """[B, count] floats drawn uniformly from [0, 1), float64: row b's are those of the integers ``places[b]``, places [B, n],
     at a point of a stream (``key``).

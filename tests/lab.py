@@ -38,6 +38,7 @@ def example(name: str) -> Trick:
     return parse(bag()[name].example or name)
 
 
+@cache
 def dataset(channels: int = 3) -> tuple[Data, list[Tensor]]:
     """Images of three textures that a network can tell apart, 20 x 24 pixels, and their table; two of three have a box."""
     rng, paths, labels, splits, pixels = np.random.default_rng(0), [], [], [], []

@@ -71,6 +71,7 @@ def command_line(
     """
     os.environ.update(environment)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may be under nohup
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a study with workers starts its server with signals held back
     for stream, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(said.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     seen = itertools.count(1)

@@ -18,7 +18,8 @@ from trickbag.models import networks
 from trickbag.recipe import Recipe
 from trickbag.runs import auto, provenance, run
 from trickbag.runs.request import Request, request
-from trickbag.studies import conduct
+from trickbag.studies.conduct import Conductor, Means
+from trickbag.studies.planning import Planner
 
 KINDS = {"a": 0, "b": 1}
 ASKED: dict[str, Any] = {"model": "cifar_resnet8", "budget": 120.0, "set_": {"size": 16, "epochs": 3}}
@@ -156,12 +157,12 @@ def test_a_folder_of_other_things_is_not_to_be_removed(folder: Path) -> None:
 
 def test_a_study_says_what_differs_too(folder: Path) -> None:
     asked: dict[str, Any] = {"recipe": "cifar", "model": "cifar_resnet8", "tricks": ["mixup"], "set": {"size": 16, "epochs": 1}}
-    held = conduct.Conductor("photos", None, "study", conduct.Means(), None, silent, asked)
-    held.write(held.planned())
+    planner = Planner("photos", None, "study", None, silent, asked)
+    Conductor(planner, Means()).write(planner.planned())
 
     def refused(**changes: Any) -> str:
         with pytest.raises(UsageError) as caught:
-            conduct.Conductor("photos", None, "study", conduct.Means(), None, silent, asked | changes).reference()
+            Planner("photos", None, "study", None, silent, asked | changes).reference()
         assert "remove" not in str(caught.value)
         return str(caught.value)
 

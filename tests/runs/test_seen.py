@@ -17,8 +17,8 @@ from trickbag.ground.events import Event, Note
 from trickbag.runs import seen
 from trickbag.runs.request import Request, request
 from trickbag.runs.run import carry_out
-from trickbag.studies import conduct
 from trickbag.studies.folds import Judging
+from trickbag.studies.planning import Planner
 from trickbag.terminal import cli
 
 KINDS = {"1": 0, "2": 1, "11": 2}
@@ -152,7 +152,7 @@ def test_a_fold_has_a_teacher_of_its_own() -> None:
 def test_a_study_tells_what_the_runs_of_its_arms_were_trained_on(words: dict[str, Any], images: int) -> None:
     told: list[Event] = []
     fields = {"recipe": "tiny.toml", "tricks": ["distill(teacher='first')"], "seed": 1, "seeds": 1}
-    held = conduct.Conductor("photos", None, None, conduct.Means(), None, told.append, fields | words)
+    held = Planner("photos", None, None, None, told.append, fields | words)
     held.planned()
     judged = contents(held.data.images, *(("train", "val") if words else ("val",)))
     number = len(judged & contents(asked(seed=0).data.images, "train"))

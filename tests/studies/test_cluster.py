@@ -21,9 +21,9 @@ from studying import Studying
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Event, Note
 from trickbag.studies.cluster import Cluster, Lot, answered, divide, remote
-from trickbag.studies.conduct import Conductor, Means
 from trickbag.studies.jobs import Cell, Job
 from trickbag.studies.plan import Plan
+from trickbag.studies.planning import Planner
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'trickbag[ray]'")
 
@@ -166,7 +166,7 @@ def test_what_is_timed_and_chosen_for_a_device_is_so_on_the_clusters(
 
     def planned(**options: Any) -> Plan:
         asked = {"recipe": str(file), "tricks": ["mixup"], "seeds": 1} | options
-        return Conductor(data, None, tmp_path / "study", Means(ray=lending), None, told.append, asked).planned_there()
+        return Planner(data, None, tmp_path / "study", None, told.append, asked).planned_there(lending)
 
     assert planned().reference.precision in ("fp32", "bf16")
     assert any("is the fastest here" in event.text for event in told if isinstance(event, Note))

@@ -24,6 +24,7 @@ from trickbag.studies import conduct
 from trickbag.studies.atlas import combined
 from trickbag.studies.folder import StudyRecord
 from trickbag.studies.folds import Judging
+from trickbag.studies.planning import Planner
 from trickbag.studies.prior import AtlasRecord
 
 COUNTS = {"a": 70, "b": 70, "c": 70}
@@ -387,11 +388,11 @@ def test_what_a_budget_chose_stays_when_the_study_goes_on(place, monkeypatch):
         monkeypatch.setattr("trickbag.studies.plan.fastest", lambda recipe, *_: (recipe, timing))
         asked = {"recipe": study_lab.recipe(place, epochs=2), "tricks": ["mixup", "random_erasing"]}
         asked |= {"budget": 200.0} | options
-        conductor = conduct.Conductor(place / "album", None, place / "slower", conduct.Means(), 100.0, silent, asked)
-        return conductor, conductor.planned()
+        planner = Planner(place / "album", None, place / "slower", 100.0, silent, asked)
+        return planner, planner.planned()
 
     first, plan = planned(0.01)
-    first.write(plan)
+    conduct.Conductor(first, conduct.Means()).write(plan)
     assert len(plan.seeds) > 3
     again = planned(0.012)[1]
     assert (again.seeds, again.design.kind) == (plan.seeds, plan.design.kind)
@@ -506,7 +507,7 @@ FEW = {"a": 40, "b": 40, "c": 40}
 
 
 def asked(data: Path, **options):
-    return conduct.Conductor(data, None, None, conduct.Means(), None, silent, {"tricks": ["ema"]} | options)
+    return Planner(data, None, None, None, silent, {"tricks": ["ema"]} | options)
 
 
 @pytest.fixture(scope="module")
@@ -592,8 +593,8 @@ def test_groups_and_copies_are_judged_together(place):
     root = album(place / "grouped", {"a": 30, "b": 30, "c": 30}, seed=5)
     for number in range(0, 30, 2):
         shutil.copy(root / "a" / f"{number:03d}.png", root / "a" / f"{number:03d}-copy.png")
-    conductor = asked(root)
-    images, judging = conductor.data.images, conductor.judging
+    planner = asked(root)
+    images, judging = planner.data.images, planner.judging
     assert len(set(images.groups.tolist())) < len(images)
     for turn in range(6):
         table = judging.table(images, turn)

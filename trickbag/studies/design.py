@@ -31,6 +31,10 @@ WEAKNESS = {
     "factorial": "A main effect is a mean over many combinations, most of which nobody would use.",
 }
 """What each design cannot tell."""
+DEAR = 1.05
+"""Price, as a multiple of the reference's, above which a compute-matched reference is trained."""
+MATCHED = ("alone", "full")
+"""Roles of the arms that get one."""
 FRACTION = (
     "Not all combinations are run: a main effect stands for itself and interactions of {order} or more tricks{pairs}. "
     "Confirm with leave-one-out around the chosen recipe."

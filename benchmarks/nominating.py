@@ -20,9 +20,10 @@ from scipy import special
 
 from benchmarks.machine import origin
 from trickbag.statistics.belief import Belief, Prior, belief, common
-from trickbag.statistics.effects import PRIOR, Sample, effects
+from trickbag.statistics.effects import Sample, effects, seeds_add
 from trickbag.statistics.nominate import Option, nominee
 from trickbag.statistics.power import again, assurance
+from trickbag.statistics.variance import Share
 from trickbag.studies import factorial
 
 Floats = NDArray[np.float64]
@@ -132,8 +133,13 @@ def ours(world: World, number: int) -> Ended:
     for seed in range(PROOF_SEEDS):
         rows = np.concatenate([folds[JUDGING + seed % 2], test])
         proof.append(Sample(data.right(world, pair, rows, rng), rows))
-    seen = effects(proof, [[-1.0, 1.0]])[0]
-    likely = printed(samples, cells, on, chosen.belief, proof)
+    images, judged = len(np.unique(np.concatenate([s.groups for s in proof]))), sum(len(s.groups) for s in proof)
+    met = POOL * JUDGING // FOLDS
+    scale = again(judged, images) / judged * met
+    here = seeds_add(samples, np.hstack([-np.ones((len(cells) - 1, 1)), np.eye(len(cells) - 1)]))
+    there = here.carried(SEEDS, PROOF_SEEDS, scale)
+    seen = effects(proof, [[-1.0, 1.0]], before=there)[0]
+    likely = printed(samples, cells, on, chosen.belief, here, there, scale)
     proved = seen.verdict in ("helps", "worthwhile")
     after = belief(seen.difference or 0.0, seen.error or 1.0, Prior(chosen.belief.gain, max(chosen.belief.sd, 1e-9) ** 2))
     taken = proved or (after.gain > 0 and seen.verdict != "hurts")
@@ -152,17 +158,21 @@ def _main(cells: NDArray[np.bool_], trick: int, world: World) -> Floats:
 
 
 def printed(
-    samples: Sequence[Sample], cells: NDArray[np.bool_], on: NDArray[np.bool_], known: Belief, proof: Sequence[Sample]
+    samples: Sequence[Sample],
+    cells: NDArray[np.bool_],
+    on: NDArray[np.bool_],
+    known: Belief,
+    here: Share,
+    there: Share,
+    scale: float,
 ) -> float:
-    """The probability of the proof as ``trickbag.studies.analysis.likely`` has it: by the cell that is most like the recipe."""
+    """The probability of the proof as ``trickbag.studies.proof.likely`` has it: by the cell that is most like the recipe."""
     near = int((cells[1:] != on).sum(1).argmin()) + 1
     row = np.zeros(len(cells))
     row[[0, near]] = -1, 1
-    found = effects(samples, [row])[0]
-    met, images = POOL * JUDGING // FOLDS, len(np.unique(np.concatenate([s.groups for s in proof])))
-    judged = sum(len(s.groups) for s in proof)
-    scale = again(judged, images) / judged * met
-    return assurance(*known, (found.error or 1.0) * math.sqrt(scale), PROOF_SEEDS - 1 + PRIOR)
+    found = effects(samples, [row], before=here)[0]
+    error = (found.error or 1.0) * math.sqrt(scale * (1 + there.share) / (1 + here.share))
+    return assurance(*known, error, PROOF_SEEDS - 1 + there.df)
 
 
 def before(world: World, number: int) -> Ended:

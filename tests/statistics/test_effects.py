@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from trickbag.ground.errors import UsageError
-from trickbag.statistics.effects import PRIOR, Sample, effects
+from trickbag.statistics.effects import APART, PRIOR, Sample, effects, seeds_add
 from trickbag.statistics.intervals import clopper_pearson, holm, ratio
 from trickbag.statistics.looks import LOOKS, decide, planned
-from trickbag.statistics.variance import Part, spread
+from trickbag.statistics.variance import Part, Share, spread
 
 NONE = np.nan
 
@@ -121,6 +122,39 @@ def test_what_seeds_add_is_estimated_by_all_contrasts_together() -> None:
     star = np.hstack([-np.ones((7, 1)), np.eye(7)])
     product = star @ star.T
     assert np.trace(product) ** 2 / (product**2).sum() == pytest.approx(4 * 7 / (7 + 3))
+
+
+def test_what_is_known_before_of_what_seeds_add_counts_by_its_degrees_of_freedom() -> None:
+    samples = with_values(study(2, 4), lambda turn, v: v + np.random.default_rng(turn).normal(0, 0.02, (2, 1)))
+    found, before = spread(parts(samples, np.array([-1.0, 1.0]))), Share(0.3, 12.0)
+    share = (3 * found.seed / 4 / found.images + 12 * 0.3) / (3 + 12)
+    one = effects(samples, [[-1, 1]], shares=False, before=before)[0]
+    assert one.error == pytest.approx(math.sqrt(found.images * (1 + share)), rel=1e-9)
+    assert one.p == pytest.approx(2 * stats.t.sf(abs(one.difference) / one.error, 15), rel=1e-9)
+
+
+def test_a_contrast_that_seeds_move_more_than_was_known_is_judged_by_its_own_spread() -> None:
+    samples = with_values(study(2, 5), lambda turn, v: v + np.random.default_rng(turn).normal(0, 0.5, (2, 1)))
+    known = effects(samples, [[-1, 1]], before=Share(0.0, 20.0))[0]
+    assert replace(known, note="") == replace(effects(samples, [[-1, 1]])[0], note="")
+    assert known.note == APART
+
+
+def test_what_seeds_add_is_carried_to_other_seeds_and_images() -> None:
+    """Seeds of the same kind on more images each: their part of the variance stays, that of the images falls."""
+    few, many = (
+        seeds_add(
+            [
+                Sample(s.values + np.random.default_rng((turn, 1)).normal(0, 0.05, (8, 1)), s.groups)
+                for turn, s in enumerate(study(8, 40, images))
+            ],
+            np.kron(np.eye(4), [[-1, 1]]),
+        )
+        for images in (100, 400)
+    )
+    assert few.carried(40, 40, 1 / 4).share == pytest.approx(many.share, rel=0.25)
+    assert few.df == 4 * 39 + PRIOR
+    assert few.carried(40, 10, 1.0).share == 4 * few.share
 
 
 def test_groups_of_one_change_nothing_and_copies_count_once() -> None:

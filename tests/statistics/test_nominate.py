@@ -44,7 +44,7 @@ def test_nothing_gains_more(seed):
 
 def test_what_is_expected_to_hurt_is_left_out_and_nothing_is_a_nominee_too():
     options = [Option("a", Belief(-0.1, 0.1), 1.0), Option("b", Belief(0.0, 0.1), 1.0)]
-    assert nominee(options, {}, NOTHING) == Nominee((), Belief(0.0, 0.0), 1.0)
+    assert nominee(options, {}, NOTHING) == Nominee((), (), Belief(0.0, 0.0), 1.0)
 
 
 def test_two_that_help_only_together_are_found_together():

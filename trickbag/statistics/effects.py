@@ -12,7 +12,7 @@ import scipy  # its special functions take a third of a second to import, when t
 from numpy.typing import ArrayLike
 
 from trickbag.ground.errors import UsageError
-from trickbag.statistics.variance import ROUNDING, Floats, Ints, Part, Spread, spread
+from trickbag.statistics.variance import ROUNDING, Floats, Ints, Part, Share, Spread, spread
 from trickbag.statistics.verdicts import SEEDS, Draft, Estimate, judged
 
 IDLE = "the seed changes nothing here: every run of an arm gets the same images right, so more seeds add nothing"
@@ -24,6 +24,10 @@ STILL = "the difference is the same in every image: there is no spread to judge 
 APART = "seeds move it more than the other effects, so it is judged by its own spread"
 WILD = 0.01
 """How often chance alone makes a contrast look as if seeds moved it more than the others, so that it is judged by its own."""
+
+
+NOTHING = Share(0.0, PRIOR)
+"""What is known of it where nothing was measured before."""
 
 
 class Sample(NamedTuple):
@@ -42,6 +46,7 @@ def effects(
     same: Sequence[bool] | None = None,
     shares: bool = True,
     pool: int = 0,
+    before: Share = NOTHING,
     delta: float = 0.002,
     alpha: float = 0.05,
 ) -> tuple[Estimate, ...]:
@@ -49,14 +54,15 @@ def effects(
 
     ``samples`` are a seed each; ``contrasts`` [C, A] are weights that sum to 0; ``same`` says of which contrasts the two sides
     are one and the same network (None: where no value differs); ``shares``: the values are 0 or 1; ``pool`` are the images
-    that further seeds can judge in turn; ``delta`` is half the width of the region of practical equivalence, in the unit of the
-    values.
+    that further seeds can judge in turn; ``before`` is what is known of what seeds add; ``delta`` is half the width of the
+    region of practical equivalence, in the unit of the values.
 
     The standard error speaks of new images from the same source and new seeds, of recipes that train on the data set at hand:
     the variance by the images of the contrast itself, times one plus the share that seeds add. That share is estimated from
     all contrasts of the family together (``trickbag.statistics.variance.spread``) and moderated: to its degrees of freedom come
-    PRIOR that say that seeds add nothing (Smyth, Statistical Applications in Genetics and Molecular Biology 2004). A contrast
-    that seeds move far more than the others is judged by its own share, and its note says so. Of shares, two images more are
+    those of what was known before, or PRIOR that say that seeds add nothing (Smyth, Statistical Applications in Genetics and
+    Molecular Biology 2004). A contrast that seeds move far more than the others, or than was known, is judged by its own share,
+    and its note says so. Of shares, two images more are
     counted that one side or the other got right, so that no interval is a point where a few images happen to agree (Bonett and
     Price, Journal of Educational and Behavioral Statistics 2012).
 
@@ -79,17 +85,16 @@ def effects(
     weights = np.asarray(contrasts, dtype=float)
     _check(samples, weights, delta, alpha)
     drafts = [_paired(samples, row, None if same is None else same[number]) for number, row in enumerate(weights)]
-    added = _shares_of_seeds(drafts, weights)
+    added = _shares_of_seeds(drafts, weights, before)
     drafts = [_on_new_images(*one, shares) for one in zip(drafts, weights, added, strict=True)]
     return judged(drafts, delta, alpha, pool)
 
 
-class _Share(NamedTuple):
-    """What seeds add to the variance by the images, as a share of it, and the degrees of freedom behind that."""
-
-    share: float
-    df: float
-    why: tuple[str, ...] = ()
+def seeds_add(samples: Sequence[Sample], contrasts: ArrayLike) -> Share:
+    """What seeds add to some contrasts together, for later contrasts of the same kind; see ``effects``."""
+    weights = np.asarray(contrasts, dtype=float)
+    spreads = _spreads([_paired(samples, row, None) for row in weights])
+    return _moderated(_shared(weights, spreads), NOTHING) if spreads else NOTHING
 
 
 def _paired(samples: Sequence[Sample], weights: Floats, same: bool | None) -> Draft:
@@ -131,9 +136,16 @@ def _correlation(weights: Floats, means: Floats) -> float | None:
     return float(np.corrcoef(gain, loss)[0, 1])
 
 
-def _shares_of_seeds(drafts: Sequence[Draft], weights: Floats) -> list[_Share]:
+class _Added(NamedTuple):
+    """What seeds add to one contrast, and what there is to say of that."""
+
+    known: Share
+    notes: tuple[str, ...] = ()
+
+
+def _shares_of_seeds(drafts: Sequence[Draft], weights: Floats, before: Share) -> list[_Added]:
     """What seeds add to each contrast: what they add in the whole family, or in a contrast alone that they move far more."""
-    spreads = {number: draft.spread for number, draft in enumerate(drafts) if draft.spread and draft.spread.images > ROUNDING}
+    spreads = _spreads(drafts)
     own = {number: _shared(weights, {number: one}) for number, one in spreads.items()}
     family = dict(spreads)
     while len(family) > 1:
@@ -145,41 +157,61 @@ def _shares_of_seeds(drafts: Sequence[Draft], weights: Floats) -> list[_Share]:
         if chances[oddest] >= WILD:
             break
         del family[oddest]
-    common = _shared(weights, family) if family else _Share(0.0, 1.0)
-    apart = {number: own[number]._replace(why=(APART,)) for number in spreads if number not in family}
-    return [apart.get(number, common) for number in range(len(drafts))]
+    common = _shared(weights, family) if family else Share(0.0, 1.0)
+    odd = before is not NOTHING and _chance(common, before) < WILD
+    together = _Added(_moderated(common, NOTHING if odd else before), (APART,) if odd else ())
+    apart = {number: _Added(_moderated(own[number], NOTHING), (APART,)) for number in spreads if number not in family}
+    return [apart.get(number, together) for number in range(len(drafts))]
 
 
-def _shared(weights: Floats, spreads: Mapping[int, Spread]) -> _Share:
+def _spreads(drafts: Sequence[Draft]) -> dict[int, Spread]:
+    """Of the contrasts that differ from image to image."""
+    return {number: draft.spread for number, draft in enumerate(drafts) if draft.spread and draft.spread.images > ROUNDING}
+
+
+def _shared(weights: Floats, spreads: Mapping[int, Spread]) -> Share:
     """What seeds add to some contrasts together.
 
     Contrasts that share arms say less together than as many that do not: the effective number of a matrix of weights W is
     tr(WW')^2 / tr((WW')^2), which is C for orthogonal contrasts and below 4 for any number of arms against one reference.
     """
     share = sum(one.seed / one.seeds for one in spreads.values()) / sum(one.images for one in spreads.values())
-    product = weights[list(spreads)] @ weights[list(spreads)].T
-    independent = float(np.trace(product) ** 2 / (product**2).sum())
-    return _Share(share, independent * (min(one.seeds for one in spreads.values()) - 1))
+    return Share(share, independent(weights[list(spreads)]) * (min(one.seeds for one in spreads.values()) - 1))
 
 
-def _chance(own: _Share, others: _Share) -> float:
+def independent(weights: Floats) -> float:
+    """As how many independent contrasts those with the weights [C, A] speak of the spread.
+
+    >>> independent(np.eye(3)), round(independent(np.array([[-1, 1, 0, 0], [-1, 0, 1, 0], [-1, 0, 0, 1]])), 9)
+    (3.0, 2.0)
+    """
+    product = weights @ weights.T
+    return float(np.trace(product) ** 2 / (product**2).sum())
+
+
+def _moderated(measured: Share, before: Share) -> Share:
+    """What is known after measuring."""
+    df = measured.df + before.df
+    return Share(max((measured.df * measured.share + before.df * before.share) / df, 0.0), df)
+
+
+def _chance(own: Share, others: Share) -> float:
     """How often chance alone moves a contrast so much more than the others."""
     return float(scipy.special.fdtrc(own.df, others.df, max(1 + own.share, 0.0) / (1 + max(others.share, 0.0))))
 
 
-def _on_new_images(draft: Draft, weights: Floats, added: _Share, shares: bool) -> Draft:
+def _on_new_images(draft: Draft, weights: Floats, added: _Added, shares: bool) -> Draft:
     """With the standard error of its mean and its degrees of freedom."""
     found = draft.spread
     if found is None:
         return draft
     grain = float(weights @ weights) / found.groups**2 if shares else 0.0
-    images, df = found.images + grain, added.df + PRIOR
-    seeds = max(added.df * added.share / df, 0.0) * images
+    images = found.images + grain
+    seeds = added.known.share * images
     if not images + seeds > ROUNDING:
         return draft._replace(notes=(*draft.notes, STILL))
-    return draft._replace(
-        error=float(np.sqrt(images + seeds)), df=df, notes=(*draft.notes, *added.why), seed=seeds * found.seeds
-    )
+    error, df = float(np.sqrt(images + seeds)), added.known.df
+    return draft._replace(error=error, df=df, notes=(*draft.notes, *added.notes), seed=seeds * found.seeds)
 
 
 def _check(samples: Sequence[Sample], weights: Floats, delta: float, alpha: float) -> None:

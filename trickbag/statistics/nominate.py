@@ -22,6 +22,8 @@ class Nominee:
     """The options of the largest expected gain."""
 
     options: tuple[str, ...]
+    pairs: tuple[tuple[frozenset[str], float], ...]
+    """Pairs of options that its gain speaks of, with the factor of each."""
     belief: Belief
     price: float
 
@@ -67,9 +69,10 @@ def nominee(
         while (there := max(nearby(here), key=gain, default=here)) and gain(there) > gain(here):
             here = there
         best = max(best, here, key=gain)
+    spoken = tuple((pair, share) for pair in pairs if (share := _share(pair, best)))
     variance = sum(by_name[name].belief.sd ** 2 for name in best)
-    variance += sum((_share(pair, best) * belief.sd) ** 2 for pair, belief in pairs.items())
-    return Nominee(tuple(name for name in names if name in best), Belief(gain(best), math.sqrt(variance)), price(best))
+    variance += sum((share * pairs[pair].sd) ** 2 for pair, share in spoken)
+    return Nominee(tuple(name for name in names if name in best), spoken, Belief(gain(best), math.sqrt(variance)), price(best))
 
 
 def _share(pair: frozenset[str], chosen: frozenset[str]) -> float:

@@ -41,6 +41,18 @@ class Spread(NamedTuple):
     """The part of ``images`` that more seeds on the same images would not lower."""
 
 
+class Share(NamedTuple):
+    """What seeds add to the variance by the images, as a share of it."""
+
+    share: float
+    df: float
+    """The degrees of freedom behind that."""
+
+    def carried(self, seeds: int, to: int, images: float) -> "Share":
+        """From a mean over so many ``seeds`` to one over others, whose variance by the images is ``images`` times as large."""
+        return self._replace(share=self.share * seeds / to / images)
+
+
 def spread(parts: Sequence[Part]) -> Spread | None:
     """The spread of a contrast; None with fewer than two seeds or fewer than two independent images.
 

@@ -24,7 +24,7 @@ from trickbag.report.page import page
 from trickbag.report.tables import arms_csv, effects_csv, markdown
 from trickbag.runs import provenance
 from trickbag.statistics.looks import planned
-from trickbag.studies import analysis, pictures
+from trickbag.studies import analysis, pictures, proof, questions
 from trickbag.studies.arms import Arm
 from trickbag.studies.decisions import facts, spelled
 from trickbag.studies.design import DEAR, MATCHED, matched
@@ -189,7 +189,7 @@ class Conductor:
             self.run(arms, list(enumerate(plan.seeds))[begun:seeds])
             if seeds == len(plan.seeds):
                 return
-            ended = analysis.decided(Study.load(self.place.folder), seeds)
+            ended = questions.decided(Study.load(self.place.folder), seeds)
             for arm in (arm for arm in arms if arm.name in ended):
                 self.tell(Note(f"{arm.name} is decided after {seeds} seeds and stops"))
             arms, begun = tuple(arm for arm in arms if arm.name not in ended), seeds
@@ -280,10 +280,8 @@ class Conductor:
         dear = [a.price.ratio for a in found.arms if a.role in MATCHED and a.price and a.price.ratio > DEAR]
         arms = {arm.recipe.key: arm for arm in (matched(plan.reference, ratio) for ratio in dear)}
         arms.pop(plan.reference.key, None)
-        if held := [
-            a for a in self.planner.held["arms"] if a["role"] == "matched"
-        ]:  # times differ at each call: the first count
-            arms = {a["name"]: ArmRecord.of(a).arm() for a in held}
+        if held := [arm for arm in self.planner.held["arms"] if arm["role"] == "matched"]:
+            arms = {arm["name"]: ArmRecord.of(arm).arm() for arm in held}  # times differ at each call: the first count
         self.add(list(arms.values()), plan.seeds)
 
     def prove(self, plan: ProofPlan) -> None:
@@ -294,7 +292,7 @@ class Conductor:
             self.tell(Note("nothing to prove: no change that was tried is expected to gain"))
             return
         fresh = [self.options.seed + FRESH + n for n in range(PROOF_SEEDS)]
-        likely = analysis.likely(held, nominated, plan.images, plan.judged, PROOF_SEEDS)
+        likely = proof.likely(held, nominated, plan.images, plan.judged, PROOF_SEEDS)
         self.tell(
             Note(
                 f"proof of {' '.join(nominated.changes)}: expected to gain {points(nominated.belief.gain)} points, which "

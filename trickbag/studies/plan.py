@@ -15,9 +15,10 @@ from trickbag.engine.speed import Timing, fastest
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
+from trickbag.report.findings import CONTROLS
 from trickbag.runs import auto
 from trickbag.runs.request import Request
-from trickbag.statistics.effects import PRIOR
+from trickbag.statistics.effects import PRIOR, independent
 from trickbag.statistics.looks import LOOKS, planned
 from trickbag.statistics.power import detectable, expected_error
 from trickbag.statistics.verdicts import SEEDS
@@ -44,17 +45,22 @@ class ProofPlan:
     """Judgements of a recipe: images times the seeds that each of them judges."""
     seconds: float
     """At most, on one worker."""
+    df: float
+    """Degrees of freedom behind its standard error, those of the study that comes before included."""
 
     @classmethod
-    def build(cls, images: Images, judging: Judging, seconds: float) -> Self:
-        """With the images that have chosen nothing."""
+    def build(cls, images: Images, judging: Judging, seconds: float, design: Design, seeds: int) -> Self:
+        """With the images that have chosen nothing, after a study of the design with so many seeds."""
         judged = sum(len(judging.judges(images, turn, "proof")) for turn in range(PROOF_SEEDS))
-        return cls(judging.proof_images(images), judged, seconds)
+        others = [arm for arm in design.arms[1:] if arm.role not in CONTROLS]
+        to_reference = np.hstack([-np.ones((len(others), 1)), np.eye(len(others))])
+        known = independent(to_reference) * (seeds - 1) if others else 0.0
+        return cls(judging.proof_images(images), judged, seconds, PROOF_SEEDS - 1 + known + PRIOR)
 
     def line(self) -> str:
         """For people."""
         error = expected_error(math.sqrt(2), CHURN, self.judged // PROOF_SEEDS, PROOF_SEEDS, self.images)
-        least = 100 * detectable(error, PROOF_SEEDS - 1 + PRIOR)
+        least = 100 * detectable(error, self.df)
         return (
             f"proof: the best candidate against the reference, {PROOF_SEEDS} fresh seeds on {counted(self.images, 'image')} "
             f"that choose nothing; {least:.2f} points are proved with 80 % power; at most {duration(self.seconds)} more"

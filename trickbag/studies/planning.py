@@ -214,7 +214,9 @@ class Planner:
     ) -> Plan:
         """A plan with so many seeds."""
         seeds = tuple(range(self.options.seed, self.options.seed + count))
-        last = ProofPlan.build(self.data.images, self.judging, self.proof_seconds(made, pilot)) if proof else None
+        last = None
+        if proof:
+            last = ProofPlan.build(self.data.images, self.judging, self.proof_seconds(made, pilot), made, count)
         asked = self.options, self.wanted, reference, made, tricks, seeds, self.data.fingerprint, self.judging
         return Plan.build(*asked, pilot, last, rivals)
 

@@ -33,6 +33,8 @@ class Nomination:
     """One of the study, or a new one; the reference where no change is expected to gain."""
     changes: tuple[str, ...]
     """From the reference, as spelled: "+mixup", "-warmup", "batch_size=16"."""
+    parts: tuple[tuple[Effect, float], ...]
+    """Effects of which its gain is made, with the factor of each."""
     belief: Belief
     price: float
     """Expected, as a multiple of the reference's."""
@@ -90,21 +92,33 @@ def nominate(study: Study, effects: Sequence[Effect], beliefs: Mapping[str, Beli
     """The recipe that is worth a proof: the reference itself where no change is expected to gain."""
     bench = Bench(study.arms[0].recipe, map(parse, study.facts["tricks"]))
     changes = changed(study, bench, beliefs)
-    prices = {effect.name: effect.seconds_ratio or 1.0 for effect in [*effects, *deciding(effects).values()]}
+    measured = {effect.name: effect for effect in [*effects, *deciding(effects).values()]}
+    prices = {name: effect.seconds_ratio or 1.0 for name, effect in measured.items()}
     options = [
         Option(name, Belief(-b.gain, b.sd), 1 / prices[name]) if change.held else Option(name, b, prices[name])
         for name, change in changes.items()
         for b in [beliefs[name]]
     ]
     clear = {question.name for question in study.questions if question.kind == "pair" and not question.aliases}
-    pairs, excluded = together([e for e in effects if e.name in clear], changes), excluding(bench, changes)
-    chosen = nominee(options, pairs, excluded, study.facts["options"]["price"])
-    free = nominee(options, pairs, excluded)
+    pairs, sign = (
+        paired([e for e in effects if e.name in clear], changes),
+        {n: -1.0 if c.held else 1.0 for n, c in changes.items()},
+    )
+    beyond, excluded = together(pairs, sign), excluding(bench, changes)
+    chosen = nominee(options, beyond, excluded, study.facts["options"]["price"])
+    free = nominee(options, beyond, excluded)
     recipe = made(bench, [changes[name] for name in chosen.options])
     own = next((arm for arm in study.arms if arm.recipe.key == recipe.key and arm.seed_offset == 0), None)
     says = tuple(changes[name].says for name in chosen.options)
+    parts = [(measured[name], sign[name]) for name in chosen.options]
+    parts += [(pairs[pair], math.prod(sign[name] for name in pair) * share) for pair, share in chosen.pairs]
     return Nomination(
-        own or Arm(NOMINEE, NOMINEE, " ".join(says), recipe), says, chosen.belief, chosen.price, dearer(free, chosen, changes)
+        own or Arm(NOMINEE, NOMINEE, " ".join(says), recipe),
+        says,
+        tuple(parts),
+        chosen.belief,
+        chosen.price,
+        dearer(free, chosen, changes),
     )
 
 
@@ -129,17 +143,17 @@ def changed(study: Study, bench: Bench, beliefs: Mapping[str, Belief]) -> dict[s
     return {name: change for name, change in (tricks | fields | probe).items() if name in beliefs}
 
 
-def together(pairs: Sequence[Effect], changes: Mapping[str, Change]) -> dict[frozenset[str], Belief]:
+def paired(effects: Sequence[Effect], changes: Mapping[str, Change]) -> dict[frozenset[str], Effect]:
+    """The interactions of two changes."""
+    pairs = {f"{a} × {b}": frozenset((a, b)) for a in changes for b in changes}
+    return {pairs[e.name]: e for e in effects if e.error and e.name in pairs}
+
+
+def together(pairs: Mapping[frozenset[str], Effect], sign: Mapping[str, float]) -> dict[frozenset[str], Belief]:
     """What two changes give beyond each, shrunk towards nothing."""
-    names = {f"{a} × {b}": (a, b) for a in changes for b in changes}
-    known = {names[e.name]: e for e in pairs if e.error and e.name in names}
-    if not known:
-        return {}
-    prior = around_zero([e.difference for e in known.values()], [e.error or 0.0 for e in known.values()])
-    sign = {name: -1 if change.held else 1 for name, change in changes.items()}
+    prior = around_zero([e.difference for e in pairs.values()], [e.error or 0.0 for e in pairs.values()])
     return {
-        frozenset(pair): belief(sign[pair[0]] * sign[pair[1]] * e.difference, e.error or 0.0, prior)
-        for pair, e in known.items()
+        pair: belief(math.prod(sign[name] for name in pair) * e.difference, e.error or 0.0, prior) for pair, e in pairs.items()
     }
 
 

@@ -1,0 +1,122 @@
+"""The proof: the nominated recipe against the reference, on images that have chosen nothing, and how likely it succeeds."""
+
+import math
+from collections import defaultdict
+
+from trickbag.report.findings import CONTROLS, Proof
+from trickbag.statistics.belief import Belief
+from trickbag.statistics.effects import NOTHING, seeds_add
+from trickbag.statistics.power import again, assurance
+from trickbag.statistics.variance import Share
+from trickbag.studies.arms import Arm as Planned
+from trickbag.studies.arms import Question
+from trickbag.studies.questions import Table, dearer, effect, estimates, met, samples, weighted
+from trickbag.studies.recommend import NOMINEE, Nomination
+from trickbag.studies.record import Study, table
+
+ROUNDING = 1e-9
+"""A sum of weights below this is what rounding leaves of 0."""
+SAYS = "the nominated recipe minus the reference"
+
+
+def rests_on(study: Study, runs: Table, nominated: Nomination) -> Belief:
+    """What is believed of a nomination, the less sure the more restless the few arms are on which it rests.
+
+    An effect is a mean over many arms, and its error one over these. The sum of effects that makes a recipe out of the
+    reference speaks mostly of the two; it is a contrast as well, whose own error shows where they are unlike the others.
+    """
+    parts = [(part, factor) for part, factor in nominated.parts if part.error]
+    asked = {(question.name, question.kind): question for question in study.questions}
+    sums = defaultdict[str, float](float)
+    for part, factor in parts:
+        for arm, weight in asked[part.name, part.kind].weights:
+            sums[arm] += factor * weight
+    weights = tuple((arm, weight) for arm, weight in sums.items() if abs(weight) > ROUNDING)
+    if not weights:
+        return nominated.belief
+    question = Question(NOMINEE, "sum", SAYS, weights, False)
+    own = estimates(study, runs, [*dict(weights)], [question], before=seeds_here(study))[0]
+    apart = math.hypot(*(factor * (part.error or 0.0) for part, factor in parts))
+    return nominated.belief._replace(sd=nominated.belief.sd * max(1.0, (own.error or 0.0) / apart))
+
+
+def proof(study: Study, nominated: Nomination) -> Proof | None:
+    """The nominated recipe against the reference on images that chose nothing; None before it was put to the proof."""
+    nominees = [record.arm().recipe.key for record in study.held.nominees]
+    if nominated.arm.recipe.key not in nominees:
+        return None
+    pair = {NOMINEE: nominated.arm, study.arms[0].name: study.arms[0]}
+    cells = {name: study.proofs(arm) for name, arm in pair.items()}
+    runs: Table = {name: [study.judged(cell) for cell in row] for name, row in cells.items()}
+    if not all(judged for row in runs.values() for judged in row):
+        return None
+    question = Question(NOMINEE, "combination", SAYS, tuple(zip(pair, (1.0, -1.0), strict=True)), True)
+    level = 0.05 / (1 + nominees.index(nominated.arm.recipe.key))
+    images, judged = met(study, runs)[0], sum(len(one.rows) for one in runs[NOMINEE] if one)
+    found, loss = (
+        estimates(study, runs, [*pair], [question], of, level, before)[0]
+        for of in ("correct", "calibrated")
+        for before in [seeds_here(study, of).carried(len(study.seeds), len(cells[NOMINEE]), widening(study, images, judged))]
+    )
+    results = {name: [study.result(cell) for cell in row] for name, row in cells.items()}
+    told = effect(question, found, loss, dearer(question, results), study.arms[0].name)
+    assert told is not None
+    reference, nominee = (tuple(float(j.correct.mean()) for j in runs[name] if j) for name in (study.arms[0].name, NOMINEE))
+    return Proof(
+        seeds=tuple(study.facts["proof_seeds"]),
+        images=images,
+        level=level,
+        reference=reference,
+        nominee=nominee,
+        effect=told,
+        expected=nominated.belief.gain,
+    )
+
+
+def likely(study: Study, nominated: Nomination, images: int, judged: int, seeds: int) -> float:
+    """The probability that the proof proves the nominated recipe, with fresh seeds on so many images, judged so often in all.
+
+    How far the proof may be off is taken from the arm that is most like the recipe.
+    """
+    near, scale, here = nearest(study, nominated.arm), widening(study, images, judged), seeds_here(study)
+    runs, reference = table(study, study.arms), study.arms[0].name
+    asked = [question for question in against_reference(study, runs) if question.name == near.name]
+    found = estimates(study, runs, [reference, near.name], asked, before=here)[0]
+    if not found.error:
+        return float(nominated.belief.gain > 0)
+    there = here.carried(len(study.seeds), seeds, scale)
+    error = found.error * math.sqrt(scale * (1 + there.share) / (1 + here.share))
+    return assurance(*nominated.belief, error, seeds - 1 + there.df)
+
+
+def against_reference(study: Study, runs: Table) -> list[Question]:
+    """Every arm that has runs against the reference."""
+    reference = study.arms[0].name
+    pairs = {arm.name: ((arm.name, 1.0), (reference, -1.0)) for arm in study.arms[1:] if any(runs[arm.name])}
+    return [Question(name, "alone", SAYS, weights, True) for name, weights in pairs.items()]
+
+
+def seeds_here(study: Study, of: str = "correct") -> Share:
+    """What seeds add to an arm against the reference, which may be more restless than any arm, by the runs of the study."""
+    runs = table(study, study.arms)
+    arms = [arm.name for arm in study.arms if any(runs[arm.name]) and arm.role not in CONTROLS]
+    asked = [question for question in against_reference(study, runs) if question.name in arms]
+    return seeds_add(samples(study, runs, arms, of), weighted(asked, arms)) if asked else NOTHING
+
+
+def widening(study: Study, images: int, judged: int) -> float:
+    """The variance by the images where so many of them judge a recipe so often, as a multiple of that in the study itself."""
+    runs = table(study, study.arms[:1])
+    met_images, counts = met(study, runs)[0], sum(len(one.rows) for one in runs[study.arms[0].name] if one)
+    return again(judged, images) / judged * counts / again(counts, met_images)
+
+
+def nearest(study: Study, wanted: Planned) -> Planned:
+    """The arm, not a control unless it is wanted, whose recipe differs least from another."""
+    arms = [arm for arm in study.arms[1:] if arm.role not in CONTROLS or arm == wanted]
+
+    def distance(arm: Planned) -> int:
+        ours, theirs = arm.recipe.spelled(), wanted.recipe.spelled()
+        return sum(bool(ours[name] != theirs[name]) for name in ours) + len(set(arm.recipe.tricks) ^ set(wanted.recipe.tricks))
+
+    return min(arms, key=distance)

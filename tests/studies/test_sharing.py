@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import study_lab
 from study_lab import study
@@ -182,3 +183,22 @@ def test_a_watcher_that_comes_later_is_what_it_would_have_been_from_the_start(pl
     later = done(place, "later", "flip_tta", "swa", LATE, seeds=1)
     assert before.items() <= study_lab.manifests(first.folder).items()
     assert study_lab.predictions(later).items() <= study_lab.predictions(alone).items()
+
+
+def test_seeds_beyond_the_end_of_a_partition_are_those_of_a_study_that_had_them_at_once(place):
+    """The fourth seed judges a fold that is cut from all of the first three."""
+    first = done(place, "three", "label_smoothing", seeds=3)
+    before, told = study_lab.manifests(first.folder), study_lab.ledger(first.folder)
+    more = done(place, "three", "label_smoothing", seeds=4)
+    assert before.items() <= study_lab.manifests(more.folder).items()
+    assert {seed for _, _, seed in study_lab.ledger(more.folder)[len(told) :]} == {3}
+    assert study_lab.predictions(more) == study_lab.predictions(done(place, "four", "label_smoothing", seeds=4))
+    rows = {
+        seed: np.frombuffer(arrays["test_rows"], np.int64)
+        for (arm, seed), arrays in study_lab.predictions(more).items()
+        if arm == "reference"
+    }
+    assert all(len(np.intersect1d(rows[3], rows[seed])) for seed in range(3)), (
+        "the fourth fold is cut from all of the first three"
+    )
+    assert set(rows[3]) <= set(np.concatenate([rows[seed] for seed in range(3)]))

@@ -1,8 +1,10 @@
 """Studies from start to end: what is planted is found, what fails is told, what was decided stays decided."""
 
+import itertools
 import json
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,12 +22,13 @@ from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import CellDone, Note, silent
 from trickbag.runs.auto import SAFETY
-from trickbag.studies import conduct
+from trickbag.studies import analysis, conduct, questions, recommend
 from trickbag.studies.atlas import combined
 from trickbag.studies.folder import StudyRecord
 from trickbag.studies.folds import Judging
 from trickbag.studies.planning import Planner
 from trickbag.studies.prior import AtlasRecord
+from trickbag.studies.proof import rests_on
 
 COUNTS = {"a": 70, "b": 70, "c": 70}
 
@@ -309,6 +312,27 @@ def test_the_proof_has_fresh_seeds_and_images_that_chose_nothing(proved, mended)
     }
     assert found.difference == pytest.approx(np.mean(found.nominee) - np.mean(found.reference))
     assert found.expected == pytest.approx(mended.expected)
+
+
+def test_a_nomination_that_rests_on_a_restless_reference_is_believed_the_less(place, tmp_path):
+    """Planted: the same accuracies in the mean over seeds, and of the reference alone others from seed to seed."""
+    trained = done(place, "without", {"epochs": 2}, tricks=["mixup", "label_smoothing"])
+    moods = itertools.cycle([0.45, 0.95, 0.7])
+
+    def chance(arm, reference):
+        return 0.7 + 0.2 * ("mixup" in arm.edits) - 0.1 * ("smoothing" in arm.edits) if arm.edits else reference()
+
+    wider = []
+    for name, reference in (("calm", lambda: 0.7), ("restless", lambda: next(moods))):
+        made = study_lab.answered(trained, tmp_path / name, partial(chance, reference=reference))
+        held = study_lab.held(made)
+        runs, known, results, _ = analysis.measured(held)
+        found = questions.answers(held, known, runs, results)
+        nominated = recommend.nominate(held, found, recommend.believed(found, {}))
+        assert nominated.changes == ("+mixup",)
+        wider.append(rests_on(held, runs, nominated).sd / nominated.belief.sd)
+    assert wider[0] < 1.1
+    assert wider[1] > 1.25
 
 
 def test_another_candidate_on_the_same_images_has_a_stricter_proof(proved, place, tmp_path):

@@ -14,6 +14,15 @@ settings.load_profile("trickbag")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
+PROCESSES = ("test_cluster.py", "test_study_kill.py", "test_resume.py", "test_ranks.py", "test_execute.py", "test_signals.py")
+"""Files whose tests mostly wait for processes of their own."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits begins first, so that the machine has other work meanwhile, and no test worker is left alone with it."""
+    items.sort(key=lambda item: item.path.name not in PROCESSES)
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A cache folder of the test's own."""

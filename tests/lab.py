@@ -1,6 +1,5 @@
 """A small laboratory: a data set in memory, tiny networks, whole trainings in a fraction of a second."""
 
-import copy
 import io
 from collections.abc import Sequence
 from contextlib import suppress
@@ -89,10 +88,7 @@ def loop(made: Recipe, seed: int = 0, channels: int = 3, fabric: Fabric | None =
         surgery = [trick.fresh() for trick in having(made.tricks, "model")]
         return build_model(made, surgery, len(CLASSES), channels, 99, "none").eval().requires_grad_(False).to(fabric.device)
 
-    def teacher(run: str, normal: object) -> torch.nn.Module:
-        return copy.deepcopy(untrained())
-
-    return assemble(made, data, pixels, seed, fabric, teacher)
+    return assemble(made, data, pixels, seed, fabric, lambda run, normal: untrained())
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Batches: every image once an epoch, draws that differ where they should, none that depends on who draws."""
 
 import os
-import time
+from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,21 +79,25 @@ def test_the_number_of_workers_changes_nothing(workers: str, monkeypatch: pytest
 def test_where_training_waits_for_batches_the_next_epoch_has_more_workers(
     given: str, slow: bool, found: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By a clock of the test's own: a busy machine makes training wait too."""
     monkeypatch.setenv("TRICKBAG_WORKERS", given or "0")
-    monkeypatch.setattr(os, "cpu_count", lambda: 4 if slow else 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    now = 0.0
+
+    def slowly(make: Callable[[Any], Any], parts: Iterable[Any], *_: int) -> Iterator[Any]:
+        nonlocal now
+        for part in parts:
+            now += 1.0 if slow else 0.001
+            yield make(part)
+
+    monkeypatch.setattr("trickbag.engine.loader.ahead", slowly)
+    monkeypatch.setattr("trickbag.engine.loader.time", SimpleNamespace(perf_counter=lambda: now))
     made = loop(recipe(batch_size=4))
     made.loader.workers = int(given or 1)
-    drawn = made.loader.augmented
-
-    def augmented(rows: Tensor, *asked: Any) -> Tensor:
-        time.sleep(0.005 * len(rows) if slow else 0.0)
-        return drawn(rows, *asked)
-
-    monkeypatch.setattr(made.loader, "augmented", augmented)
     workers = []
     for epoch in range(3):
         for _ in made.loader.train(made.plan.epoch(epoch), epoch):
-            time.sleep(0.0 if slow else 0.02)
+            now += 0.5
         workers.append(made.loader.workers)
     assert workers == found
 

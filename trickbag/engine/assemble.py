@@ -21,7 +21,7 @@ from trickbag.engine.pixels import Data, Pixels, Rows
 from trickbag.engine.scores import finite
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Tell, silent
-from trickbag.ground.streams import generator, key
+from trickbag.ground.streams import generator, key, seed_layers
 from trickbag.models import networks
 from trickbag.models.card import CARD, Card
 from trickbag.recipe import Recipe
@@ -59,10 +59,10 @@ def build_model(recipe: Recipe, tricks: Sequence[Trick], classes: int, channels:
     """
     start = "" if weights == "none" else weights
     first = surgery(Path(start), tricks) if start else []
-    torch.manual_seed(key(seed, "init"))
+    seed_layers(key(seed, "init"))
     model = networks.build(recipe.model, classes, channels, recipe.size, "" if first else start)
     for trick in [*first, *(t for t in having(tricks, "model") if t not in first)]:
-        torch.manual_seed(key(seed, trick.name()))
+        seed_layers(key(seed, trick.name()))
         model = cast(networks.Net, trick.model(model))
         if first and trick is first[-1]:
             networks.restore(model, start)

@@ -130,7 +130,7 @@ class Loop:
 
         def run() -> Tensor:
             self.optimizer.zero_grad(set_to_none=True)
-            seed_layers(key(self.seed, "model", self.step, self.fabric.global_rank), self.fabric.device)
+            seed_layers(key(self.seed, "model", self.step, self.fabric.global_rank), self.fabric.device.type)
             total = torch.zeros((), device=self.fabric.device)
             forward = self.forward(t)
             for part, share in micro_batches(batch, self.recipe.micro_batch):

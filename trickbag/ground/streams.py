@@ -35,12 +35,12 @@ def generator(seed: int, stream: str, *keys: int) -> torch.Generator:
     return torch.Generator().manual_seed(key(seed, stream, *keys))
 
 
-def seed_layers(number: int, device: torch.device) -> None:
-    """Seed what layers on the device draw from, which take no generator.
+def seed_layers(number: int, device: str = "cpu") -> None:
+    """Seed what layers on a kind of device draw from, which take no generator.
 
-    >>> seed_layers(key(0, "model", 7), torch.device("cpu"))
+    >>> seed_layers(key(0, "model", 7))
     """
-    if device.type == "cpu":  # torch.manual_seed also notes, with a whole traceback, what each absent accelerator should do
+    if device == "cpu":  # torch.manual_seed also notes, each time with a traceback, what absent accelerators are to do
         torch.default_generator.manual_seed(number)
     else:
         torch.manual_seed(number)

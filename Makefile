@@ -4,29 +4,16 @@ BIN := .venv/bin
 # Without its bytecode each of the many processes of a test would compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-trainings lint bench docs clean
+.PHONY: demo test lint bench docs clean
 
 demo: .venv/ready
 	$(BIN)/trickbag demo --out runs/demo
 
 # One thread per process: three test workers share two cores, since some tests wait for processes of their own.
-test: export OMP_NUM_THREADS := 1
+# No test may depend on how a processor rounds. To compute as another one: ATEN_CPU_CAPABILITY=default make test
+test: export OMP_NUM_THREADS ?= 1
 test: .venv/ready
 	$(BIN)/python -m pytest -n 3 --dist worksteal
-
-# Whole trainings, none of whose tests may depend on how a processor rounds. To compute as another one:
-# ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 make test-trainings
-# But for compiled ones: what torch's compiler writes needs vector units.
-# In four parts: PART=2 runs one of them alone. Two workers share two cores, unless each computes on both.
-TRAININGS_1 := engine
-TRAININGS_2 := runs/test_run.py tricks/test_boxes.py studies/test_sharing.py
-TRAININGS_3 := runs/test_ranks.py
-TRAININGS_4 := studies/test_study.py
-PART ?= 1 2 3 4
-test-trainings: export OMP_NUM_THREADS ?= 1
-test-trainings: .venv/ready
-	$(BIN)/python -m pytest -n $(if $(filter 2,$(OMP_NUM_THREADS)),1,2) --dist worksteal \
-		$(addprefix tests/,$(foreach part,$(PART),$(TRAININGS_$(part)))) --ignore tests/engine/test_compile.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -58,4 +58,4 @@ def test_two_that_help_only_together_are_found_together():
 
 def test_of_two_that_exclude_each_other_the_better_one_stands():
     options = [Option("a", Belief(0.3, 0.1), 1.0), Option("b", Belief(0.4, 0.2), 1.1)]
-    assert nominee(options, {}, frozenset({frozenset("ab")})) == Nominee(("b",), Belief(0.4, 0.2), 1.1)
+    assert nominee(options, {}, frozenset({frozenset("ab")})) == Nominee(("b",), (), Belief(0.4, 0.2), 1.1)

@@ -1,7 +1,11 @@
 """How many trainings at a time: what real processes side by side show, and what needs no timing."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import study_lab
@@ -39,6 +43,27 @@ def test_several_at_a_time_where_they_are_faster_in_all(work: tuple[Recipe, Data
     together, one = map(int, said.groups())
     assert workers == (2 if together > room.WORTH * one else 1)
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there are processes forked from a server")
+def test_trainings_that_come_after_begin_with_all_imported(tmp_path: Path) -> None:
+    """Whoever starts the server decides what it imports, once: a study that began without would import torch for each job."""
+    study_lab.album(tmp_path / "album", {"a": 30, "b": 30, "c": 30}, noise=60)
+    code = f"""
+import torch
+from multiprocessing.forkserver import _forkserver
+from pathlib import Path
+from trickbag.recipe import Recipe
+from trickbag.runs.request import request
+from trickbag.studies.packing import packing
+torch.set_num_threads(2)
+recipe = Recipe.load({study_lab.recipe(tmp_path)!r})
+packing(recipe, request({str(tmp_path / "album")!r}, recipe).data, 0, 8)
+print(Path(f"/proc/{{_forkserver._forkserver_pid}}/cmdline").read_text())
+"""
+    environment = os.environ | {"TRICKBAG_CACHE": str(tmp_path / "cache")}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+    assert "trickbag.studies.worker" in said
 
 
 def test_one_at_a_time_where_there_is_no_room_for_two(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any, Protocol, Self
@@ -93,8 +94,7 @@ class Processes:
     def __init__(self, task: Task, workers: int, threads: int) -> None:
         self.task, self.slots, self.threads = task, workers, threads
         self.running: dict[Connection, tuple[Job, BaseProcess]] = {}
-        self.context = multiprocessing.get_context(START)
-        self.context.set_forkserver_preload(["trickbag.studies.mortal", Place.__module__])
+        self.context = beginning()
 
     def begin(self, job: Job) -> None:
         """Start the job's process."""
@@ -130,6 +130,13 @@ class Processes:
                 while True:
                     receiver.recv()
             process.join()
+
+
+def beginning() -> BaseContext:
+    """How processes begin: on Linux they are forked from one that has imported all that they need, whoever asks first."""
+    context = multiprocessing.get_context(START)
+    context.set_forkserver_preload(["trickbag.studies.mortal", Place.__module__])
+    return context
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """How many trainings at once this machine carries the fastest, timed with real processes side by side."""
 
-import multiprocessing
 from multiprocessing.synchronize import Barrier
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from trickbag.engine.pixels import Data, Files
 from trickbag.engine.speed import Decoded, time_steps
 from trickbag.ground import memory, signals
 from trickbag.recipe import Recipe
-from trickbag.studies.execute import LOOK_SECONDS, START, begun_apart, share
+from trickbag.studies.execute import LOOK_SECONDS, beginning, begun_apart, share
 
 WORTH = 1.05
 """Several at a time must be so many times as fast in all as one after another."""
@@ -40,7 +39,7 @@ def packing(recipe: Recipe, data: Data, seed: int, jobs: int) -> Packing:
     workers = min(cores, jobs, max(1, room), SHARING if gpu else cores)
     if workers < 2:
         return Packing(1, "one training at a time: not enough cores, jobs or memory for more")
-    context = multiprocessing.get_context(START)
+    context = beginning()
     with begun_apart():
         pool = context.Pool(workers, prepared, (cores // workers, context.Barrier(workers)))
     with pool:

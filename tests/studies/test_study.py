@@ -534,6 +534,12 @@ def asked(data: Path, **options):
     return Planner(data, None, None, None, silent, {"tricks": ["ema"]} | options)
 
 
+def test_a_prior_that_cannot_be_read_is_refused_before_steps_are_timed(place, monkeypatch):
+    monkeypatch.setattr("trickbag.runs.auto.decide", lambda *_: pytest.fail("steps were timed"))
+    with pytest.raises(UsageError, match=r"nothing\.json' cannot be read"):
+        asked(place / "album", recipe=study_lab.recipe(place), prior="nothing.json").planned()
+
+
 @pytest.fixture(scope="module")
 def fitted(place):
     """A network that was trained on other photos of the same kind, and a few photos to fine-tune it on."""

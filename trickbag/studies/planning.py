@@ -81,6 +81,8 @@ class Planner:
         check_named(chain(self.wanted.recipe.tricks, named, *together))
         if o.on == "test" and not len(self.data.images.split("test")):
             raise UsageError("--on test reads the test images, and there are none. Leave it out.")
+        if o.prior:
+            expected(o.prior, regime_of(self.wanted.recipe))  # a file that cannot be read is refused before steps are timed
         reference = self.reference()
         tricks = self.proposed(reference) if o.tricks == "auto" else named
         self.look_back([*self.wanted.recipe.tricks, *tricks, *chain(*together)])

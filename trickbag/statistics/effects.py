@@ -20,14 +20,12 @@ PRIOR = 5.0
 """Degrees of freedom of what is known before of what seeds add, that it is nothing: with them the intervals cover 95 to 98 %
 with 3, 5 and 10 seeds (``python -m benchmarks.population``); without, a pair of arms with three seeds has an interval that is
 often far too wide."""
+NOTHING = Share(0.0, PRIOR)
+"""What is known of what seeds add where nothing was measured before."""
 STILL = "the difference is the same in every image: there is no spread to judge it by"
 APART = "seeds move it more than the other effects, so it is judged by its own spread"
 WILD = 0.01
 """How often chance alone makes a contrast look as if seeds moved it more than the others, so that it is judged by its own."""
-
-
-NOTHING = Share(0.0, PRIOR)
-"""What is known of it where nothing was measured before."""
 
 
 class Sample(NamedTuple):
@@ -62,9 +60,8 @@ def effects(
     all contrasts of the family together (``trickbag.statistics.variance.spread``) and moderated: to its degrees of freedom come
     those of what was known before, or PRIOR that say that seeds add nothing (Smyth, Statistical Applications in Genetics and
     Molecular Biology 2004). A contrast that seeds move far more than the others, or than was known, is judged by its own share,
-    and its note says so. Of shares, two images more are
-    counted that one side or the other got right, so that no interval is a point where a few images happen to agree (Bonett and
-    Price, Journal of Educational and Behavioral Statistics 2012).
+    and its note says so. Of shares, two images more are counted that one side or the other got right, so that no interval is a
+    point where a few images happen to agree (Bonett and Price, Journal of Educational and Behavioral Statistics 2012).
 
     p is adjusted by Holm's method over all C contrasts. The interval of a contrast that Holm rejects has the level
     1 - alpha / C and is cut at 0; those of the others, a in number, have 1 - alpha / a. So an interval excludes 0 exactly where
@@ -158,7 +155,7 @@ def _shares_of_seeds(drafts: Sequence[Draft], weights: Floats, before: Share) ->
             break
         del family[oddest]
     common = _shared(weights, family) if family else Share(0.0, 1.0)
-    odd = before is not NOTHING and _chance(common, before) < WILD
+    odd = before != NOTHING and _chance(common, before) < WILD
     together = _Added(_moderated(common, NOTHING if odd else before), (APART,) if odd else ())
     apart = {number: _Added(_moderated(own[number], NOTHING), (APART,)) for number in spreads if number not in family}
     return [apart.get(number, together) for number in range(len(drafts))]

@@ -1,6 +1,8 @@
 """What all tests share."""
 
 import os
+import sys
+from multiprocessing import forkserver
 
 import pytest
 import torch
@@ -21,6 +23,9 @@ PROCESSES = ("test_cluster.py", "test_study_kill.py", "test_resume.py", "test_ra
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What waits begins first, so that the machine has other work meanwhile, and no test worker is left alone with it."""
     items.sort(key=lambda item: item.path.name not in PROCESSES)
+    if "processes" in sys.modules:
+        # Now: a test of a study with workers would start it with less imported, and each process import the rest.
+        forkserver.ensure_running()
 
 
 @pytest.fixture

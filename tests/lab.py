@@ -30,6 +30,8 @@ from trickbag.tricks import bag, parse
 CLASSES = ("a", "b", "c")
 COUNTS = {"train": (20, 12, 9), "val": (4, 4, 3), "test": (5, 4, 4), "unlabelled": (3, 3, 3)}
 SIZE = 16
+fabric_of = cache(fabric_for)
+"""Each new Fabric reads the metadata of every package that is installed."""
 
 
 def example(name: str) -> Trick:
@@ -60,14 +62,20 @@ def dataset(channels: int = 3) -> tuple[Data, list[Tensor]]:
 
 def network(tricks: Sequence[Trick]) -> dict[str, Any]:
     """The smallest network that takes the tricks' surgery, and its size; a refusal by all is for the test to see."""
-    surgery = having(tricks, "model")
+    model, size = smallest(tuple(having(tricks, "model")))
+    return {"model": model, "size": size}
+
+
+@cache
+def smallest(surgery: tuple[Trick, ...]) -> tuple[str, int]:
+    """The smallest network that takes this surgery, and its size."""
     for model, size in (("cifar_resnet8", SIZE), ("test_resnet", 3 * SIZE), ("resnet18", 3 * SIZE)) if surgery else ():
         with suppress(UsageError):
             net: Any = build(model, len(CLASSES), size=size)
             for trick in ordered(surgery):
                 net = trick.model(net)
-            return {"model": model, "size": size}
-    return {"model": "cifar_resnet8", "size": SIZE}
+            return model, size
+    return "cifar_resnet8", SIZE
 
 
 def recipe(*tricks: Any, **fields: Any) -> Recipe:
@@ -81,7 +89,7 @@ def recipe(*tricks: Any, **fields: Any) -> Recipe:
 def loop(made: Recipe, seed: int = 0, channels: int = 3, fabric: Fabric | None = None) -> Loop:
     """The loop of a recipe on the laboratory's data set. A teacher is an untrained network of another seed."""
     data, pixels = dataset(channels)
-    fabric = fabric or fabric_for(made.precision)
+    fabric = fabric or fabric_of(made.precision)
 
     @cache
     def untrained() -> torch.nn.Module:

@@ -24,7 +24,10 @@ from trickbag.ground import store
 from trickbag.tricks import bag
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["lab", "matplotlib.figure", "timm", *(f"trickbag.tricks.{name}" for name in bag())])
+SERVER.set_forkserver_preload(
+    ["lab", "matplotlib.figure", "timm", "trickbag.terminal.screen", "trickbag.studies.conduct"]
+    + [f"trickbag.tricks.{name}" for name in bag()]
+)
 
 SEALED = r"^os.rename run/\.work$"
 """The run is complete; its last checkpoint is about to be removed."""
@@ -71,7 +74,6 @@ def command_line(
     """
     os.environ.update(environment)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may be under nohup
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a study with workers starts its server with signals held back
     for stream, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(said.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     seen = itertools.count(1)

@@ -175,7 +175,7 @@ def forever(job: Job, ready: Any) -> None:
         signal.pause()
 
 
-def test_the_processes_of_a_killed_driver_end_within_a_second(place: Place) -> None:
+def test_the_processes_of_a_killed_driver_end(place: Place) -> None:
     receiver, sender = SERVER.Pipe(duplex=False)
     driver = SERVER.Process(target=holding, args=(place, sender))
     driver.start()
@@ -183,7 +183,7 @@ def test_the_processes_of_a_killed_driver_end_within_a_second(place: Place) -> N
     driver.kill()
     driver.join()
     sender.close()
-    assert receiver.poll(1)  # all who could write are gone
+    assert receiver.poll(60)  # all who could write are gone; at once, but the machine may be busy with other tests
     with pytest.raises(EOFError):
         receiver.recv()
 

@@ -1,4 +1,4 @@
-"""Many tricks at once: all pairs, and all triples of three stages, that can stand in one recipe train two steps in a heap."""
+"""Many tricks at once: all pairs, and nearly all triples of three stages, that can stand in one recipe train two steps."""
 
 import itertools
 from functools import cache
@@ -16,6 +16,8 @@ NAMES = tuple(name for name in bag() if network([example(name)])["model"] == net
 """Those that the smallest network takes; resnet_tweak needs a larger one, and meets its stage in the laws."""
 LARGEST = 40
 """Tricks of a heap."""
+NUMBER = 100
+"""Heaps; all triples would take 350."""
 Heap = tuple[str, ...]
 
 
@@ -58,13 +60,14 @@ def wanted() -> np.ndarray:
 
 @cache
 def heaps() -> tuple[Heap, ...]:
-    """Heaps that cover all wanted triples: a trick that most are left of, then each time the one that adds most.
+    """Heaps that cover the wanted triples: a trick that most are left of, then each time the one that adds most.
 
-    A triple counts more, the more tricks its own exclude: what fits into few heaps comes first.
+    A triple counts more, the more tricks its own exclude: what fits into few heaps comes first. Pairs come before all triples.
     """
     rare = (~allowed()).sum(0).astype(np.float32)
-    left, made = wanted() * rare[:, None, None] * rare[:, None] * rare, []
-    while left.any():
+    left, made = wanted() * rare[:, None, None] * rare[:, None] * rare, list[Heap]()
+    left *= 1 + 2000 * np.eye(len(NAMES), dtype=np.float32)
+    while len(made) < NUMBER:
         chosen = [int(left.sum((1, 2)).argmax())]
         free, begun, whole = allowed()[chosen[0]].copy(), left[chosen[0]].copy(), np.zeros(len(NAMES))
         while len(chosen) < LARGEST and free.any():
@@ -78,21 +81,19 @@ def heaps() -> tuple[Heap, ...]:
     return tuple(made)
 
 
-def test_the_heaps_cover_every_triple_of_three_stages_and_every_pair() -> None:
+def test_the_heaps_cover_every_pair_and_nearly_every_triple_of_three_stages() -> None:
     seen = np.zeros_like(wanted())
     for heap in heaps():
         places = [NAMES.index(name) for name in heap]
         seen[np.ix_(places, places, places)] = True
-    assert not (wanted() & ~seen).any()
+    pair = np.eye(len(NAMES), dtype=bool)
+    assert not (wanted() & ~seen)[:, pair].any()
     assert wanted().sum() > 6 * 10_000
+    assert (wanted() & seen).sum() > 0.96 * wanted().sum()
 
 
-@pytest.mark.parametrize("number", range(360))
+@pytest.mark.parametrize("number", range(NUMBER))
 def test_a_heap_trains_two_steps(number: int) -> None:
-    """As many tests as there could be heaps: those beyond the last one have nothing to do."""
-    assert len(heaps()) <= 360
-    if number >= len(heaps()):
-        return
     made = loop(recipe(*map(example, heaps()[number]), epochs=4, batch_size=4))
     list(made.prepare())
     steps: list[Any] = [event for event in itertools.islice(made.train(), 2) if hasattr(event, "images")]

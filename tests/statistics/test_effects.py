@@ -1,7 +1,6 @@
 """The statistics of a study: against scipy and independent formulas, at the edges, and on simulated studies."""
 
 import math
-import time
 from dataclasses import replace
 from itertools import combinations
 
@@ -372,13 +371,6 @@ def bad(values: np.ndarray) -> list[Sample]:
 def test_mistakes_are_refused_with_a_sentence(call, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         call()
-
-
-def test_sixty_runs_on_ten_thousand_images_take_seconds() -> None:
-    samples, weights = study(12, 5, 10_000, rotating=False), np.vstack([against(12), against(12)[:9]])
-    began = time.process_time()
-    effects(samples, weights)
-    assert time.process_time() - began < 5
 
 
 # Looking early

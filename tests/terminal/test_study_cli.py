@@ -91,6 +91,12 @@ def test_a_plan_trains_nothing(place, made, ask):
     assert re.search(r"trainings: 15, .*75 % of the steps", told.out)
 
 
+def test_a_plan_prints_the_hash_that_its_study_stores(place, made, ask):
+    told = ask("study", "album", "study.toml", "--plan", "--out", "planned")
+    facts = json.loads((place / "made" / "study.json").read_text())
+    assert f"plan: {facts['plan']}, the hash" in told.out
+
+
 def test_options_of_the_command_line_stand_above_those_of_the_file(place, made, ask):
     before = study_lab.manifests(place / "made")
     told = ask("study", "album", "study.toml", "--seeds", "1", "--tricks", "ema,flip_tta", "--out", "made")

@@ -252,7 +252,7 @@ class Conductor:
         """Store what was decided, before the first run, and any departure from an earlier call's decision."""
         if not self.planner.held:
             provenance.keep(self.planner.wanted, self.place.folder, on=self.options.on)
-        told = facts(plan, self.planner.wanted, self.planner.data.fingerprint, self.planner.held or self.planner.lost)
+        told = facts(plan, self.planner.wanted, self.planner.held or self.planner.lost)
         self.keep(told | {"command": self.means.command, "data": str(self.planner.source)})
         departed = f"; {counted(len(told['departures']), 'departure')} from it" if told["departures"] else ""
         self.tell(Note(f"plan: {told['plan']}, stored in {self.place.folder / STUDY} before the first run{departed}"))

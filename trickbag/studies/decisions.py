@@ -21,14 +21,14 @@ from trickbag.studies.prior import load_prior, regime_of
 from trickbag.studies.words import points
 
 
-def decided(plan: Plan, fingerprint: str, priors: Mapping[str, Prior]) -> dict[str, str]:
+def decided(plan: Plan, priors: Mapping[str, Prior]) -> dict[str, str]:
     """All that is fixed in advance, in words and hashes; a later call that says otherwise departs from it.
 
-    ``fingerprint`` is that of the data and its division, ``priors`` are what is expected of tricks.
+    ``priors`` are what is expected of tricks.
     """
     o, questions = plan.options, plan.design.questions
     return {
-        "data": f"{fingerprint[:16]}, {counted(plan.pool, 'independent image')} to judge by",
+        "data": f"{plan.fingerprint[:16]}, {counted(plan.pool, 'independent image')} to judge by",
         "reference": f"{plan.reference.model}, {counted(plan.reference.epochs, 'epoch')}, recipe {plan.reference.key}",
         "arms": ", ".join(map(_named, plan.design.arms)),
         "seeds": ", ".join(map(str, plan.seeds)),
@@ -61,6 +61,11 @@ def plan_hash(decided: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def declared(plan: Plan) -> str:
+    """The hash under which a study would store this plan, had it none yet."""
+    return plan_hash(decided(plan, expected_before(plan)))
+
+
 def _named(arm: Arm) -> str:
     """An arm, with what it edits where its name does not say so."""
     edits = "" if arm.edits.lstrip("+") in ("", arm.name) else f" ({arm.edits})"
@@ -75,10 +80,10 @@ def _expected(prior: Prior) -> str:
     return f"{points(prior.mean)} points (sd {100 * math.sqrt(prior.variance + prior.mean_variance):.2f}), by {prior.source}"
 
 
-def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]) -> dict[str, Any]:
+def facts(plan: Plan, wanted: Request, held: Mapping[str, Any]) -> dict[str, Any]:
     """The content of ``study.json``; ``held`` is what an earlier call has stored."""
-    o, images, judging, priors = plan.options, wanted.data.images, plan.judging, expected_before(plan, fingerprint)
-    now = decided(plan, fingerprint, priors)
+    o, images, judging, priors = plan.options, wanted.data.images, plan.judging, expected_before(plan)
+    now = decided(plan, priors)
     pool = images.take(judging.pool(images))
     first = held.get("decided", now)
     changed = [f"{name}: {now[name]}; at first {first[name]}." for name in now if first.get(name, now[name]) != now[name]]
@@ -87,7 +92,7 @@ def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]
         "request": wanted.key,
         "name": wanted.name,
         "options": o.model_dump(by_alias=True),
-        "fingerprint": fingerprint,
+        "fingerprint": plan.fingerprint,
         "design": plan.design.kind,
         "weakness": plan.design.weakness,
         "not_run": plan.design.not_run,
@@ -126,10 +131,10 @@ def facts(plan: Plan, wanted: Request, fingerprint: str, held: Mapping[str, Any]
     }
 
 
-def expected_before(plan: Plan, fingerprint: str) -> dict[str, Prior]:
+def expected_before(plan: Plan) -> dict[str, Prior]:
     """What an atlas of other data sets lets expect of the tricks."""
     named = plan.options.prior
-    known = load_prior(named, regime_of(plan.reference), fingerprint) if named else {}
+    known = load_prior(named, regime_of(plan.reference), plan.fingerprint) if named else {}
     return {name: prior for name, prior in known.items() if name in plan.tricks}
 
 

@@ -53,7 +53,8 @@ class Options(BaseModel):
     design: Literal["auto", "add-one", "leave-one-out", "two-sided", "stack", "factorial"] = "auto"
     """Which arms to train; auto: factorial where the tricks can be combined, otherwise add-one."""
     on: Literal["val", "test"] = "val"
-    """The split on which arms are compared and the recommended recipe is chosen; test reproduces published tables."""
+    """The split on which arms are compared and the recommended recipe is chosen. val may rotate: see rotate. test reproduces
+    published tables."""
     rotate: bool | None = None
     """Whether each seed judges another fold of the training and validation images, so that more seeds are more images; unset:
     where the data set has no validation split of its own."""

@@ -77,6 +77,8 @@ class Plan:
     tricks: tuple[str, ...]
     """That are tried."""
     seeds: tuple[int, ...]
+    fingerprint: str
+    """Of the data and its division."""
     cells: tuple[Cell, ...]
     jobs: tuple[Job, ...]
     seconds: float
@@ -123,6 +125,7 @@ class Plan:
             design,
             tuple(map(str, tricks)),
             tuple(seeds),
+            fingerprint,
             runs,
             made,
             sum((1 - job.fork) * pilot.seconds(job.recipe) + (len(job.cells) - 1) * once for job in made),

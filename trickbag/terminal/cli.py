@@ -291,7 +291,10 @@ def study(
     given = {name: value for name, value in asked.items() if value is not None}
     with screen_of() as screen:
         if plan:
-            screen.lines(*conduct.plan(data, file, out=out, began=BEGAN, tell=screen.tell, **given).lines())
+            from trickbag.studies.decisions import declared
+
+            made = conduct.plan(data, file, out=out, began=BEGAN, tell=screen.tell, **given)
+            screen.lines(*made.lines(), f"plan: {declared(made)}, the hash that the study stores before its first run")
         else:
             means = conduct.Means(processes(workers), ray, shlex.join(["trickbag", *sys.argv[1:]]))
             told: dict[str, Any] = {"means": means, "began": BEGAN, "tell": screen.tell}

@@ -1,0 +1,162 @@
+"""Who judges: images that chose nothing and that nothing was trained on, another fold for each seed."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import study_lab
+from study_lab import COUNTS, album, done, study
+
+import trickbag as tb
+from trickbag.data.images import Images
+from trickbag.ground.errors import UsageError
+from trickbag.ground.events import Note, silent
+from trickbag.studies import conduct
+from trickbag.studies.folds import Judging
+from trickbag.studies.planning import Planner
+
+FEW = {"a": 40, "b": 40, "c": 40}
+
+
+def asked(data: Path, **options):
+    return Planner(data, None, None, None, silent, {"tricks": ["ema"]} | options)
+
+
+@pytest.fixture(scope="module")
+def fitted(place):
+    """A network that was trained on other photos of the same kind, and a few photos to fine-tune it on."""
+    album(place / "before", {"a": 60, "b": 60, "c": 60}, noise=20, seed=1)
+    album(place / "few", FEW, noise=60, seed=2)
+    return tb.train(place / "before", study_lab.recipe(place, epochs=4), out=place / "fitted").folder
+
+
+@pytest.fixture(scope="module")
+def rotated(place):
+    """A study whose three seeds judge three folds."""
+    return done(place, "rotated", {"epochs": 1}, tricks=["flip_tta"], same=1)
+
+
+def test_an_arm_is_judged_by_the_network_that_its_trick_shaped(place, fitted):
+    """Training makes the fitted classifier worse here, and epoch 0 is the best of every arm."""
+    rough = study_lab.recipe(place, epochs=2, lr=1.0, tricks='"fit_head"', keep="best")
+    made = study(place / "few", recipe=rough, weights=str(fitted), tricks=["mixup", "label_smoothing"], out=place / "rough")
+    assert {run["kept_epoch"] for run in study_lab.runs(made).values()} == {2, 0}, "0 of the neighbours, which train nothing"
+    assert {e.verdict for e in made.effects if e.name in ("mixup", "label_smoothing")}.isdisjoint({"identical"})
+    assert made.findings.answer[0].startswith("Do not fine-tune here, or more gently")
+    assert made.recommended.epochs == 0, "the classifier alone is the best candidate"
+    best = study(
+        place / "few",
+        recipe=rough,
+        weights=str(fitted),
+        tricks=["mixup", "label_smoothing"],
+        out=place / "kept",
+        set_={"keep": "best"},
+    )
+    assert study_lab.held(best).arms[0].recipe.keep == "best"
+
+
+def test_each_seed_judges_other_images_and_learns_from_none_of_them(place, rotated):
+    held = study_lab.held(rotated)
+    images = asked(place / "album", recipe=study_lab.recipe(place, epochs=1)).data.images
+    tables = [held.judging.table(images, turn) for turn in range(3)]
+    judged = [set(np.flatnonzero(table.splits == "test").tolist()) for table in tables]
+    assert not judged[0] & judged[1] | judged[0] & judged[2] | judged[1] & judged[2]
+    for arm in held.arms:
+        for turn, rows in enumerate(judged):
+            with np.load(held.place.run(held.cell(arm, turn).key) / "predictions.npz") as arrays:
+                assert set(arrays["test_rows"].tolist()) == rows
+    proof = [set(held.judging.judges(images, turn, "proof").tolist()) for turn in range(2)]
+    test = set(np.flatnonzero(images.splits == "test").tolist())
+    assert proof[0] & proof[1] == test
+    assert not (proof[0] | proof[1]) & set().union(*judged)
+    assert len(set().union(*proof, *judged)) == len(images)
+    for table in tables:
+        assert table.split("val").counts().min() > 0
+        assert set(np.flatnonzero(table.splits == "apart").tolist()) == test
+    assert rotated.findings.images == len(set().union(*judged))
+
+
+def test_after_the_last_fold_a_new_partition_of_the_same_images_begins(place, rotated):
+    before = study_lab.manifests(rotated.folder)
+    more = done(place, "rotated", {"epochs": 1}, tricks=["flip_tta"], same=1, seeds=5)
+    after = study_lab.manifests(more.folder)
+    assert {path: after[path] for path in before} == before, "what was finished was made again"
+    held, rows = study_lab.held(more), []
+    for turn in range(5):
+        with np.load(held.place.run(held.cell(held.arms[0], turn).key) / "predictions.npz") as arrays:
+            rows.append(set(arrays["test_rows"].tolist()))
+    assert not rows[3] & rows[4]
+    assert rows[3] | rows[4] < rows[0] | rows[1] | rows[2]
+    assert rows[3] not in rows[:3]
+    assert more.findings.images == rotated.findings.images
+
+
+def test_given_validation_images_judge_every_seed_and_choose_nothing(place):
+    """What must be chosen is chosen on training images that are set apart."""
+    for split, counts in {"train": {"a": 30, "b": 30, "c": 30}, "val": {"a": 12, "b": 12, "c": 12}}.items():
+        album(place / "given" / split, counts, seed=len(split))
+    made = study(place / "given", recipe=study_lab.recipe(place, epochs=1), tricks=["calibrate"], out=place / "given-study")
+    held = study_lab.held(made)
+    assert (held.judging.folds, held.held.counts.pool, made.findings.images) == (0, 36, 36)
+    images = asked(place / "given", recipe=study_lab.recipe(place, epochs=1)).data.images
+    table = held.judging.table(images, 0)
+    assert all(path.startswith("val/") for path in table.split("test").paths)
+    assert all(path.startswith("train/") for path in table.split("val").paths)
+    rotated = conduct.plan(place / "given", recipe=study_lab.recipe(place, epochs=1), tricks=["ema"], rotate=True)
+    assert rotated.judging.folds == 5
+
+
+def test_groups_and_copies_are_judged_together(place):
+    root = album(place / "grouped", {"a": 30, "b": 30, "c": 30}, seed=5)
+    for number in range(0, 30, 2):
+        shutil.copy(root / "a" / f"{number:03d}.png", root / "a" / f"{number:03d}-copy.png")
+    planner = asked(root)
+    images, judging = planner.data.images, planner.judging
+    assert len(set(images.groups.tolist())) < len(images)
+    for turn in range(6):
+        table = judging.table(images, turn)
+        for group in set(images.groups.tolist()):
+            assert len(set(table.splits[images.groups == group].tolist())) == 1
+
+
+def test_a_class_that_would_not_be_learned_judges_nobody():
+    images = Images(
+        Path(),
+        tuple(f"{n}.png" for n in range(21)),
+        np.array([0] * 10 + [1] * 10 + [2]),
+        np.array(["train"] * 21),
+        np.arange(21),
+        ("a", "b", "single"),
+    )
+    judging = Judging("val", 5, 0, 0, 0.2)
+    for turn in range(5):
+        table = judging.table(images, turn)
+        assert table.split("train").counts().min() > 0
+        assert table.split("test").counts()[2] == 0
+
+
+def test_folds_judge_every_image_once_in_each_repeat_and_the_test_never(place):
+    made = done(place, "folds", {"epochs": 1}, tricks=["flip_tta"], folds="2x2")
+    assert made.findings.seeds == (0, 1, 2, 3)
+    seen = {}
+    for block in range(4):
+        cell = study_lab.held(made).cell(study_lab.held(made).arms[0], block)
+        with np.load(study_lab.held(made).place.run(cell.key) / "predictions.npz") as arrays:
+            assert sorted(arrays.files) == ["test_labels", "test_logits", "test_rows"]
+            seen[block] = set(arrays["test_rows"].tolist())
+    assert not seen[0] & seen[1]
+    assert seen[0] | seen[1] == seen[2] | seen[3]
+    assert seen[0] != seen[2]
+    counts = study_lab.held(made).held.counts
+    assert len(seen[0] | seen[1]) == counts.pool == sum(COUNTS.values()) - counts.test
+
+
+def test_judging_on_the_test_images_is_labelled(place):
+    told = []
+    made = done(place, "on-test", {"epochs": 1}, tricks=["flip_tta"], seeds=1, on="test", tell=told.append)
+    assert made.findings.on_test
+    assert dict(made.findings.decided)["judged on"].startswith("the test images")
+    assert any("chosen on them" in event.text for event in told if isinstance(event, Note))
+    with pytest.raises(UsageError, match="holds another study"):
+        done(place, "on-test", {"epochs": 1}, tricks=["flip_tta"], seeds=1)

@@ -1,0 +1,129 @@
+"""Nomination and proof in whole studies, and what is expected before them."""
+
+import itertools
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+import study_lab
+from atlases import found, measured
+from study_lab import done, effect
+
+from trickbag.ground import store
+from trickbag.studies import analysis, conduct, questions, recommend
+from trickbag.studies.atlas import combined
+from trickbag.studies.folder import StudyRecord
+from trickbag.studies.prior import AtlasRecord
+from trickbag.studies.proof import rests_on
+
+
+@pytest.fixture(scope="module")
+def proved(place, shelf):
+    """A study whose reference says another class for four images of ten, which one value mends, and the proof of it."""
+    asked = {"with_": ["wrong_answers(share=0.4)"], "vary": {"wrong_answers.share": [0.0]}}
+    return done(place, "proved", {"epochs": 4}, seeds=4, proof=True, **asked)
+
+
+@pytest.fixture(scope="module")
+def mended(proved):
+    """What the value does that mends it."""
+    (found,) = (e for e in proved.effects if e.kind == "varied")
+    return found
+
+
+def test_an_answer_that_is_mended_helps_and_is_proved(proved, mended):
+    assert mended.verdict in ("helps", "worthwhile"), mended
+    assert mended.helps > 0.95
+    assert proved.proof.verdict == "proved"
+    assert list(map(str, proved.recommended.tricks)) == ["wrong_answers(share=0.0)"]
+    assert proved.findings.answer[0].startswith("Use this recipe: +")
+    assert (proved.folder / "recommended.toml").read_text("utf-8").startswith("# Proved: +")
+
+
+def test_what_costs_nothing_is_recommended_without_a_proof_and_called_unproved(place, proved, tmp_path):
+    asked = {"with_": ["wrong_answers(share=0.4)"], "vary": {"wrong_answers.share": [0.0]}}
+    made = done(place, tmp_path / "unproved", {"epochs": 4}, seeds=3, **asked)
+    assert made.proof is None
+    assert list(map(str, made.recommended.tricks)) == ["wrong_answers(share=0.0)"]
+    assert "not proved yet: run the study again with --proof" in made.findings.answer[0]
+    assert (made.folder / "recommended.toml").read_text("utf-8").startswith("# Not proved, but expected to gain +")
+
+
+def test_the_proof_has_fresh_seeds_and_images_that_chose_nothing(proved, mended):
+    found, held = proved.proof, study_lab.held(proved)
+    assert len(found.seeds) == 5
+    assert not set(found.seeds) & set(proved.findings.seeds)
+    assert found.images == held.held.counts.proof
+    read, judged, proving = {}, set(), set()
+    for arm in held.arms:
+        for turn in range(len(held.seeds)):
+            with np.load(held.place.run(held.cell(arm, turn).key) / "predictions.npz") as arrays:
+                judged |= set(arrays["test_rows"].tolist())
+        for cell in held.proofs(arm):
+            path = held.place.run(cell.key) / "predictions.npz"
+            if path.exists():
+                with np.load(path) as arrays:
+                    proving |= set(arrays["test_rows"].tolist())
+                    read.setdefault(arm.name, []).append(
+                        float((arrays["test_logits"].argmax(1) == arrays["test_labels"]).mean())
+                    )
+    assert len(proving) == found.images
+    assert not judged & proving, "images that had chosen the recipe prove it"
+    assert {name: tuple(values) for name, values in read.items()} == {
+        "reference": found.reference,
+        mended.arm: found.nominee,
+    }
+    assert found.difference == pytest.approx(np.mean(found.nominee) - np.mean(found.reference))
+    assert found.expected == pytest.approx(mended.expected)
+
+
+def test_a_nomination_that_rests_on_a_restless_reference_is_believed_the_less(place, tmp_path):
+    """Planted: the same accuracies in the mean over seeds, and of the reference alone others from seed to seed."""
+    trained = done(place, "without", {"epochs": 2}, tricks=["mixup", "label_smoothing"])
+    moods = itertools.cycle([0.45, 0.95, 0.7])
+
+    def chance(arm, reference):
+        return 0.7 + 0.2 * ("mixup" in arm.edits) - 0.1 * ("smoothing" in arm.edits) if arm.edits else reference()
+
+    wider = []
+    for name, reference in (("calm", lambda: 0.7), ("restless", lambda: next(moods))):
+        made = study_lab.answered(trained, tmp_path / name, partial(chance, reference=reference))
+        held = study_lab.held(made)
+        runs, known, results, _ = analysis.measured(held)
+        found = questions.answers(held, known, runs, results)
+        nominated = recommend.nominate(held, found, recommend.believed(found, {}))
+        assert nominated.changes == ("+mixup",)
+        wider.append(rests_on(held, runs, nominated).sd / nominated.belief.sd)
+    assert wider[0] < 1.1
+    assert wider[1] > 1.25
+
+
+def test_another_candidate_on_the_same_images_has_a_stricter_proof(proved, place, tmp_path):
+    """Planted: the study put another recipe to the proof before."""
+    shutil.copytree(proved.folder, tmp_path / "again")
+    record = StudyRecord.load(tmp_path / "again")
+    other = record.nominees[0].model_copy(update={"recipe": record.nominees[0].recipe | {"epochs": 3}})
+    changed = record.model_copy(update={"nominees": [other, *record.nominees]})
+    store.write(tmp_path / "again" / "study.json", store.to_json(StudyRecord.of(changed.plain()).signed()))
+    found = conduct.report(tmp_path / "again").proof
+    assert (proved.proof.level, found.level) == (0.05, 0.025)
+    assert found.interval.low < proved.proof.interval.low
+
+
+def test_what_other_data_sets_found_is_expected_here_and_named(place):
+    """Planted: on four sets of another kind of photo mixup had gained ten points, and here nothing speaks for or against it."""
+    sets = [found(f"set {n}", {"mixup": measured("mixup", 0.1 + n / 1000, 0.005)}, regime="from scratch") for n in range(4)]
+    file = place / "atlas.json"
+    store.write(file, store.to_json(AtlasRecord.build(combined(sets, "2026-11-29")).signed()))
+    plain, told = (
+        done(place, name, {"epochs": 2}, tricks=["mixup", "label_smoothing"], **asked)
+        for name, asked in (("without", {}), ("with", {"prior": str(file)}))
+    )
+    before, after = effect(plain, "mixup", "main"), effect(told, "mixup", "main")
+    assert before.difference == after.difference
+    assert before.expected < after.expected
+    assert after.helps > 0.9
+    assert effect(plain, "label_smoothing", "main").difference == effect(told, "label_smoothing", "main").difference
+    assert told.findings.prior.startswith(f"{file} (from scratch, 4 data sets, 2026-11-29), for mixup; for the others")
+    assert str(file) in dict(told.findings.decided)["expected before"]

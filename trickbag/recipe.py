@@ -213,7 +213,7 @@ def recipe_text(source: str | Path) -> tuple[str, str]:
     path = Path(source)
     if not os.path.lexists(path):
         near = difflib.get_close_matches(str(source), recipe_names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"Built-in: {', '.join(recipe_names())}; or give a TOML file."
+        hint = f"did you mean {near[0]}?" if near else f"give a TOML file, or a built-in one: {', '.join(recipe_names())}."
         raise UsageError(f"there is no recipe {brief(str(source))}; {hint}")
     try:
         return files.text(path), path.name

@@ -6,6 +6,7 @@ share of training done. A trick's fields are its configuration and never change;
 are the state of a run, made in ``Trick.setup`` and saved and restored by the engine.
 """
 
+import difflib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -390,7 +391,11 @@ class Trick(BaseModel):
             first = error.errors()[0]
             where = str(first["loc"][0]) if first["loc"] else cls.name()
             if first["type"] == "extra_forbidden":
-                raise UsageError(f"{spec}: there is no field {where}. {cls.usage()} has what it takes.") from None
+                near = difflib.get_close_matches(where, cls.model_fields, n=1)
+                hint = f"; did you mean {near[0]}?" if near else "."
+                raise UsageError(
+                    f"{spec}: there is no field {where}{hint} All fields, with their defaults: {cls.usage()}."
+                ) from None
             reason = first["msg"].removeprefix("Value error, ")
             raise UsageError(f"{spec}: {where}: {reason[0].lower()}{reason[1:].rstrip('.')}.") from None
 

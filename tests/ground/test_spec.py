@@ -283,7 +283,11 @@ def test_a_trick_is_known_by_its_spelling() -> None:
         ("mixer(alpha=-1)", "mixer(alpha=-1): alpha: input should be greater than or equal to 0."),
         ("mixer(alpha='x')", "mixer(alpha='x'): alpha: input should be a valid number, unable to parse string as a number."),
         ("mixer(alpha=1e999)", "alpha: input should be a finite number."),
-        ("mixer(beta=1)", "mixer(beta=1): there is no field beta. mixer(alpha=0.2) has what it takes."),
+        ("mixer(beta=1)", "mixer(beta=1): there is no field beta. All fields, with their defaults: mixer(alpha=0.2)."),
+        (
+            "mixer(alfa=1)",
+            "mixer(alfa=1): there is no field alfa; did you mean alpha? All fields, with their defaults: mixer(alpha=0.2).",
+        ),
         ("mixer(0.4)", "mixer(0.4): write values with their names, mixer(alpha=0.2)."),
     ],
 )

@@ -46,7 +46,7 @@ def test_a_budget_chooses_seeds_or_says_that_it_is_too_short(place, monkeypatch)
     assert planned(budget=7.5 * one).proof
     assert len(planned(budget=2.9 * one, proof=False).seeds) == 3  # of a smaller design
     assert not planned(budget=2.9 * one).proof
-    with pytest.raises(UsageError, match=r"--budget 0.0011.*s is too short: 3 seeds of the .* take about [^.]+ s\. .*epochs"):
+    with pytest.raises(UsageError, match=r"A budget of 0\.0011 s is too short: 3 seeds of the .* take about [^.]+ s\. .*epochs"):
         planned(budget=0.001)
     with pytest.raises(UsageError, match=r"design, with the proof, take about .* s\. Give as much"):
         planned(budget=2.9 * one, proof=True)

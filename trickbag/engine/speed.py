@@ -184,7 +184,7 @@ def fastest(recipe: Recipe, data: Data, seed: int, until: float = math.inf) -> t
         rates = ", ".join(f"{_name(one)} {_rate(one, took)}" for one, took in tried)
         reason = f"{_name(chosen)} is the fastest here ({'training' if recipe.epochs else 'judged'} images/s: {rates})"
         if skipped := candidates[len(tried) :]:
-            reason += f"; no time was left to measure {', '.join(map(_name, skipped))}"
+            reason += f"; not measured, to save time: {', '.join(map(_name, skipped))}"
         else:
             choice = {"precision": chosen.precision, "channels_last": chosen.channels_last}
             remember(place, {"choice": choice, "date": date.today().isoformat()})

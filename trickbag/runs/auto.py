@@ -117,7 +117,7 @@ def _trained(wanted: Request) -> tuple[Recipe, list[str]]:
             *reasons,
             f"{per_class:.0f} training images per class: too few to train more than the classifier",
         ]
-    said = f"{per_class:.0f} training images per class: the classifier is trained first, then the whole network is fine-tuned"
+    said = f"{per_class:.0f} training images per class: the classifier is trained first, then all layers as far as time allows"
     if per_class < SOME_IMAGES and "trivialaugment" not in wanted.chosen:
         recipe = _put(wanted, recipe.edit(["trivialaugment"]), epochs=2 * recipe.epochs)
         longer = "" if "epochs" in wanted.chosen else "twice as long and "

@@ -84,7 +84,7 @@ class Options(BaseModel):
     depth: Annotated[int, Field(ge=0)] = 0
     """How many folders make a class, where folders name the classes; 0 for all of them."""
     budget: Annotated[float, Field(ge=0)] = 0.0
-    """Seconds for the whole study; the design and the number of seeds are chosen to fit. 0: no limit."""
+    """Time for the whole study, in seconds; the design and the number of seeds are chosen to fit. 0: no limit."""
 
     @model_validator(mode="after")
     def _countable(self) -> Self:

@@ -164,10 +164,12 @@ class Planner:
             if seeds >= SEEDS:
                 return self.laid(reference, chosen, tricks, seeds, pilot, proof)
         least = math.ceil((SEEDS * each + last + gone) / SAFETY)
+        fit = math.floor(reference.epochs * max(SAFETY * o.budget - gone, 0.0) / (SEEDS * each + last))
+        fewer = f"at most {fit} of {reference.epochs}" if fit else "fewer"
         raise UsageError(
-            f"--budget {o.budget:g}s is too short: {SEEDS} seeds of the smallest design"
-            f"{', with the proof,' if proof else ''} take about {duration(least)}. Give as "
-            "much, try fewer tricks, or train fewer epochs (--set epochs=…)."
+            f"A budget of {duration(o.budget)} is too short: {SEEDS} seeds of the smallest design"
+            f"{', with the proof,' if proof else ''} take about {duration(least)}. Give as much with --budget, "
+            f"or try fewer tricks, smaller images (--set size=…), or {fewer} epochs (--set epochs=…)."
         )
 
     def decided(self) -> tuple[str, int, bool] | None:

@@ -239,7 +239,7 @@ def study(
     prior: Annotated[str | None, _study("prior", "FILE")] = None,
     teacher: Annotated[str | None, _study("teacher", "RUN|RECIPE")] = None,
     depth: Annotated[int | None, _study("depth", "N")] = None,
-    budget: Annotated[str, _study("budget", "TIME")] = "",
+    budget: Annotated[str, _study("budget", "TIME", " Or for example 10m or 2h.")] = "",
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what the study would train, cost and be able to detect, and stop.")
     ] = False,

@@ -251,8 +251,11 @@ class Screen:
             if finding.suggestion:
                 self.lines(f"    -> {finding.suggestion}")
         if not brief:
+            if not found.findings:
+                self.lines("nothing is wrong with these images")
             table = Table("class", "images", box=None)
-            for name, row in list(found.counts.items())[:MOST_CLASSES]:
+            for name, counts in list(found.counts.items())[:MOST_CLASSES]:
+                row = {"to be split" if split == "unassigned" else split: count for split, count in counts.items()}
                 table.add_row(Text(show(name)), "  ".join(f"{split} {count}" for split, count in row.items()) or "0")
             self.out.print(table)
             self.rest(len(found.counts) - MOST_CLASSES)

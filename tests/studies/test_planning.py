@@ -11,6 +11,7 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, silent
 from trickbag.runs.auto import SAFETY
 from trickbag.studies import conduct
+from trickbag.studies.options import Options
 from trickbag.studies.planning import Planner
 
 
@@ -46,7 +47,9 @@ def test_a_budget_chooses_seeds_or_says_that_it_is_too_short(place, monkeypatch)
     assert planned(budget=7.5 * one).proof
     assert len(planned(budget=2.9 * one, proof=False).seeds) == 3  # of a smaller design
     assert not planned(budget=2.9 * one).proof
-    with pytest.raises(UsageError, match=r"A budget of 0\.0011 s is too short: 3 seeds of the .* take about [^.]+ s\. .*epochs"):
+    with pytest.raises(
+        UsageError, match=r"A budget of 0\.0011 s is too short: 3 seeds of the .* take about [^.]+ s\. .*epochs"
+    ):
         planned(budget=0.001)
     with pytest.raises(UsageError, match=r"design, with the proof, take about .* s\. Give as much"):
         planned(budget=2.9 * one, proof=True)
@@ -125,3 +128,11 @@ def test_a_prior_that_cannot_be_read_is_refused_before_steps_are_timed(place, mo
     monkeypatch.setattr("trickbag.runs.auto.decide", lambda *_: pytest.fail("steps were timed"))
     with pytest.raises(UsageError, match=r"nothing\.json' cannot be read"):
         conduct.plan(place / "album", recipe=study_lab.recipe(place), tricks=["ema"], prior="nothing.json")
+
+
+def test_a_field_that_is_set_beside_a_file_joins_those_of_the_file(tmp_path):
+    (tmp_path / "study.toml").write_text('set = {lr = 0.2, size = 16}\nvary = {epochs = [1]}\ntricks = ["ema"]\n')
+    for name in "set", "set_":
+        made = Options.load(tmp_path / "study.toml", **{name: {"size": 8, "batch_size": 4}}, tricks=["mixup"])
+        assert made.set_ == {"lr": 0.2, "size": 8, "batch_size": 4}
+        assert (made.vary, made.tricks) == ({"epochs": (1,)}, ("mixup",))

@@ -127,3 +127,15 @@ def test_what_other_data_sets_found_is_expected_here_and_named(place):
     assert effect(plain, "label_smoothing", "main").difference == effect(told, "label_smoothing", "main").difference
     assert told.findings.prior.startswith(f"{file} (from scratch, 4 data sets, 2026-11-29), for mixup; for the others")
     assert str(file) in dict(told.findings.decided)["expected before"]
+
+
+def test_a_damaged_run_of_the_proof_is_among_the_failures(proved, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(proved.folder, copy)
+    held = study_lab.held(copy)
+    for arm in held.arms[0], held.held.nominees[0].arm():
+        (held.place.run(held.proofs(arm)[1].key) / "predictions.npz").write_bytes(b"no archive")
+    found = conduct.report(copy).findings
+    seed = held.held.proof_seeds[1]
+    names = {"reference", held.held.nominees[0].name}
+    assert {(f.arm, f.seed, f.kind) for f in found.failures} == {(name, seed, "damaged") for name in names}

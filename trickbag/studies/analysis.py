@@ -111,12 +111,20 @@ def unanswered(study: Study) -> str:
 
 def failures(study: Study, arms: Sequence[Planned], results: Results) -> tuple[Failure, ...]:
     """The runs that did not end well: those that diverged, that are damaged by now, and that the last execution recorded."""
-    names = {cell.key: cell for arm in study.arms for cell in study.row(arm) if cell}
+    proofs = [
+        cell for arm in (study.arms[0], *(nominee.arm() for nominee in study.held.nominees)) for cell in study.proofs(arm)
+    ]
+    names = {cell.key: cell for cell in (*(cell for arm in study.arms for cell in study.row(arm) if cell), *proofs)}
     found = [
         Failure(arm.name, seed, "diverged", record["diverged"])
         for arm in arms
         for seed, record in zip(study.seeds, results[arm.name], strict=True)
         if record and "diverged" in record
+    ]
+    found += [
+        Failure(cell.arm, cell.seed, "diverged", record["diverged"])
+        for cell in proofs
+        if (record := study.result(cell)) and "diverged" in record
     ]
     found += [
         Failure(names[key].arm, names[key].seed, "damaged", f"{reason} The same trickbag study command trains it again.")

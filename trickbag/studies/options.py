@@ -120,7 +120,7 @@ class Options(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = clipped(".".join(str(part) for part in first["loc"][:1]))
-            reason = first["msg"].removeprefix("Value error, ")
+            reason = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
             if first["type"] == "extra_forbidden":
                 reason = f"a study has no such field. It has: {', '.join(f.alias or n for n, f in cls.model_fields.items())}"
             said = f"{reason[0].lower()}{reason[1:].rstrip('.')}."
@@ -128,7 +128,10 @@ class Options(BaseModel):
 
     @classmethod
     def load(cls, file: str | Path, **changes: Any) -> Self:
-        """The options of a TOML file, with changes. Raises UsageError where it cannot be read or holds what no study has."""
+        """The options of a TOML file, with changes; those in a table, as of ``set``, join the file's.
+
+        Raises UsageError where it cannot be read or holds what no study has.
+        """
         path = Path(file)
         try:
             fields = toml.parse(files.text(path))
@@ -136,7 +139,11 @@ class Options(BaseModel):
             raise UsageError(f"study {brief(str(path))} cannot be read: {files.reason(error)}. Give a TOML file.") from None
         except ValueError as error:
             raise UsageError(f"study {path.name}: {error}.") from None
-        return cls.build(fields | changes, f"study {path.name}: ")
+        changed = {
+            (cls.model_fields[name].alias or name if name in cls.model_fields else name): v for name, v in changes.items()
+        }
+        joined = {n: fields[n] | v for n, v in changed.items() if isinstance(v, dict) and isinstance(fields.get(n), dict)}
+        return cls.build(fields | changed | joined, f"study {path.name}: ")
 
     @property
     def blocks(self) -> tuple[int, int]:

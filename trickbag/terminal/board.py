@@ -24,11 +24,6 @@ class Board(Progress):
         """Take in a run that ended."""
         self.cells.setdefault(event.arm, {})[event.seed] = self.last = event
 
-    def mean(self, arm: str) -> tuple[float | None, int]:
-        """The running mean of an arm's accuracies, and of how many."""
-        values = [event.accuracy for event in self.cells.get(arm, {}).values() if event.accuracy is not None]
-        return (fmean(values) if values else None), len(values)
-
     def get_renderables(self) -> Iterable[RenderableType]:
         """The table, then the bars."""
         if self.cells:
@@ -41,8 +36,8 @@ class Board(Progress):
         table = Table("arm", *(f"seed {seed}" for seed in seeds), "mean", box=None, pad_edge=False)
         for arm, row in self.cells.items():
             shown = [entry(row[seed]) if seed in row else "" for seed in seeds]
-            mean, _ = self.mean(arm)
-            table.add_row(Text(show(arm)), *shown, "" if mean is None else f"{100 * mean:.2f}")
+            values = [event.accuracy for event in row.values() if event.accuracy is not None]
+            table.add_row(Text(show(arm)), *shown, f"{100 * fmean(values):.2f}" if values else "")
         last = self.last
         left = f", about {duration(last.seconds_left)} left" if last and last.seconds_left else ""
         table.caption, table.caption_justify = f"{last.done} of {last.total} runs{left}" if last else "", "left"

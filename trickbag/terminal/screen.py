@@ -111,8 +111,7 @@ class Screen:
         if self.console.is_terminal:
             self.progress.refresh()
             return
-        mean, count = self.progress.mean(event.arm)
-        said = f"{percent(event.accuracy)}, mean of {count}: {percent(mean)}" if event.accuracy is not None else "no result"
+        said = percent(event.accuracy) if event.accuracy is not None else "no result"
         failure = f"   failed: {event.failure}" if event.failure else ""
         left = f", about {duration(event.seconds_left)} left" if event.seconds_left else ""
         self.note(f"{event.arm}, seed {event.seed}: {said}   ({event.done} of {event.total} runs{left}){failure}")

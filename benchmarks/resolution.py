@@ -115,15 +115,18 @@ def main() -> None:
         ask(args.before, *study, "--seeds", str(args.seeds[1]), "--out", place / "before")
         now = found(NOW, "trickbag.statistics.effects", place / "now")
         before = found(args.before, "trickbag.studies.effects", place / "before")
-        ratios.append(now.least / before.least)
+        # Where a commit takes arms for one and the same network, it finds nothing, and there is no ratio.
+        compared = before.tricks == now.tricks
+        ratios += [now.least / before.least] if compared else []
+        formerly, ratio = (f"{before.least:.2f}", f"{ratios[-1]:.2f}") if compared else ("none", "–")
         counts = f"{len(images.classes)} | {before.trainings} | {now.trainings} | {before.tricks}, {now.tricks}"
-        leasts = f"{before.least:.2f} | {now.least:.2f} | {ratios[-1]:.2f} | {planned[1]} | {now.least / float(planned[1]):.2f}"
+        leasts = f"{formerly} | {now.least:.2f} | {ratio} | {planned[1]} | {now.least / float(planned[1]):.2f}"
         lines.append(f"| {place.name} | {counts} | {leasts} |")
         print(lines[-1], file=sys.stderr, flush=True)
     print(origin(), "", sep="\n")
     print("| set | classes | trainings before | now | tricks | points found before | now | ratio | planned | now/planned |")
     print("|---|" + "--:|" * 9)
-    print(*lines, f"\nratio: median {median(ratios):.2f}", sep="\n")
+    print(*lines, f"\nratio: median {median(ratios):.2f}" if ratios else "", sep="\n")
 
 
 if __name__ == "__main__":

@@ -117,6 +117,7 @@ def effect(name: str, points: np.ndarray, kind: str = "alone", note: str = "", *
         "difference": mean,
         "sd": sd,
         "error": None if few else half / 2,
+        "df": None if few else 12.0,
         "interval": None if few else own,
         "over_seeds": None if few else wide,
         "p": None if few else 0.031,

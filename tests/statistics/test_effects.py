@@ -110,11 +110,11 @@ def test_the_interval_over_seeds_is_the_paired_t_test() -> None:
 
 
 def test_what_seeds_add_is_estimated_by_all_contrasts_together() -> None:
-    """Orthogonal contrasts count each, contrasts against one reference as fewer."""
+    """Orthogonal contrasts count each, whatever the unit of each, contrasts against one reference as fewer."""
     samples = with_values(study(8, 3), lambda turn, v: v + np.random.default_rng(turn).normal(0, 0.05, (8, 1)))
-    orthogonal = np.kron(np.eye(4), [[-1, 1]])
+    orthogonal = np.kron(np.diag([1.0, 0.5, 3.0, 1.0]), [[-1, 1]])
     found = [spread(parts(samples, row)) for row in orthogonal]
-    share = sum(one.seed for one in found) / 3 / sum(one.images for one in found)
+    share = np.mean([one.seed / 3 / one.images for one in found])
     df = 4 * 2
     expected = math.sqrt(found[0].images * (1 + df * share / (df + PRIOR)))
     assert effects(samples, orthogonal, shares=False)[0].error == pytest.approx(expected, rel=1e-9)
@@ -152,7 +152,7 @@ def test_what_seeds_add_is_carried_to_other_seeds_and_images() -> None:
         for images in (100, 400)
     )
     assert few.carried(40, 40, 1 / 4).share == pytest.approx(many.share, rel=0.25)
-    assert few.df == 4 * 39 + PRIOR
+    assert few.df == pytest.approx(4 * 39 + PRIOR)
     assert few.carried(40, 10, 1.0).share == 4 * few.share
 
 

@@ -97,6 +97,8 @@ class Effect:
     sd: float | None
     error: float | None
     """Standard error of the difference, on new photos and with new seeds; 0 of one and the same network."""
+    df: float | None
+    """Degrees of freedom behind the standard error; None where there is none, or it is 0."""
     interval: Interval | None
     """For new photos from the same source, adjusted by Holm's method; None where it cannot be computed."""
     over_seeds: Interval | None

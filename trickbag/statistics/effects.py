@@ -5,6 +5,7 @@ correctness (0 or 1), or minus log-loss, so that more is better. Arms are compar
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -167,23 +168,22 @@ def _spreads(drafts: Sequence[Draft]) -> dict[int, Spread]:
 
 
 def _shared(weights: Floats, spreads: Mapping[int, Spread]) -> Share:
-    """What seeds add to some contrasts together.
-
-    Contrasts that share arms say less together than as many that do not: the effective number of a matrix of weights W is
-    tr(WW')^2 / tr((WW')^2), which is C for orthogonal contrasts and below 4 for any number of arms against one reference.
-    """
-    share = sum(one.seed / one.seeds for one in spreads.values()) / sum(one.images for one in spreads.values())
+    """What seeds add to some contrasts together: the mean of their shares, each of its own variance by the images."""
+    share = fmean(one.seed / one.seeds / one.images for one in spreads.values())
     return Share(share, independent(weights[list(spreads)]) * (min(one.seeds for one in spreads.values()) - 1))
 
 
 def independent(weights: Floats) -> float:
     """As how many independent contrasts those with the weights [C, A] speak of the spread.
 
-    >>> independent(np.eye(3)), round(independent(np.array([[-1, 1, 0, 0], [-1, 0, 1, 0], [-1, 0, 0, 1]])), 9)
+    Contrasts that share arms say less together than as many that do not: the effective number of contrasts with the
+    correlations R is tr(R)^2 / tr(R^2), which is C for orthogonal ones and below 4 for all arms against one reference.
+
+    >>> independent(np.diag([1, 2, 3])), round(independent(np.array([[-1, 1, 0, 0], [-1, 0, 1, 0], [-1, 0, 0, 1]])), 9)
     (3.0, 2.0)
     """
-    product = weights @ weights.T
-    return float(np.trace(product) ** 2 / (product**2).sum())
+    unit = weights / np.linalg.norm(weights, axis=1, keepdims=True)
+    return float(len(unit) ** 2 / ((unit @ unit.T) ** 2).sum())
 
 
 def _moderated(measured: Share, before: Share) -> Share:

@@ -26,6 +26,8 @@ class Estimate:
     sd: float | None
     error: float | None
     """Standard error of the difference, on new images and with new seeds; 0 of one and the same network."""
+    df: float | None
+    """Degrees of freedom behind the standard error."""
     interval: Interval | None
     over_seeds: Interval | None
     p: float | None
@@ -102,6 +104,7 @@ def _estimate(draft: Draft, p: float, level: float, equal: bool, delta: float, a
         difference=draft.difference if count else None,
         sd=sd,
         error=draft.error if interval else None,
+        df=draft.df if draft.error else None,
         interval=interval,
         over_seeds=over_seeds,
         p=p if interval else None,

@@ -17,7 +17,7 @@ from trickbag.studies.arms import Question
 from trickbag.studies.record import Floats, Judged, Study, table
 
 SHARED = (
-    *("points", "sd", "error", "interval", "over_seeds", "p", "better", "better_interval"),
+    *("points", "sd", "error", "df", "interval", "over_seeds", "p", "better", "better_interval"),
     *("verdict", "more_seeds", "more_images", "correlation"),
 )
 """Fields that an effect takes from its estimate as they are."""

@@ -1,7 +1,6 @@
 """What a study says in sentences: the noise floor, why there is no verdict, what was decided in advance."""
 
 from collections.abc import Sequence
-from math import inf
 from statistics import median
 from typing import Any
 
@@ -51,7 +50,7 @@ def descriptive(effects: Sequence[Effect], study: Study, idle: bool) -> str:
 def noise(study: Study, arms: Sequence[Arm], effects: Sequence[Effect], idle: bool) -> tuple[str, ...]:
     """The noise floor: what the seeds do to the reference, what so many seeds can find, what none can."""
     reference = arms[0]
-    errors = [e.error for e in effects if e.declared and e.error]
+    measured = [(e.error, e.df) for e in effects if e.declared and e.error and e.df]
     told = []
     if idle:
         told.append(IDLE)
@@ -60,8 +59,9 @@ def noise(study: Study, arms: Sequence[Arm], effects: Sequence[Effect], idle: bo
             f"The accuracy of the reference varies by {100 * reference.sd:.2f} points (sd over {len(study.seeds)} seeds) "
             "although only the seed changes."
         )
-    if errors:
-        least = detectable(median(errors), inf, 0.05 / len(errors))
+    if measured:
+        errors = [error for error, _ in measured]
+        least = median(detectable(error, df, 0.05 / len(measured)) for error, df in measured)
         told.append(
             f"The smallest effect that this study finds with 80 % power is about {100 * least:.2f} points on new photos: the "
             f"median of {counted(len(errors), 'effect')}, whose standard errors are {100 * min(errors):.2f} to "

@@ -8,8 +8,11 @@ from scipy import integrate, stats
 
 from trickbag.ground.errors import UsageError
 from trickbag.statistics.power import (
+    BESIDE,
     MOST,
+    OWN,
     PERSISTENT,
+    churn,
     detectable,
     expected_error,
     images_for,
@@ -97,7 +100,31 @@ def test_the_expected_error_is_that_of_answers_with_so_much_churn(rotating: bool
         kept = rng.normal(0, math.sqrt(PERSISTENT * churn), (seeds if rotating else 1, images))
         means.append((kept + rng.normal(0, math.sqrt((1 - PERSISTENT) * churn), (seeds, images))).mean())
     pool = seeds * images if rotating else images
-    assert expected_error(math.sqrt(2), churn, images, seeds, pool) == pytest.approx(np.std(means), rel=0.04)
+    pair = np.array([1.0, -1.0]), np.arange(2)
+    assert expected_error(*pair, churn, images, seeds, pool) == pytest.approx(np.std(means), rel=0.04)
+
+
+@pytest.mark.parametrize("trick", ["shaping", "beside"])
+def test_arms_of_one_training_err_together(trick: str) -> None:
+    """Four trainings of which each is judged with and without a trick that acts beside it."""
+    rng, churn, images = np.random.default_rng(1), 0.2, 500
+    trainings, beside = np.repeat(np.arange(4), 2), np.tile([1.0, -1.0], 4) / 4
+    weights = beside if trick == "beside" else np.repeat([1.0, -1.0], 4) / 4
+    means = []
+    for _ in range(4000):
+        training = rng.normal(0, math.sqrt((1 - BESIDE) * churn / 2), (4, images))
+        judged = training[trainings] + rng.normal(0, math.sqrt(BESIDE * churn / 2), (8, images))
+        means.append((weights @ judged).mean())
+    assert expected_error(weights, trainings, churn, images, 1, images) == pytest.approx(np.std(means), rel=0.04)
+
+
+@pytest.mark.parametrize("accuracy", [0.6, 0.9])
+def test_trainings_disagree_as_often_as_images_are_hard_to_say(accuracy: float) -> None:
+    """Each image has its own probability of being right, drawn from the beta distribution with the assumed variance."""
+    rng, more = np.random.default_rng(2), 1 / OWN - 1
+    right = rng.beta(accuracy * more, (1 - accuracy) * more, 400_000)
+    one, other = rng.random((2, len(right))) < right
+    assert churn(accuracy) == pytest.approx((one != other).mean(), rel=0.02)
 
 
 def test_power_stays_a_probability_at_the_edges() -> None:

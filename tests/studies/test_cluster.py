@@ -161,7 +161,7 @@ def test_what_is_timed_and_chosen_for_a_device_is_so_on_the_clusters(
     data = album.fill(tmp_path / "data", {"a": 0, "b": 1, "c": 2}, 20)
     file = album.recipe_file(tmp_path / "tiny.toml", album.TINY.replace('precision = "fp32"', 'precision = "auto"'))
     told = list[Event]()
-    for place in ("trickbag.runs.auto.fastest", "trickbag.studies.plan.fastest"):
+    for place in ("trickbag.runs.auto.fastest", "trickbag.studies.pilot.fastest"):
         monkeypatch.setattr(place, lambda *_: pytest.fail("the driver timed steps"))
 
     def planned(**options: Any) -> Plan:

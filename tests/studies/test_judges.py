@@ -56,6 +56,21 @@ def test_an_arm_is_judged_by_the_network_that_its_trick_shaped(place, fitted):
     assert study_lab.held(best).arms[0].recipe.keep == "best"
 
 
+def test_what_a_plan_resolves_follows_from_what_the_initial_features_get_right(place, fitted):
+    """The more they do, the less two trainings disagree; from scratch nothing is known."""
+    asked = {"recipe": study_lab.recipe(place, epochs=1), "tricks": ["mixup"], "seeds": 3}
+    known, unknown = conduct.plan(place / "album", weights=str(fitted), **asked), conduct.plan(place / "album", **asked)
+    album(place / "hard", FEW, noise=200, seed=3)
+    harder = conduct.plan(place / "hard", weights=str(fitted), **asked)
+    assert unknown.accuracy is None
+    assert harder.accuracy < 0.9 < known.accuracy
+    assert known.churn < harder.churn
+    assert known.resolves(3) < 0.8 * unknown.resolves(3)
+    said = f"as networks do that get {100 * known.accuracy:.0f} % right: a classifier on its initial features does"
+    assert said in "\n".join(known.lines())
+    assert "75 % right; what the network will get right is not known" in "\n".join(unknown.lines())
+
+
 def test_each_seed_judges_other_images_and_learns_from_none_of_them(place, rotated):
     held = study_lab.held(rotated)
     images = asked(place / "album", recipe=study_lab.recipe(place, epochs=1)).data.images

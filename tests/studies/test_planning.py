@@ -28,7 +28,7 @@ def test_a_dear_trick_gets_a_reference_that_is_trained_as_long(place):
 def test_a_budget_chooses_seeds_or_says_that_it_is_too_short(place, monkeypatch):
     """Every step takes as long as on a machine that never changes."""
     timing = Timing(train=0.01, judge=0.004, memory=0, loss=1.0)
-    monkeypatch.setattr("trickbag.studies.plan.fastest", lambda recipe, *_: (recipe, timing))
+    monkeypatch.setattr("trickbag.studies.pilot.fastest", lambda recipe, *_: (recipe, timing))
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
 
     def planned(budget=0.0, gone=0.0, **options):
@@ -61,7 +61,7 @@ def test_what_a_budget_chose_stays_when_the_study_goes_on(place, monkeypatch):
 
     def planned(train, **options):
         timing = Timing(train=train, judge=0.004, memory=0, loss=1.0)
-        monkeypatch.setattr("trickbag.studies.plan.fastest", lambda recipe, *_: (recipe, timing))
+        monkeypatch.setattr("trickbag.studies.pilot.fastest", lambda recipe, *_: (recipe, timing))
         asked = {"recipe": study_lab.recipe(place, epochs=2), "tricks": ["mixup", "random_erasing"]}
         asked |= {"budget": 200.0} | options
         planner = Planner(place / "album", None, place / "slower", 100.0, silent, asked)

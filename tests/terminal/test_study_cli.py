@@ -73,7 +73,8 @@ def made(place):
 
 def test_a_study_prints_plan_answer_table_and_where_the_report_lies(place, made):
     assert made.code == 0, made.err
-    assert "arms: 4" in made.out
+    assert "arms (recipes to compare): 4" in made.out
+    assert "placebo: +placebo (a trick that does nothing, so the difference must be 0)" in made.out
     assert "with fewer than 3 seeds there are no verdicts" in made.out
     assert re.search(r"No recommendation, keep the reference\. .*3 seeds", made.out)
     assert re.search(r"trained \d+ steps; the runs alone would have taken \d+", made.out)

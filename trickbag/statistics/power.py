@@ -6,15 +6,22 @@ they are a family (the first step of Holm's method). Effects and errors share an
 
 import math
 
+import numpy as np
 import scipy  # its special functions take a third of a second to import, when the first is called
 
 from trickbag.ground.errors import UsageError
-from trickbag.statistics.variance import Spread
+from trickbag.statistics.variance import Floats, Ints, Spread
 
 POWER = 0.8
 PERSISTENT = 0.3
 """Share of the variance of a contrast in one image that is the same with every seed, where nothing else is known: 0 to 0.65 of
 the pairs of learners of ``python -m benchmarks.population``, 0.27 in the median."""
+OWN = 0.57
+"""Share of the variance over images of being right that is the image's own, the same in every training: 0.53 to 0.62 in the
+studies of ``python -m benchmarks.resolution``."""
+BESIDE = 0.57
+"""How often two judgements of one training disagree, with and without a trick that acts beside or after it, as a share of how
+often two trainings do: 0.56 and 0.57 in the same studies."""
 MOST = 1000
 """Seeds beyond which the answer is that seeds are not the way."""
 
@@ -104,18 +111,31 @@ def images_for(wanted: float, found: Spread, seed: float) -> int | None:
     return math.ceil(found.images * found.groups / left) if left > 0 else None
 
 
-def expected_error(weights: float, churn: float, images: int, seeds: float, pool: int) -> float:
+def churn(accuracy: float) -> float:
+    """The share of the images on which two trainings of a recipe are expected to disagree, one right and one wrong.
+
+    See OWN; ``accuracy``: of each, 0 to 1.
+
+    >>> round(churn(0.75), 2), round(churn(0.95), 2)
+    (0.16, 0.04)
+    """
+    return 2 * (1 - OWN) * accuracy * (1 - accuracy)
+
+
+def expected_error(weights: Floats, trainings: Ints, churn: float, images: int, seeds: float, pool: int) -> float:
     """The standard error of a contrast that is expected before anything was trained.
 
-    ``weights``: the root of the sum of its squared weights, sqrt(2) for one arm against another; ``churn``: the share of the
-    images on which two runs disagree; ``images``: that a seed judges; ``pool``: that seeds judge in turn, or all at a time. See
-    PERSISTENT.
+    ``weights`` [A]: of the arms; ``trainings`` [A]: the number of the training from which each arm comes; ``churn``: the share
+    of the images on which two trainings disagree; ``images``: that a seed judges; ``pool``: that seeds judge in turn, or all at
+    a time. See BESIDE and PERSISTENT.
 
-    >>> round(100 * expected_error(2**0.5, 0.1, images=300, seeds=3, pool=900), 2)
+    >>> pair = np.array([1.0, -1.0])
+    >>> round(100 * expected_error(pair, np.array([0, 1]), 0.1, images=300, seeds=3, pool=900), 2)
     1.05
     """
+    squares = (1 - BESIDE) * (np.bincount(trainings, weights) ** 2).sum() + BESIDE * (weights**2).sum()
     judged = images * seeds
-    return math.sqrt(weights**2 * churn / 2 * again(judged, min(pool, judged)) / judged)
+    return math.sqrt(squares * churn / 2 * again(judged, min(pool, judged)) / judged)
 
 
 def again(judged: float, images: float) -> float:

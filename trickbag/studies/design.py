@@ -100,6 +100,11 @@ def matched(reference: Recipe, ratio: float) -> Arm:
     return Arm(f"reference, {epochs} epochs", "matched", f"epochs={epochs}", reference.edit(epochs=epochs))
 
 
+def untrained(reference: Recipe, name: str) -> Recipe:
+    """A built-in recipe that trains no network, with the network and images of the reference."""
+    return Recipe.load(name).edit(**{field: getattr(reference, field) for field in UNTRAINED_KEEP})
+
+
 def _alone(bench: Bench, trick: Trick, weights: Weights, declared: bool = True) -> Question:
     held = trick in bench.held
     says = "the reference minus the reference without it" if held else "the reference with it minus the reference"
@@ -256,9 +261,9 @@ def _controls(bench: Bench, same: int) -> Iterable[Question]:
 
 
 def _untrained(bench: Bench, role: str, name: str, says: str) -> Question:
-    """What a built-in recipe that trains no network does with the reference's."""
-    recipe = Recipe.load(name).edit(**{field: getattr(bench.reference, field) for field in UNTRAINED_KEEP})
-    return ask(role, "control", says, minus(bench.add(role, role, recipe, f"the recipe {name}"), "reference"), False)
+    """What the reference's initial features are worth."""
+    arm = bench.add(role, role, untrained(bench.reference, name), f"the recipe {name}")
+    return ask(role, "control", says, minus(arm, "reference"), False)
 
 
 def _once(asked: Iterable[Question]) -> tuple[Question, ...]:

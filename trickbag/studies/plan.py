@@ -1,7 +1,5 @@
 """What a study will do and cost, and what it can resolve, before it runs."""
 
-import math
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -11,25 +9,23 @@ import numpy as np
 
 from trickbag.data.images import Images
 from trickbag.engine.assemble import build_model
-from trickbag.engine.speed import Timing, fastest
-from trickbag.ground.errors import TrickbagError
 from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
 from trickbag.report.findings import CONTROLS
-from trickbag.runs import auto
 from trickbag.runs.request import Request
 from trickbag.statistics.effects import PRIOR, independent
 from trickbag.statistics.looks import LOOKS, planned
-from trickbag.statistics.power import detectable, expected_error
+from trickbag.statistics.power import churn, detectable, expected_error
 from trickbag.statistics.verdicts import SEEDS
 from trickbag.studies.design import Arm, Design
 from trickbag.studies.folds import Judging, Role, who
-from trickbag.studies.jobs import Cell, Job, jobs, key
+from trickbag.studies.jobs import Cell, Job, jobs, key, shape
 from trickbag.studies.options import Options
+from trickbag.studies.pilot import Pilot
 from trickbag.trick import Trick
 
-CHURN = 0.1
-"""Share of the images on which two runs disagree that is assumed before anything was trained."""
+ASSUMED = 0.75
+"""What a network is taken to get right, 0 to 1, where nothing is known of it before it is trained."""
 PROOF_SEEDS = 5
 MOST_SEEDS = 20
 """That a budget is spent on."""
@@ -57,9 +53,10 @@ class ProofPlan:
         known = independent(to_reference) * (seeds - 1) if others else 0.0
         return cls(judging.proof_images(images), judged, seconds, PROOF_SEEDS - 1 + known + PRIOR)
 
-    def line(self) -> str:
-        """For people."""
-        error = expected_error(math.sqrt(2), CHURN, self.judged // PROOF_SEEDS, PROOF_SEEDS, self.images)
+    def line(self, churn: float) -> str:
+        """For people; see ``Plan.churn``."""
+        pair = np.array([1.0, -1.0]), np.arange(2)
+        error = expected_error(*pair, churn, self.judged // PROOF_SEEDS, PROOF_SEEDS, self.images)
         least = 100 * detectable(error, self.df)
         return (
             f"proof: the best candidate against the reference, {PROOF_SEEDS} fresh seeds on {counted(self.images, 'image')} "
@@ -92,6 +89,8 @@ class Plan:
     """That a run is judged on."""
     pool: int
     """Independent images that seeds judge, in turn or all at a time."""
+    accuracy: float | None
+    """What a classifier on the initial features gets right; see ``Pilot.accuracy``."""
     rivals: tuple[tuple[str, float], ...]
     """What other designs resolve with as many trainings; see ``resolves``."""
     proof: ProofPlan | None
@@ -107,7 +106,7 @@ class Plan:
         seeds: Sequence[int],
         fingerprint: str,
         judging: Judging,
-        pilot: "Pilot",
+        pilot: Pilot,
         proof: ProofPlan | None = None,
         rivals: Sequence[Design] = (),
     ) -> Self:
@@ -134,6 +133,7 @@ class Plan:
             judging,
             images,
             pool,
+            pilot.accuracy,
             (),
             proof,
         )
@@ -141,34 +141,48 @@ class Plan:
         alike = ((rival, len(seeds) * each / trainings(rival, fingerprint, judging)) for rival in rivals)
         return replace(plan, rivals=tuple((rival.kind, plan.resolves(count, rival)) for rival, count in alike))
 
+    @property
+    def churn(self) -> float:
+        """The share of the images on which two trainings of a recipe are expected to disagree."""
+        return churn(ASSUMED if self.accuracy is None else self.accuracy)
+
     def resolves(self, seeds: float, design: Design | None = None) -> float:
         """The smallest effect of a trick that so many seeds find with 80 % power: the median over the declared questions."""
-        asked = (design or self.design).questions
+        arms, asked = (design or self.design).arms, (design or self.design).questions
         declared = [question for question in asked if question.declared] or asked
-        errors = [expected_error(q.standard_error, CHURN, self.images, seeds, self.pool) for q in declared]
-        return detectable(median(errors), math.inf, 0.05 / len(declared))
+        weights = np.array([[dict(question.weights).get(arm.name, 0.0) for arm in arms] for question in declared])
+        trainings = np.unique([f"{shape(arm.recipe).key} {arm.seed_offset}" for arm in arms], return_inverse=True)[1]
+        errors = [expected_error(row, trainings, self.churn, self.images, seeds, self.pool) for row in weights]
+        df = independent(weights) * max(seeds - 1, 0.0) + PRIOR
+        return detectable(median(errors), df, 0.05 / len(declared))
 
     def lines(self) -> list[str]:
         """The plan for people."""
         least = ", ".join(f"{100 * self.resolves(seeds):.2f} with {seeds} seeds" for seeds in LOOKS)
-        arms = [f"  {arm.name}: {arm.edits or 'the reference recipe'}" for arm in self.design.arms]
+        controls = {question.name: f" ({question.says})" for question in self.design.questions if question.kind == "control"}
+        arms = [f"  {arm.name}: {arm.edits or 'the reference recipe'}{controls.get(arm.name, '')}" for arm in self.design.arms]
         why = f", since {self.design.reason}" if self.design.reason else ""
         lines = [
             f"design: {self.design.kind}{why}. {self.design.weakness}",
-            f"arms: {len(self.design.arms)}, each with {counted(len(self.seeds), 'seed')}",
+            f"arms (recipes to compare): {len(self.design.arms)}, each with {counted(len(self.seeds), 'seed')}",
             *arms,
             *(f"  not run: {text}" for text in self.design.not_run),
             f"runs: {len(self.cells)}; each is judged on {counted(self.images, 'image')}: {who(self.judging)}",
             f"trainings: {len(self.jobs)}, with {100 * self.steps_share:.0f} % of the steps of runs trained alone",
             f"time: about {duration(self.seconds)} on one worker; disk: about {self.disk / 1e9:.2f} GB",
             f"smallest effect found with 80 % power, in points on new photos: {least}",
-            f"this assumes that two runs disagree on {100 * CHURN:.0f} % of the images",
+            f"this assumes that two trainings disagree on {100 * self.churn:.0f} % of the images, as networks do that get "
+            + (
+                f"{100 * ASSUMED:.0f} % right; what the network will get right is not known before it is trained"
+                if self.accuracy is None
+                else f"{100 * self.accuracy:.0f} % right: a classifier on its initial features does, on a sample"
+            ),
         ]
         if self.rivals:
             least = ", ".join(f"{100 * resolved:.2f} by {kind}" for kind, resolved in self.rivals)
             lines.append(f"with as many trainings the other designs would find: {least}")
         if self.proof:
-            lines.append(self.proof.line())
+            lines.append(self.proof.line(self.churn))
         if len(self.seeds) < SEEDS:
             lines.append(f"with fewer than {SEEDS} seeds there are no verdicts: the results are descriptive only")
         if self.options.looks:
@@ -197,35 +211,3 @@ def cells(
             name = key(arm.recipe, fingerprint, judging.name(turn, role), own)
             made.append(Cell(arm.name, arm.recipe, own, name, turn, role))
     return tuple(made)
-
-
-class Pilot:
-    """Times a few steps of each training that may cost another time than those before, for so many seconds in all.
-
-    A training for which no time is left is taken to cost as much as the dearest of the others.
-    """
-
-    def __init__(self, wanted: Request, seconds: float = math.inf) -> None:
-        self.wanted, self.known = wanted, dict[str, Timing]()
-        self.until = time.monotonic() + seconds
-
-    def timing(self, recipe: Recipe) -> Timing:
-        """Seconds per image, from timed steps of a recipe with the same costly tricks."""
-        costly = recipe.edit(tricks=tuple(trick for trick in recipe.tricks if COSTLY & set(trick.plugs())))
-        if costly.key not in self.known:
-            if self.known and time.monotonic() >= self.until:
-                return max(self.known.values(), key=lambda timing: timing.work(recipe))
-            until = min(self.until, time.monotonic() + auto.TRIAL_SECONDS)
-            try:
-                self.known[costly.key] = fastest(costly, self.wanted.data, self.wanted.seed, until)[1]
-            except (TrickbagError, RuntimeError):  # an arm that cannot be trained fails when its turn comes, not all arms now
-                return next(iter(self.known.values()), Timing(0.0, 0.0, 0, 0.0))
-        return self.known[costly.key]
-
-    def seconds(self, recipe: Recipe) -> float:
-        """About how long a training of this recipe takes, with judging."""
-        return auto.expected(recipe, self.wanted, self.timing(recipe))
-
-
-COSTLY = frozenset({"model", "batch_size", "size", "window", "augment", "penalty", "gradient"})
-"""Plug points whose tricks make a step cost another time."""

@@ -27,7 +27,8 @@ from trickbag.studies.design import DEAR, MATCHED, Design, design
 from trickbag.studies.folder import STUDY, StudyRecord
 from trickbag.studies.folds import FOLDS, PROVING, Judging
 from trickbag.studies.options import Options
-from trickbag.studies.plan import MOST_SEEDS, PROOF_SEEDS, Pilot, Plan, ProofPlan
+from trickbag.studies.pilot import Pilot
+from trickbag.studies.plan import MOST_SEEDS, PROOF_SEEDS, Plan, ProofPlan
 from trickbag.studies.prior import expected, ordering, regime_of
 from trickbag.studies.propose import propose
 from trickbag.studies.worker import Place

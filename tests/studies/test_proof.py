@@ -139,3 +139,18 @@ def test_a_damaged_run_of_the_proof_is_among_the_failures(proved, tmp_path):
     seed = held.held.proof_seeds[1]
     names = {"reference", held.held.nominees[0].name}
     assert {(f.arm, f.seed, f.kind) for f in found.failures} == {(name, seed, "damaged") for name in names}
+    assert "its proof is not complete: give the same trickbag study command" in found.answer[0]
+    assert "its proof is not complete" not in proved.findings.answer[0]
+
+
+def test_what_helps_but_adds_nothing_to_the_recipe_is_named(place, tmp_path):
+    """Planted: each of two tricks helps, and the two together less than either alone."""
+    trained = done(place, "without", {"epochs": 2}, tricks=["mixup", "label_smoothing"])
+    right = {0: 0.5, 1: 0.95, 2: 0.75}
+    made = study_lab.answered(
+        trained, tmp_path / "one", lambda arm: right[sum(trick.name() != "placebo" for trick in arm.recipe.tricks)]
+    )
+    assert {effect(made, name, "main").verdict for name in ("mixup", "label_smoothing")} == {"worthwhile"}
+    (changes,) = [text for text in made.findings.answer if text.startswith("The changes: ")]
+    (said,) = [text for text in made.findings.answer if text.startswith("Left out")]
+    assert said.startswith(f"Left out, though measured to help: {'label_smoothing' if 'mixup' in changes else 'mixup'}. ")

@@ -77,23 +77,19 @@ def advice(found: Found) -> tuple[str, ...]:
         return "Keep the reference recipe: none that the changes make is expected to gain.", best(found), dear(found)
     changes = f"The changes: {' '.join(found.nominated.changes)}."
     proved = found.proof and found.proof.verdict == "proved"
+    more = changes, cost(found), dear(found), spare(found)
     if found.proof and proved:
-        return f"Use this recipe: {measured(found.proof)}.", changes, cost(found), dear(found)
+        return f"Use this recipe: {measured(found.proof)}.", *more
     if found.proof and found.proof.verdict == "harms":
         lost = f"Keep the reference recipe: the best candidate lost in the proof, {measured(found.proof)}."
         return lost, f"The candidate was: {' '.join(found.nominated.changes)}."
     gain = f"about {points(found.believed.gain)} points (it helps with a probability of {chance(found.believed.helps)})"
     if taken(found):
-        return (
-            f"Use this recipe: it is expected to gain {gain} at no extra cost; {unproved(found)}.",
-            changes,
-            cost(found),
-            dear(found),
-        )
+        return f"Use this recipe: it is expected to gain {gain} at no extra cost; {unproved(found)}.", *more
     if found.believed.gain <= 0:
         return f"Keep the reference recipe: no gain is expected of the best candidate; {unproved(found)}.", changes
     kept = f"Keep the reference recipe, or pay for a candidate: it is expected to gain {gain}; {unproved(found)}."
-    return kept, changes, cost(found), dear(found)
+    return kept, *more
 
 
 def spoiled(effects: Sequence[Effect]) -> tuple[str, ...]:
@@ -123,6 +119,8 @@ def unproved(found: Found) -> str:
             f"the proof on {counted(found.proof.images, 'photo')} did not decide it: "
             f"{points(seen.difference)} points ({between(seen.interval)})"
         )
+    if found.nominated.arm.recipe.key in [nominee.arm().recipe.key for nominee in found.study.held.nominees]:
+        return "its proof is not complete: give the same trickbag study command to complete it"
     if found.study.held.counts.proof:
         return "that is not proved yet: run the study again with --proof"
     return "that is not proved, and no photos are left that chose nothing"
@@ -146,6 +144,23 @@ def dear(found: Found) -> str:
         return ""
     limit, names = found.study.facts["options"]["price"], ", ".join(found.nominated.dear)
     return f"Left out, since it would cost more than {limit:g} times the reference's time (--price): {names}."
+
+
+def spare(found: Found) -> str:
+    """What helps as measured, but adds nothing to the nominated recipe."""
+    there = {part.name for part, _ in found.nominated.parts} | set(map(str, found.study.arms[0].recipe.tricks))
+    names = [
+        e.name
+        for e in found.effects
+        if e.kind in DECIDING and e.verdict in ("helps", "worthwhile") and e.name not in there and e.name != PROBE
+    ]
+    left = [name for name in names if f"+{name}" not in found.nominated.dear and name not in found.nominated.dear]
+    if not left:
+        return ""
+    return (
+        f"Left out, though measured to help: {', '.join(left)}. Beside the other changes no further gain is expected of it, or "
+        "the two exclude each other."
+    )
 
 
 def cost(found: Found) -> str:

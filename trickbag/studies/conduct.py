@@ -246,7 +246,8 @@ class Conductor:
         for cell in outcome.job.cells:
             record = stored(self.place.run(cell.key)) if self.place.done(cell) else {}
             accuracy = record.get("counts_with", record.get("scores", {}).get("top1"))
-            self.tell(CellDone(cell.arm, cell.seed, accuracy, outcome.cause or record.get("diverged", ""), done, total, left))
+            arm = cell.arm if cell.role == "study" else f"{cell.arm}, proof"  # judged by other images: no mean goes over both
+            self.tell(CellDone(arm, cell.seed, accuracy, outcome.cause or record.get("diverged", ""), done, total, left))
 
     def write(self, plan: Plan) -> None:
         """Store what was decided, before the first run, and any departure from an earlier call's decision."""

@@ -14,6 +14,7 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from multiprocessing import Pool
 from pathlib import Path
 from typing import NamedTuple
 
@@ -224,6 +225,13 @@ def scores(draws: Sequence[Draw], seeds: int, tricks: int) -> dict[str, Score]:
     return found
 
 
+def drawn(population: Population, reference: Learner, rotating: bool, sets: int) -> list[Draw]:
+    """The runs of a reference and all tricks on so many data sets, one for each core at a time."""
+    one = partial(runs, population, [reference, *TRICKS.values()], max(SEEDS), rotating=rotating)
+    with Pool() as pool:
+        return pool.map(one, range(sets), chunksize=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", required=True, help="CIFAR-10")
@@ -234,9 +242,8 @@ def main() -> None:
     population = features(args.data, args.weights, args.features)
     print(origin(), "", sep="\n", flush=True)
     for reference, name in ((PLAIN, "plain"), (NOISY, "noisy")):
-        learners = [reference, *TRICKS.values()]
         for rotating in (False, True):
-            draws = [runs(population, learners, max(SEEDS), number, rotating) for number in range(args.sets)]
+            draws = drawn(population, reference, rotating, args.sets)
             print(f"\n{name} reference, {'rotating' if rotating else 'fixed'}\n")
             print("| estimator | seeds | covered, % | worst pair, % | families that err, % | width, points |")
             print("| --- | --- | --- | --- | --- | --- |")

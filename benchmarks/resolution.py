@@ -4,10 +4,11 @@
     python -m benchmarks.resolution --before /tmp/before --model MODEL --weights FILE DATA…
 
 Four tricks that shape training and two that act beside and after it, on the same photos, both with the design that the commit
-chooses itself; the earlier one gets as many seeds as give it as many trainings. No proof is trained. Compared is the smallest
-true effect on new photos that is found with 80 % power at 5 % over the six, from the standard errors and degrees of freedom
-that each commit takes for its declared tricks, the median over them; then that of this commit with what ``--plan`` printed
-before the first training. What is finished in --out is not run again.
+chooses itself and with the last epoch's networks, since else the earlier one may compare an epoch 0 with itself. The earlier
+one gets as many seeds as give it as many trainings. No proof is trained. Compared is the smallest true effect on new photos
+that is found with 80 % power at 5 % over the six, from the standard errors and degrees of freedom that each commit takes for
+its declared tricks, the median over them; then that of this commit with what ``--plan`` printed before the first training. What
+is finished in --out is not run again.
 """
 
 import argparse
@@ -39,6 +40,7 @@ batch_size = 32
 lr = 3e-4
 size = 96
 weight_decay = 0.02
+keep = "last"
 tricks = ["fit_head", "adamw", "warmup(share=0.1)", "random_resized_crop(scale=(0.35, 1.0))", "flip"]
 """
 

@@ -9,6 +9,7 @@ from album import fill, recipe_file
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
+from trickbag.data.reading import read
 from trickbag.engine.gradcam import grad_cam
 from trickbag.ground.errors import UsageError
 from trickbag.models import networks
@@ -79,11 +80,17 @@ def test_explain_draws_a_picture_for_each_image(tmp_path: Path, ask, monkeypatch
     assert ask("train", "photos", "--recipe", "tiny.toml", "--out", "run").code == 0
     told = ask("explain", "run", "photos/a$b", "--out", "drawn")
     assert told.code == 0, told.err
-    pictures = sorted(Path("drawn").iterdir())
+    pictures = sorted(Path("drawn").glob("*.png"))
     assert len(pictures) == 12
     assert told.out.splitlines()[0].startswith(str(pictures[0]))
     with Image.open(pictures[0]) as image:
         assert image.size[0] > 600
+    known = read("photos")
+    assert ask("explain", "run", "photos/b", "--out", "photos/explained").code == 0
+    assert read("photos").classes == known.classes
+    assert read("photos").paths == known.paths, "its pictures are no data"
+    assert ask("explain", "run", "photos/b/00.png", "--out", "photos/b").code == 0
+    assert len(read("photos")) == len(known) + 1, "a folder that holds images stays what it is"
     named = ask("explain", "run", "photos/b/00.png", "--class", "b", "--out", "one")
     assert ": b, " in named.out
     assert ask("explain", "run", "photos/b", "--class", "zebra").err.startswith(

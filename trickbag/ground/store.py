@@ -139,6 +139,14 @@ def seal(folder: Path) -> None:
         write(folder / MANIFEST, to_json(Manifest(files=listed).plain(), indent=2) + "\n")
 
 
+def claim(folder: Path) -> None:
+    """Mark a folder that is missing or empty as output, so that what comes to lie there is never taken for data."""
+    with _told(folder):
+        if not os.path.isdir(folder) or not any(folder.iterdir()):
+            folder.mkdir(parents=True, exist_ok=True)
+            seal(folder)
+
+
 def verify(folder: Path, *needed: str) -> str:
     """Why a folder is not what its manifest says, or the manifest lacks a file that is ``needed``; else an empty string.
 

@@ -463,6 +463,8 @@ def explain(
 
     with screen_of() as screen:
         for number, found in enumerate(tb.load(run).explain(images, name)):
+            if not number:
+                store.claim(out)
             file = out / f"{number:05d}-{file_name(Path(found.path).stem)}.png"
             store.write(file, figures.heat(found.image, found.map, show(found.name), found.probability))
             screen.lines(f"{show(str(file))}: {show(found.name)}, {100 * found.probability:.1f} %")

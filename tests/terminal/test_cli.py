@@ -257,6 +257,13 @@ def test_a_mistake_is_one_sentence_and_exit_2(place: Path, ask: Here, words: lis
     assert not [path for path in Path("refused").glob("*") if path.name == "result.json"]
 
 
+@pytest.mark.parametrize("words", [["train"], ["study", "--tricks", "mixup"]])
+def test_a_model_that_is_not_there_is_refused_before_any_image_is_read(place: Path, ask: Here, words: list[str]) -> None:
+    answer = ask(*words, "nowhere", "--model", "resnet5o", "--out", "refused")
+    assert_sentence(answer, 2)
+    assert "no model 'resnet5o'" in answer.err
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

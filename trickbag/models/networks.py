@@ -219,6 +219,13 @@ class Pooling(nn.Module):
         return pooled[:, :, None, None] if self.kept else pooled
 
 
+def check(name: str) -> None:
+    """Raise UsageError where there is no model of that name."""
+    if not timm.is_model(name) or ("." in name and name not in timm.list_models(pretrained=True)):
+        near = difflib.get_close_matches(name, timm.list_models(), 3) or ["resnet50"]
+        raise UsageError(f"There is no model {name!r}. Choose one of timm's, for example {' or '.join(near)}.")
+
+
 def build(name: str, classes: int, channels: int = 3, size: int = 224, weights: str = "") -> Net:
     """The timm model ``name`` for images [channels, size, size], in training mode; random numbers are torch's global ones.
 
@@ -229,9 +236,7 @@ def build(name: str, classes: int, channels: int = 3, size: int = 224, weights: 
     >>> build("cifar_resnet8", classes=10, size=32)(torch.zeros(2, 3, 32, 32)).features.shape
     torch.Size([2, 64])
     """
-    if not timm.is_model(name) or ("." in name and name not in timm.list_models(pretrained=True)):
-        near = difflib.get_close_matches(name, timm.list_models(), 3) or ["resnet50"]
-        raise UsageError(f"There is no model {name!r}. Choose one of timm's, for example {' or '.join(near)}.")
+    check(name)
     options: dict[str, Any] = {"in_chans": channels}
     if (cfg := timm.get_pretrained_cfg(name)) and cfg.fixed_input_size:
         options["img_size"] = size

@@ -26,6 +26,7 @@ from trickbag.ground.events import Doing, Note, Tell, silent
 from trickbag.ground.spec import parse
 from trickbag.ground.streams import MOST_SEED
 from trickbag.ground.text import clipped, show
+from trickbag.models import networks
 from trickbag.models import weights as files
 from trickbag.recipe import Recipe, idle
 from trickbag.runs import seen
@@ -277,8 +278,9 @@ def check_named(tricks: Iterable[Trick]) -> None:
 def started(recipe: Recipe, chosen: frozenset[str], auto: bool, tell: Tell) -> tuple[Recipe, frozenset[str]]:
     """The recipe with the network that its file of weights holds, where ``auto`` may choose one; what is found is told.
 
-    Raises UsageError where there is no such file, or it is not known whose weights it holds.
+    Raises UsageError where there is no such network or file, or it is not known whose weights it holds.
     """
+    networks.check(recipe.model)
     start = recipe.weights
     if start in ("none", "hub"):
         return recipe, chosen

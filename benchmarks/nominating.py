@@ -96,7 +96,9 @@ class Ended(NamedTuple):
     gain: float
     """True, of the recommended recipe, in points."""
     likely: float
-    """Of the proof, as printed before it."""
+    """Of the proof, as printed before it: the mean over what is believed of the gain."""
+    power: float
+    """Of the proof at the true gain, with the error that was expected before it."""
 
 
 def photos(rng: np.random.Generator) -> Photos:
@@ -126,7 +128,7 @@ def ours(world: World, number: int) -> Ended:
     chosen = nominee([Option(n, b, 1.0) for n, b in zip(names, beliefs, strict=True)], {}, excluded)
     on = np.isin(names, chosen.options)
     if not on.any():
-        return Ended(False, 0.0, 0.0)
+        return Ended(False, 0.0, 0.0, 0.0)
     pair = np.array([np.zeros(TRICKS, bool), on])
     test = np.arange(POOL, POOL + TEST)
     proof = []
@@ -139,12 +141,12 @@ def ours(world: World, number: int) -> Ended:
     here = seeds_add(samples, np.hstack([-np.ones((len(cells) - 1, 1)), np.eye(len(cells) - 1)]))
     there = here.carried(SEEDS, PROOF_SEEDS, scale)
     seen = effects(proof, [[-1.0, 1.0]], before=there)[0]
-    likely = printed(samples, cells, on, chosen.belief, here, there, scale)
+    true = 100 * (accuracy(world, on) - ACCURACY)
+    likely, power = (printed(samples, cells, on, gain, here, there, scale) for gain in (chosen.belief, Belief(true / 100, 0.0)))
     proved = seen.verdict in ("helps", "worthwhile")
     after = belief(seen.difference or 0.0, seen.error or 1.0, Prior(chosen.belief.gain, max(chosen.belief.sd, 1e-9) ** 2))
     taken = proved or (after.gain > 0 and seen.verdict != "hurts")
-    true = 100 * (accuracy(world, on) - ACCURACY)
-    return Ended(proved, true if taken else 0.0, likely)
+    return Ended(proved, true if taken else 0.0, likely, power)
 
 
 def _main(cells: NDArray[np.bool_], trick: int, world: World) -> Floats:
@@ -188,7 +190,7 @@ def before(world: World, number: int) -> Ended:
         contrasts[n, [1 + n, 0, 1 + TRICKS, 2 + TRICKS + n]] = 0.5, -0.5, 0.5, -0.5
     found = effects(samples, contrasts)
     on = np.array([e.verdict in ("helps", "worthwhile") for e in found])
-    return Ended(bool(on.any()), 100 * (accuracy(world, on) - ACCURACY), 0.0)
+    return Ended(bool(on.any()), 100 * (accuracy(world, on) - ACCURACY), 0.0, 0.0)
 
 
 def mean(values: Sequence[float]) -> str:
@@ -200,15 +202,19 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=600)
     args = parser.parse_args()
     print(origin(), "", sep="\n", flush=True)
-    print("| what is true | studies that prove a gain, % | printed, % | true gain of the recommended recipe | before: |  |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    titles = "what is true", "studies that prove a gain, %", "printed, %", "power at the true gain, %"
+    print(f"| {' | '.join(titles)} | true gain of the recommended recipe | before: |  |")
+    print(f"|{7 * ' --- |'}")
     ways: tuple[Callable[[World, int], Ended], ...] = (ours, before)
     for name, world in WORLDS.items():
         new, old = ([way(world, number) for number in range(args.studies)] for way in ways)
-        proved, likely = (100 * float(np.mean([getattr(e, field) for e in new])) for field in ("proved", "likely"))
+        shares = [100 * float(np.mean([getattr(e, field) for e in new])) for field in ("proved", "likely", "power")]
         formerly = 100 * float(np.mean([e.proved for e in old]))
         gains = mean([e.gain for e in new]), mean([e.gain for e in old])
-        print(f"| {name} | {proved:.1f} | {likely:.1f} | {gains[0]} | {formerly:.1f} | {gains[1]} |", flush=True)
+        print(
+            f"| {name} | {' | '.join(f'{share:.1f}' for share in shares)} | {gains[0]} | {formerly:.1f} | {gains[1]} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from math import sqrt
 
 from trickbag.ground.errors import UsageError
 from trickbag.recipe import Recipe, idle
@@ -41,15 +40,6 @@ class Question:
     """Whether it belongs to the family whose intervals are adjusted together."""
     aliases: tuple[str, ...] = ()
     """Effects that the design cannot tell from this one; "minus" where they enter with the other sign."""
-
-    @property
-    def standard_error(self) -> float:
-        """Of one seed's contrast, in units of the sd of a run; over S seeds it is sqrt(S) times smaller.
-
-        >>> Question("mixup", "alone", "", (("mixup", 1.0), ("reference", -1.0)), True).standard_error == 2**0.5
-        True
-        """
-        return sqrt(sum(weight**2 for _, weight in self.weights))
 
 
 @dataclass(frozen=True)

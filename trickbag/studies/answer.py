@@ -77,7 +77,7 @@ def advice(found: Found) -> tuple[str, ...]:
         return "Keep the reference recipe: none that the changes make is expected to gain.", best(found), dear(found)
     changes = f"The changes: {' '.join(found.nominated.changes)}."
     proved = found.proof and found.proof.verdict == "proved"
-    more = changes, cost(found), dear(found), spare(found)
+    more = changes, cost(found), dear(found), left_out(found)
     if found.proof and proved:
         return f"Use this recipe: {measured(found.proof)}.", *more
     if found.proof and found.proof.verdict == "harms":
@@ -146,20 +146,21 @@ def dear(found: Found) -> str:
     return f"Left out, since it would cost more than {limit:g} times the reference's time (--price): {names}."
 
 
-def spare(found: Found) -> str:
+def left_out(found: Found) -> str:
     """What helps as measured, but adds nothing to the nominated recipe."""
-    there = {part.name for part, _ in found.nominated.parts} | set(map(str, found.study.arms[0].recipe.tricks))
+    taken_in = {part.name for part, _ in found.nominated.parts} | set(map(str, found.study.arms[0].recipe.tricks))
+    helping = [e.name for e in found.effects if e.kind in DECIDING and e.verdict in ("helps", "worthwhile")]
     names = [
-        e.name
-        for e in found.effects
-        if e.kind in DECIDING and e.verdict in ("helps", "worthwhile") and e.name not in there and e.name != PROBE
+        name
+        for name in dict.fromkeys(helping)
+        if name not in taken_in and name != PROBE and not {name, f"+{name}"} & set(found.nominated.dear)
     ]
-    left = [name for name in names if f"+{name}" not in found.nominated.dear and name not in found.nominated.dear]
-    if not left:
+    if not names:
         return ""
+    of = "it" if len(names) == 1 else "them"
     return (
-        f"Left out, though measured to help: {', '.join(left)}. Beside the other changes no further gain is expected of it, or "
-        "the two exclude each other."
+        f"Left out, though measured to help: {', '.join(names)}. Beside the changes above, no further gain is expected of "
+        f"{of}, or there is a conflict."
     )
 
 

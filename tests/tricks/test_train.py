@@ -9,6 +9,7 @@ from lab import follow, loop, recipe
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torchvision.ops import FrozenBatchNorm2d
 
 from trickbag import tricks
 from trickbag.engine.loop import param_groups
@@ -246,7 +247,7 @@ def test_clipping_bounds_the_norm_over_all_parameters(step, norm, length):
     torch.testing.assert_close(clipped, bare if length is None else bare * length / bare.norm(), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("spec", ["sam(rho=0.0)", "clip_gradient(norm=None)", "freeze(until=0.0)"])
+@pytest.mark.parametrize("spec", ["sam(rho=0.0)", "clip_gradient(norm=None)", "freeze(until=0.0)", "freeze_norms(until=0.0)"])
 def test_neutral_gradients_are_left_alone(step, spec):
     model, compute = step
     assert tricks.parse(spec).gradient(compute, model, 0.0) is compute
@@ -280,6 +281,44 @@ def test_a_thawed_network_learns_as_a_whole(step):
     thawed = tricks.parse("freeze(until=0.5)").gradient(compute, model, 0.5)
     thawed()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("also", [[], ["sam"], ["freeze(until=0.2)"]])
+def test_frozen_norms_stay_and_all_else_learns(step, also):
+    model, compute = step
+    model.train()
+    before = {n: v.clone() for n, v in model.state_dict().items()}
+    for trick in ordered([tricks.parse(s) for s in ["freeze_norms(until=0.5)", *also]]):
+        compute = trick.gradient(compute, model, 0.49)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    for _ in range(3):
+        compute()
+        optimizer.step()
+    moved = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
+    assert moved == {"conv.weight", "classifier.weight", "classifier.bias"}
+    assert model.norm.training
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_frozen_norm_computes_what_torchvisions_does():
+    """In a network whose norms have met images, as pretrained ones have."""
+    model, other = Small().double(), Small().double()
+    x, y = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64), torch.tensor([0, 1, 2] * 2)
+    model(3 * x + 1)
+    other.norm = FrozenBatchNorm2d(4, eps=model.norm.eps).double()
+    other.load_state_dict({n: v for n, v in model.state_dict().items() if n != "norm.num_batches_tracked"})
+    loss = tricks.parse("freeze_norms").gradient(make_compute(model, x, y), model, 0.9)()
+    torch.testing.assert_close(loss, make_compute(other, x, y)(), rtol=1e-12, atol=0)
+    for name, parameter in other.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name).grad, parameter.grad, rtol=1e-10, atol=1e-14)
+    assert model.norm.weight.grad is None
+
+
+def test_freeze_norms_is_refused_where_there_are_none_and_beside_scales_of_zero():
+    with pytest.raises(UsageError, match="this network has none"):
+        loop(recipe("freeze_norms", model="vit_tiny_patch16_224", size=32))
+    with pytest.raises(UsageError, match="both sit in the slot 'norms'"):
+        recipe("freeze_norms", "zero_gamma")
 
 
 class Block(nn.Module):

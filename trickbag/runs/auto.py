@@ -16,6 +16,7 @@ from trickbag.engine.pixels import Files
 from trickbag.engine.speed import Timing, compiled, fastest
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, Tell
+from trickbag.ground.norms import batch_norms
 from trickbag.ground.text import counted, duration
 from trickbag.models import networks
 from trickbag.recipe import Recipe
@@ -38,6 +39,8 @@ FEW_EPOCHS = 2
 """Of fine-tuning: with a budget for fewer, fitting the classifier alone to larger images is the better use of it."""
 SOME_IMAGES = 60
 """Training images per class below which fine-tuning augments strongly and takes longer."""
+NORM_IMAGES = 400
+"""Training images per class below which fine-tuning leaves batch norms as they are."""
 SCRATCH_STEPS = 1_000
 """From scratch."""
 SIZES = (224, 192, 160)
@@ -122,7 +125,17 @@ def _trained(wanted: Request) -> tuple[Recipe, list[str]]:
         recipe = _put(wanted, recipe.edit(["trivialaugment"]), epochs=2 * recipe.epochs)
         longer = "" if "epochs" in wanted.chosen else "twice as long and "
         said += f", {longer}with strong augmentation because images are few"
-    return recipe, [*reasons, said]
+    reasons = [*reasons, said]
+    if per_class < NORM_IMAGES and "freeze_norms" not in wanted.chosen and _has_norms(wanted, recipe):
+        recipe = recipe.edit(["freeze_norms"])
+        reasons.append("batch norms stay as they are, since images are too few to measure their statistics anew")
+    return recipe, reasons
+
+
+def _has_norms(wanted: Request, recipe: Recipe) -> bool:
+    """Whether the network has batch norms."""
+    images, channels = wanted.data.images, wanted.data.channels
+    return bool(batch_norms(networks.build(recipe.model, len(images.classes), channels, recipe.size)))
 
 
 def typical_side(wanted: Request) -> int:

@@ -1,0 +1,45 @@
+"""Freeze norms: batch norms keep the statistics, scales and shifts that the weights came with.
+
+Formula: y = gamma (x - mean) / sqrt(variance + eps) + beta, all four of the start, while t < until.
+Paper: He et al., "Mask R-CNN", ICCV 2017, arXiv:1703.06870, whose code trains detectors so; Kumar et al., ICLR 2022,
+  arXiv:2202.10054, on features that training distorts.
+Helps: fine-tuning on few images, or in small batches, whose own statistics are noise.
+Hurts: training from scratch, and images far from those that the weights were trained on.
+Costs: nothing.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from torch import Tensor
+
+from trickbag.ground.errors import UsageError
+from trickbag.ground.norms import batch_norms, frozen
+from trickbag.trick import Compute, Fit, Stage, Trick
+
+
+class FreezeNorms(Trick):
+    """Leave the batch norms as they are for the first share of training."""
+
+    stage, slot = Stage.GRADIENT, "norms"
+    neutral = {"until": 0.0}
+    until: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of training up to which they are frozen; 1: all of it."""
+
+    def setup(self, model: Any, fit: Fit) -> None:
+        """Raise UsageError where the network has no batch norms."""
+        if not batch_norms(model):
+            raise UsageError("freeze_norms freezes batch norms, and this network has none. Remove freeze_norms.")
+
+    def gradient(self, compute: Compute, model: Any, t: float) -> Compute:
+        """While frozen, compute the gradient of all else."""
+        if t >= self.until:
+            return compute
+        own = {id(parameter) for norm in batch_norms(model) for parameter in norm.parameters(recurse=False)}
+        names = {name for name, parameter in model.named_parameters() if id(parameter) in own}
+
+        def without_norms() -> Tensor:
+            with frozen(model, names):
+                return compute()
+
+        return without_norms

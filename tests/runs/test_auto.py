@@ -136,6 +136,7 @@ def test_with_few_images_per_class_only_the_classifier_is_trained(folder: Path, 
     decision = auto.decide(tuned(folder, "few"), silent)
     assert decision.recipe.epochs == 0
     assert "fit_head" in names(decision.recipe)
+    assert "freeze_norms" not in names(decision.recipe), "which networks without norms refuse"
     assert any("more than the classifier" in reason for reason in decision.reasons)
 
 
@@ -145,6 +146,22 @@ def test_with_weights_the_classifier_is_fitted_and_then_the_network_tuned(folder
     assert "fit_head" in names(decision.recipe)
     assert decision.recipe.weights == str(folder / "w.safetensors")
     assert not names(decision.recipe) & {"freeze"}
+
+
+def test_of_few_images_batch_norms_learn_nothing(folder: Path, timed: list[Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the user says otherwise, and where the network has any."""
+    decision = auto.decide(tuned(folder), silent)
+    assert "freeze_norms" in names(decision.recipe)
+    assert any("batch norms stay as they are" in reason for reason in decision.reasons)
+    assert "freeze_norms" not in names(auto.decide(tuned(folder, without=["freeze_norms"]), silent).recipe)
+    assert "freeze_norms(until=0.5)" in map(
+        str, auto.decide(tuned(folder, with_=["freeze_norms(until=0.5)"]), silent).recipe.tricks
+    )
+    store.save_tensors(folder / "vit.safetensors", networks.build("test_vit", 3, size=160).net.state_dict())
+    vit = request(folder / "colour", model="test_vit", weights=folder / "vit.safetensors")
+    assert "freeze_norms" not in names(auto.decide(vit, silent).recipe)
+    monkeypatch.setattr(auto, "NORM_IMAGES", 5)
+    assert "freeze_norms" not in names(auto.decide(tuned(folder), silent).recipe)
 
 
 @pytest.mark.parametrize("weights", [False, True])

@@ -39,7 +39,7 @@ FEW_EPOCHS = 2
 """Of fine-tuning: with a budget for fewer, fitting the classifier alone to larger images is the better use of it."""
 SOME_IMAGES = 60
 """Training images per class below which fine-tuning augments strongly and takes longer."""
-NORM_IMAGES = 400
+NORM_IMAGES = 300
 """Training images per class below which fine-tuning leaves batch norms as they are."""
 SCRATCH_STEPS = 1_000
 """From scratch."""
@@ -115,8 +115,9 @@ def _trained(wanted: Request) -> tuple[Recipe, list[str]]:
     recipe, reasons = _with_weights(wanted)
     if recipe.weights == "none":
         return _from_scratch(wanted, side, len(train), reasons)
+    free = [] if "freeze_norms" in wanted.chosen else ["freeze_norms"]
     if per_class < FEW_IMAGES and "epochs" not in wanted.chosen:
-        return recipe.edit(epochs=0), [
+        return recipe.edit(without=free, epochs=0), [
             *reasons,
             f"{per_class:.0f} training images per class: too few to train more than the classifier",
         ]
@@ -126,10 +127,9 @@ def _trained(wanted: Request) -> tuple[Recipe, list[str]]:
         longer = "" if "epochs" in wanted.chosen else "twice as long and "
         said += f", {longer}with strong augmentation because images are few"
     reasons = [*reasons, said]
-    if per_class < NORM_IMAGES and "freeze_norms" not in wanted.chosen and _has_norms(wanted, recipe):
-        recipe = recipe.edit(["freeze_norms"])
-        reasons.append("batch norms stay as they are, since images are too few to measure their statistics anew")
-    return recipe, reasons
+    if free and per_class < NORM_IMAGES and _has_norms(wanted, recipe):
+        return recipe, [*reasons, "batch norms stay as they are: images are too few to measure their statistics anew"]
+    return recipe.edit(without=free), reasons
 
 
 def _has_norms(wanted: Request, recipe: Recipe) -> bool:

@@ -11,11 +11,21 @@ Costs: nothing.
 from typing import Annotated, Any
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from trickbag.ground.errors import UsageError
 from trickbag.ground.norms import batch_norms, frozen
 from trickbag.trick import Compute, Fit, Stage, Trick
+
+
+def of_norms(model: nn.Module) -> set[str]:
+    """Names of the parameters of a network's batch norms.
+
+    >>> sorted(of_norms(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))))
+    ['1.bias', '1.weight']
+    """
+    own = {id(parameter) for norm in batch_norms(model) for parameter in norm.parameters(recurse=False)}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in own}
 
 
 class FreezeNorms(Trick):
@@ -35,11 +45,9 @@ class FreezeNorms(Trick):
         """While frozen, compute the gradient of all else."""
         if t >= self.until:
             return compute
-        own = {id(parameter) for norm in batch_norms(model) for parameter in norm.parameters(recurse=False)}
-        names = {name for name, parameter in model.named_parameters() if id(parameter) in own}
 
         def without_norms() -> Tensor:
-            with frozen(model, names):
+            with frozen(model, of_norms(model)):
                 return compute()
 
         return without_norms

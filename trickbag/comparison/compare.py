@@ -20,18 +20,13 @@ from trickbag.statistics import one_way
 from trickbag.statistics.effects import Sample, effects
 from trickbag.statistics.intervals import Interval, clopper_pearson
 from trickbag.statistics.variance import Floats
-from trickbag.statistics.verdicts import SEEDS, Draft, Estimate, judged
+from trickbag.statistics.verdicts import SEEDS, SHARED, Draft, Estimate, judged
 
 Kind = Literal["methods", "networks", "scores"]
 ALPHA, DELTA = 0.05, 0.2
 MOST = 200
 """Methods. More are an image's name or a seed in the wrong column."""
-SHARED = (
-    *("points", "sd", "error", "interval", "over_seeds", "p", "better", "better_interval"),
-    *("verdict", "more_seeds", "more_images", "correlation", "note"),
-)
-"""Fields that an effect takes from its estimate as they are."""
-TOLD = ("name", "difference", *SHARED, "loss_difference", "loss_interval", "loss_verdict")
+TOLD = ("name", "difference", *SHARED, "note", "loss_difference", "loss_interval", "loss_verdict")
 
 
 @dataclass(frozen=True)
@@ -286,6 +281,7 @@ def _effect(name: str, kind: str, found: Estimate, loss: Estimate | None) -> Eff
     return Effect(
         **{field: getattr(found, field) for field in SHARED},
         name=name,
+        note=found.note,
         kind=kind,
         arm=name,
         says="",

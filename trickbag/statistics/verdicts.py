@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import scipy  # its special functions take a third of a second to import, when the first is called
@@ -38,6 +38,10 @@ class Estimate:
     more_images: int | None
     note: str
     correlation: float | None
+
+
+SHARED = tuple(field.name for field in fields(Estimate) if field.name not in ("difference", "note"))
+"""Fields that an effect takes from its estimate as they are."""
 
 
 class Draft(NamedTuple):

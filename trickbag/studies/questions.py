@@ -11,16 +11,11 @@ from trickbag.statistics.effects import NOTHING, Sample, effects
 from trickbag.statistics.intervals import Interval
 from trickbag.statistics.looks import Decided, decide
 from trickbag.statistics.variance import Share
-from trickbag.statistics.verdicts import Estimate
+from trickbag.statistics.verdicts import SHARED, Estimate
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Question
 from trickbag.studies.record import Floats, Judged, Study, table
 
-SHARED = (
-    *("points", "sd", "error", "df", "interval", "over_seeds", "p", "better", "better_interval"),
-    *("verdict", "more_seeds", "more_images", "correlation"),
-)
-"""Fields that an effect takes from its estimate as they are."""
 SAME = 1e-12
 """Nats below which a difference in log-probability is what rounding leaves of 0."""
 Table = dict[str, list[Judged | None]]

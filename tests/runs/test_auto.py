@@ -136,7 +136,7 @@ def test_with_few_images_per_class_only_the_classifier_is_trained(folder: Path, 
     decision = auto.decide(tuned(folder, "few"), silent)
     assert decision.recipe.epochs == 0
     assert "fit_head" in names(decision.recipe)
-    assert "freeze_norms" not in names(decision.recipe), "which networks without norms refuse"
+    assert "freeze_norms" not in names(decision.recipe)
     assert any("more than the classifier" in reason for reason in decision.reasons)
 
 
@@ -153,10 +153,13 @@ def test_of_few_images_batch_norms_learn_nothing(folder: Path, timed: list[Recip
     decision = auto.decide(tuned(folder), silent)
     assert "freeze_norms" in names(decision.recipe)
     assert any("batch norms stay as they are" in reason for reason in decision.reasons)
-    assert "freeze_norms" not in names(auto.decide(tuned(folder, without=["freeze_norms"]), silent).recipe)
-    assert "freeze_norms(until=0.5)" in map(
-        str, auto.decide(tuned(folder, with_=["freeze_norms(until=0.5)"]), silent).recipe.tricks
-    )
+    kept = {text: auto.decide(tuned(folder, with_=[text]), silent) for text in ("freeze_norms(until=0.0)", "zero_gamma")}
+    for text, made in kept.items():
+        assert [str(t) for t in made.recipe.tricks if t.slot == "norms"] == [text]
+    named = auto.decide(tuned(folder, set_={"tricks": ["fit_head"]}), silent)
+    assert names(named.recipe) == {"fit_head"}
+    assert not any("batch norms" in reason for made in (named, *kept.values()) for reason in made.reasons)
+    assert "zero_gamma" in names(auto.decide(request(folder / "colour", weights="none", with_=["zero_gamma"]), silent).recipe)
     store.save_tensors(folder / "vit.safetensors", networks.build("test_vit", 3, size=160).net.state_dict())
     vit = request(folder / "colour", model="test_vit", weights=folder / "vit.safetensors")
     assert "freeze_norms" not in names(auto.decide(vit, silent).recipe)

@@ -22,6 +22,7 @@ from trickbag.models import networks
 from trickbag.recipe import Recipe
 from trickbag.runs.request import Request
 from trickbag.trick import having
+from trickbag.tricks import find
 
 SAFETY = 0.88
 """Share of the budget that is planned for: a machine has other things to do at times."""
@@ -115,25 +116,27 @@ def _trained(wanted: Request) -> tuple[Recipe, list[str]]:
     recipe, reasons = _with_weights(wanted)
     if recipe.weights == "none":
         return _from_scratch(wanted, side, len(train), reasons)
-    free = [] if "freeze_norms" in wanted.chosen else ["freeze_norms"]
     if per_class < FEW_IMAGES and "epochs" not in wanted.chosen:
-        return recipe.edit(without=free, epochs=0), [
+        return recipe.edit(epochs=0), [
             *reasons,
             f"{per_class:.0f} training images per class: too few to train more than the classifier",
         ]
     said = f"{per_class:.0f} training images per class: the classifier is trained first, then all layers as far as time allows"
-    if per_class < SOME_IMAGES and "trivialaugment" not in wanted.chosen:
+    if per_class < SOME_IMAGES and not wanted.chosen & {"trivialaugment", "tricks"}:
         recipe = _put(wanted, recipe.edit(["trivialaugment"]), epochs=2 * recipe.epochs)
         longer = "" if "epochs" in wanted.chosen else "twice as long and "
         said += f", {longer}with strong augmentation because images are few"
     reasons = [*reasons, said]
-    if free and per_class < NORM_IMAGES and _has_norms(wanted, recipe):
-        return recipe, [*reasons, "batch norms stay as they are: images are too few to measure their statistics anew"]
-    return recipe.edit(without=free), reasons
+    if per_class < NORM_IMAGES and _may_freeze_norms(wanted, recipe):
+        recipe = recipe.edit(["freeze_norms"])
+        reasons.append("batch norms stay as they are: images are too few to measure their statistics anew")
+    return recipe, reasons
 
 
-def _has_norms(wanted: Request, recipe: Recipe) -> bool:
-    """Whether the network has batch norms."""
+def _may_freeze_norms(wanted: Request, recipe: Recipe) -> bool:
+    """Whether the network has batch norms of which the user did not say what becomes of them."""
+    if wanted.chosen & {"freeze_norms", "tricks"} or find("freeze_norms").slot in {trick.slot for trick in recipe.tricks}:
+        return False
     images, channels = wanted.data.images, wanted.data.channels
     return bool(batch_norms(networks.build(recipe.model, len(images.classes), channels, recipe.size)))
 

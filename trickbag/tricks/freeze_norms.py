@@ -4,7 +4,7 @@ Formula: y = gamma (x - mean) / sqrt(variance + eps) + beta, all four of the sta
 Paper: He et al., "Mask R-CNN", ICCV 2017, arXiv:1703.06870, whose code trains detectors so; Kumar et al., ICLR 2022,
   arXiv:2202.10054, on features that training distorts.
 Helps: fine-tuning on few images, or in small batches, whose own statistics are noise.
-Hurts: training from scratch, and images far from those that the weights were trained on.
+Hurts: training from scratch, where there is nothing to keep.
 Costs: nothing.
 """
 

@@ -1,6 +1,7 @@
 """What other networks say of images before training: pseudo-labels of unlabelled ones, and answers kept for all runs."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -161,6 +162,16 @@ def test_kept_answers_are_the_teachers_to_the_images_that_are_shown(place: Path)
                 seen.setdefault(row, []).append(x)
     assert all(torch.equal(first, third) for first, _, third in seen.values())
     assert not all(torch.equal(first, second) for first, second, _ in seen.values())
+
+
+def test_answers_that_are_cut_short_under_a_training_are_still_there(place: Path) -> None:
+    before = {path for path in cache_dir().glob("answers-*") if path.is_dir()}
+    _, loop = assembled(place, distilled(place, cached=True, fixed=4))
+    answers = loop.judge.answers(str(place / "teacher"))
+    (made,) = {path for path in cache_dir().glob("answers-*") if path.is_dir()} - before
+    kept = torch.from_numpy(np.load(made / "logits.npy"))
+    os.truncate(made / "logits.npy", 0)  # a page of a map of it could no longer be read: SIGBUS
+    assert torch.equal(answers, kept)
 
 
 @pytest.mark.parametrize("mixing", ["mixup", "cutmix", "manifold_mixup"])

@@ -56,4 +56,5 @@ def kept(
 
     folder = made_once(cache_dir() / f"answers-{key_of(*asked)}", build, tell)
     spared = 0.0 if took else json.loads((folder / "seconds.json").read_text("utf-8"))
-    return torch.from_numpy(np.load(folder / "logits.npy", mmap_mode="c", allow_pickle=False)), spared
+    # Read rather than mapped: where the file is cut short under a training, a map would end the process.
+    return torch.from_numpy(np.load(folder / "logits.npy", allow_pickle=False)), spared

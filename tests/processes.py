@@ -142,7 +142,7 @@ class Training:
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints, the newest last."""
-        return sorted((self.out / ".work").glob("step-*"))
+        return store.Checkpoints(self.out / ".work").paths()[::-1]
 
     def moved(self, process: ForkServerProcess) -> None:
         """Wait until the process has written a checkpoint, or ended."""

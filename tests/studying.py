@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
+from glob import glob
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -88,11 +89,16 @@ class Studying:
 
     def checkpoints(self) -> dict[str, str]:
         """The newest checkpoint of each job under way."""
-        return {path.parents[1].name: path.name for path in sorted((self.out / ".work").glob("*/.work/step-*"))}
+        newest = {work.name: store.Checkpoints(work / ".work").paths()[:1] for work in self._under_way()}
+        return {job: path.name for job, paths in newest.items() for path in paths}
 
     def midway(self) -> list[str]:
         """The jobs that have trained an epoch."""
-        return [log.parent.name for log in (self.out / ".work").glob("*/log.jsonl") if log.stat().st_size]
+        return [work.name for work in self._under_way() if store.lines(work / "log.jsonl")]
+
+    def _under_way(self) -> list[Path]:
+        """The folders of the jobs under way: any may be gone when it is looked into."""
+        return [self.out / ".work" / job for job in glob("*", root_dir=self.out / ".work")]  # noqa: PTH207  as in store.py
 
     def finished(self) -> dict[str, int]:
         """The finished runs, by the number of the file that holds their result: it changes when a run is made anew."""

@@ -375,6 +375,24 @@ def test_a_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
     assert not (tmp_path / "crater").exists()
 
 
+def test_checkpoints_can_be_counted_while_their_run_removes_them(tmp_path: Path) -> None:
+    steps, over = tmp_path / "steps", threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            (steps / "step-00000001").mkdir(parents=True)
+            shutil.rmtree(steps)
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        counts = {len(store.Checkpoints(steps).paths()) for _ in range(50_000)}
+    finally:
+        over.set()
+        thread.join()
+    assert counts == {0, 1}
+
+
 def test_tensors_that_were_loaded_outlive_their_file(tmp_path: Path) -> None:
     kept = {"a": torch.arange(100_000), "of none": torch.empty(0, 3), "one": torch.tensor(0.5), "yes": torch.tensor([True])}
     store.save_tensors(file := tmp_path / "model.safetensors", kept)

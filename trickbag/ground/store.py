@@ -18,6 +18,7 @@ import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -286,26 +287,28 @@ class Checkpoints:
         remove(path)
         with writing(path) as temporary:
             _save_packed(temporary, tensors, value)
-        before = [other for other in self._paths() if other.name < path.name]
-        for other in self._paths():
+        before = [other for other in self.paths() if other.name < path.name]
+        for other in self.paths():
             if other not in (path, *before[:1]):
                 remove(other)
 
     def latest(self, tell: Callable[[str], None]) -> tuple[int, Any] | None:
         """The newest valid step and its state; None where there is none. Damaged ones are told of and removed."""
-        for path in self._paths():
+        for path in self.paths():
             if not (reason := verify(path, *STATE)):
                 try:
                     return int(path.name.removeprefix("step-")), _unpacked(path)
                 except TrickbagError as error:
                     reason = str(error).rstrip(".")
-            remedy = "goes on from the one before it" if any(p < path for p in self._paths()) else "starts from the beginning"
+            remedy = "goes on from the one before it" if any(p < path for p in self.paths()) else "starts from the beginning"
             tell(f"The checkpoint {path} is damaged ({reason}) and was removed; training {remedy}.")
             remove(path)
         return None
 
-    def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("step-" + 8 * "[0-9]"), reverse=True)
+    def paths(self) -> list[Path]:
+        """The checkpoints' folders, the newest first; none where the run's process removes them meanwhile."""
+        names = glob("step-" + 8 * "[0-9]", root_dir=self.folder)  # noqa: PTH207  Path.glob fails where a folder vanishes
+        return [self.folder / name for name in sorted(names, reverse=True)]
 
 
 def folder_of(out: str | Path) -> Path:

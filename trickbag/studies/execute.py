@@ -227,7 +227,7 @@ class Ledger:
 
     def reached(self, job: Job) -> str:
         """What the job's next process would go on from."""
-        steps = [path.name for path in self.place.work(job.key).glob(".work/step-*")]
+        steps = [path.name for path in store.Checkpoints(self.place.work(job.key) / ".work").paths()]
         return f"{sum(map(self.place.done, job.cells))} of {len(job.cells)} runs, {max(steps, default='no step')}"
 
     def hopeless(self, job: Job) -> bool:

@@ -9,11 +9,12 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/ready
 	$(BIN)/trickbag demo --out runs/demo
 
-# One thread per process: three test workers share two cores, since some tests wait for processes of their own.
+# One thread per process: four test workers share two cores, since some tests wait for processes of their own.
 # No test may depend on how a processor rounds. To compute as another one: ATEN_CPU_CAPABILITY=default make test
+test: WORKERS ?= -n 4
 test: export OMP_NUM_THREADS ?= 1
 test: .venv/ready
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest $(WORKERS) --dist worksteal
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -3,11 +3,12 @@
     OMP_NUM_THREADS=1 python -m benchmarks.population --data CIFAR10 --weights FILE
 
 The population are the 60,000 photos of CIFAR-10 as features of a network (64 px, 96 principal components), computed once. Data
-sets of 1,500 photos are drawn from it; on each a reference and eight learners that train in milliseconds are compared with 3, 5
-and 10 seeds: ridge classifiers with other strengths, on a part of the features, on a part of the photos or on partly wrong
-labels, which their seeds choose, and nearest neighbours. What is true of a pair of learners on a data set is the mean of their
-difference on photos outside of it, over ten other seeds. Fixed: a fifth of the photos is judged by all seeds; rotating: each
-seed judges another fifth. Prints Markdown tables.
+sets of 1,500 photos, as many of each class, are drawn from it; on each a reference and eight learners that train in
+milliseconds are compared with 3, 5 and 10 seeds: ridge classifiers with other strengths, on a part of the features, on a part
+of the photos or on partly wrong labels, which their seeds choose, and nearest neighbours. What is true of a pair of learners on
+a data set is the mean of their difference over a hundred other seeds, each on 1,000 photos outside of it; intervals are widened
+by how far that mean may be off, in quadrature. Fixed: a fifth of the photos is judged by all seeds; rotating: each seed judges
+another fifth. Prints Markdown tables.
 """
 
 import argparse
@@ -32,8 +33,9 @@ from trickbag.statistics.effects import Sample, effects
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-SIZE, OUTSIDE, FOLDS, SEEDS, OTHERS = 1500, 6000, 5, (3, 5, 10), 10
+SIZE, OUTSIDE, FOLDS, SEEDS, OTHERS = 1500, 1000, 5, (3, 5, 10), 100
 CLASSES, DIMENSIONS, SIDE = 10, 96, 64
+NORMAL = 1.96
 
 
 class Population(NamedTuple):
@@ -98,15 +100,15 @@ class Draw(NamedTuple):
     """A data set's runs."""
 
     samples: list[Sample]
-    truth: Floats
-    """[A] accuracy on photos outside, mean over seeds that judge nothing."""
+    others: Floats
+    """[O, A] accuracy of other seeds, each on other photos outside of the data set."""
 
 
 def runs(population: Population, learners: Sequence[Learner], seeds: int, number: int, rotating: bool) -> Draw:
     """The runs of all learners on the ``number``-th data set."""
-    rng = np.random.default_rng(number)
-    order = rng.permutation(len(population.y))
-    own, outside = order[:SIZE], order[SIZE : SIZE + OUTSIDE]
+    order = np.random.default_rng(number).permutation(len(population.y))
+    first = np.concatenate([np.flatnonzero(population.y[order] == k)[: SIZE // CLASSES] for k in range(CLASSES)])
+    own, outside = order[first], np.delete(order, first)
     folds = [
         part
         for partition in range(math.ceil((seeds + OTHERS) / FOLDS))
@@ -114,11 +116,11 @@ def runs(population: Population, learners: Sequence[Learner], seeds: int, number
             own, population.y[own]
         )
     ]
-    samples, truth = [], np.zeros(len(learners))
+    samples, others = [], list[Floats]()
     for seed in range(seeds + OTHERS):
         judged = folds[seed if rotating else 0]
         train = np.setdiff1d(np.arange(SIZE), judged)
-        new = own[judged] if seed < seeds else outside
+        new = own[judged] if seed < seeds else np.take(outside, range(OUTSIDE * seed, OUTSIDE * (seed + 1)), mode="wrap")
         right = np.array(
             [
                 learner(
@@ -134,8 +136,8 @@ def runs(population: Population, learners: Sequence[Learner], seeds: int, number
         if seed < seeds:
             samples.append(Sample(right, judged))
         else:
-            truth += right.mean(1) / OTHERS
-    return Draw(samples, truth)
+            others.append(right.mean(1))
+    return Draw(samples, np.array(others))
 
 
 def over_means(samples: Sequence[Sample], row: Floats, more: float = 0.0) -> tuple[float, float]:
@@ -203,26 +205,33 @@ def found_by_us(samples: Sequence[Sample], contrasts: Sequence[Floats] | Floats)
     return [(e.interval.low, e.interval.high) if e.interval else (math.nan, math.nan) for e in found]
 
 
+def holds(interval: tuple[float, float], found: float, truth: float, off: float) -> bool:
+    """Whether an interval around what was found holds the truth, of which the standard error is ``off``."""
+    reach = math.hypot(max(interval[1] - found, 0.0) if truth > found else max(found - interval[0], 0.0), NORMAL * off)
+    return abs(truth - found) <= reach
+
+
 def scores(draws: Sequence[Draw], seeds: int, tricks: int) -> dict[str, Score]:
     """Every estimator on the same data sets, the first ``seeds`` of each."""
     contrasts = np.hstack([-np.ones((tricks, 1)), np.eye(tricks)])
-    truths = np.array([contrasts @ draw.truth for draw in draws])
-    found: dict[str, Score] = {}
+    scored: dict[str, Score] = {}
     for name, estimator in ESTIMATORS.items():
-        ends, errs = [], []
-        for draw, truth in zip(draws, truths, strict=True):
-            samples = draw.samples[:seeds]
+        held, errs, widths = [], [], []
+        for draw in draws:
+            samples, others = draw.samples[:seeds], draw.others @ contrasts.T
+            found = [float(np.mean([row @ sample.values.mean(1) for sample in samples])) for row in contrasts]
+            known = list(zip(found, others.mean(0), others.std(0, ddof=1) / math.sqrt(len(others)), strict=True))
+            each = estimator or (lambda own, row: found_by_us(own, [row])[0])
+            ends = [each(samples, row) for row in contrasts]
+            held.append([holds(end, *one) for end, one in zip(ends, known, strict=True)])
+            widths += [high - low for low, high in ends]
             if estimator is None:
-                ends.append([found_by_us(samples, [row])[0] for row in contrasts])
-                family = zip(found_by_us(samples, contrasts), truth, strict=True)
-                errs.append(any(not low <= t <= high for (low, high), t in family))
-            else:
-                ends.append([estimator(samples, row) for row in contrasts])
-        low, high = np.moveaxis(np.array(ends), 2, 0)
-        covered = ((low <= truths) & (truths <= high)).mean(0)
+                family = found_by_us(samples, contrasts)
+                errs.append(not all(holds(end, *one) for end, one in zip(family, known, strict=True)))
+        covered = np.mean(held, 0)
         wrong = float(np.mean(errs)) if errs else math.nan
-        found[name] = Score(float(covered.mean()), float(covered.min()), wrong, 100 * float(np.median(high - low)))
-    return found
+        scored[name] = Score(float(covered.mean()), float(covered.min()), wrong, 100 * float(np.median(widths)))
+    return scored
 
 
 def drawn(population: Population, reference: Learner, rotating: bool, sets: int) -> list[Draw]:

@@ -17,15 +17,14 @@ from trickbag.statistics.variance import ROUNDING, Floats, Ints, Part, Share, Sp
 from trickbag.statistics.verdicts import SEEDS, Draft, Estimate, judged
 
 IDLE = "the seed changes nothing here: every run of an arm gets the same images right, so more seeds add nothing"
-PRIOR = 5.0
-"""Degrees of freedom of what is known before of what seeds add, that it is nothing: with them the intervals cover 95 to 98 %
-with 3, 5 and 10 seeds (``python -m benchmarks.population``); without, a pair of arms with three seeds has an interval that is
-often far too wide."""
+PRIOR = 2.0
+"""Degrees of freedom of what is known before of what seeds add, that it is nothing: with them intervals of pairs of arms cover
+92 to 99 % with 3, 5 and 10 seeds (``python -m benchmarks.population``); without, those with three seeds are twice as wide."""
 NOTHING = Share(0.0, PRIOR)
 """What is known of what seeds add where nothing was measured before."""
 STILL = "the difference is the same in every image: there is no spread to judge it by"
 APART = "seeds move it more than the other effects, so it is judged by its own spread"
-WILD = 0.01
+WILD = 0.05
 """How often chance alone makes a contrast look as if seeds moved it more than the others, so that it is judged by its own."""
 
 
@@ -60,9 +59,10 @@ def effects(
     the variance by the images of the contrast itself, times one plus the share that seeds add. That share is estimated from
     all contrasts of the family together (``trickbag.statistics.variance.spread``) and moderated: to its degrees of freedom come
     those of what was known before, or PRIOR that say that seeds add nothing (Smyth, Statistical Applications in Genetics and
-    Molecular Biology 2004). A contrast that seeds move far more than the others, or than was known, is judged by its own share,
-    and its note says so. Of shares, two images more are counted that one side or the other got right, so that no interval is a
-    point where a few images happen to agree (Bonett and Price, Journal of Educational and Behavioral Statistics 2012).
+    Molecular Biology 2004). A contrast that seeds move more than the others is judged by its own share; where that is far more
+    than chance allows, or than was known, its note says so, and the others are judged without it. Of shares, two images more
+    are counted that one side or the other got right, so that no interval is a point where a few images happen to agree (Bonett
+    and Price, Journal of Educational and Behavioral Statistics 2012).
 
     p is adjusted by Holm's method over all C contrasts. The interval of a contrast that Holm rejects has the level
     1 - alpha / C and is cut at 0; those of the others, a in number, have 1 - alpha / a. So an interval excludes 0 exactly where
@@ -78,12 +78,12 @@ def effects(
     >>> samples = [Sample((rng.random((2, 400)) < [[0.7], [0.9]]).astype(float), np.arange(400) + 400 * s) for s in range(3)]
     >>> found = effects(samples, [[-1, 1]])[0]
     >>> found.verdict, round(found.difference, 3), [round(end, 3) for end in found.interval]
-    ('worthwhile', 0.203, [0.148, 0.257])
+    ('worthwhile', 0.203, [0.128, 0.277])
     """
     weights = np.asarray(contrasts, dtype=float)
     _check(samples, weights, delta, alpha)
     drafts = [_paired(samples, row, None if same is None else same[number]) for number, row in enumerate(weights)]
-    added = _shares_of_seeds(drafts, weights, before)
+    added = _shares_of_seeds(drafts, correlations(samples, weights), before)
     drafts = [_on_new_images(*one, shares) for one in zip(drafts, weights, added, strict=True)]
     return judged(drafts, delta, alpha, pool)
 
@@ -92,7 +92,25 @@ def seeds_add(samples: Sequence[Sample], contrasts: ArrayLike) -> Share:
     """What seeds add to some contrasts together, for later contrasts of the same kind; see ``effects``."""
     weights = np.asarray(contrasts, dtype=float)
     spreads = _spreads([_paired(samples, row, None) for row in weights])
-    return _moderated(_shared(weights, spreads), NOTHING) if spreads else NOTHING
+    return _moderated(_shared(correlations(samples, weights), spreads), NOTHING) if spreads else NOTHING
+
+
+def correlations(samples: Sequence[Sample], weights: Floats) -> Floats:
+    """Between the contrasts with the weights [C, A], over images: [C, C], 0 with one that is the same in every image.
+
+    What seeds do to contrasts goes together as far as what images do, through the arms that they share and how noisy these are.
+    """
+    sums = np.zeros((len(weights), len(weights)))
+    for sample in samples:
+        between = weights @ np.nan_to_num(sample.values)
+        between -= between.mean(1, keepdims=True)
+        lacks = (weights[:, np.isnan(sample.values[:, 0])] != 0).any(1)
+        between[lacks] = 0.0
+        sums += between @ between.T
+    scale = np.sqrt(np.diag(sums))
+    together = np.outer(scale, scale)
+    alike: Floats = np.divide(sums, together, out=np.zeros_like(sums), where=together > ROUNDING)
+    return alike
 
 
 def _paired(samples: Sequence[Sample], weights: Floats, same: bool | None) -> Draft:
@@ -141,25 +159,26 @@ class _Added(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def _shares_of_seeds(drafts: Sequence[Draft], weights: Floats, before: Share) -> list[_Added]:
-    """What seeds add to each contrast: what they add in the whole family, or in a contrast alone that they move far more."""
+def _shares_of_seeds(drafts: Sequence[Draft], alike: Floats, before: Share) -> list[_Added]:
+    """What seeds add to each contrast: what they add in the whole family, or where it is more, in the contrast itself."""
     spreads = _spreads(drafts)
-    own = {number: _shared(weights, {number: one}) for number, one in spreads.items()}
+    own = {number: _shared(alike, {number: one}) for number, one in spreads.items()}
     family = dict(spreads)
     while len(family) > 1:
         chances = {
-            number: _chance(own[number], _shared(weights, {k: v for k, v in family.items() if k != number}))
-            for number in family
+            number: _chance(own[number], _shared(alike, {k: v for k, v in family.items() if k != number})) for number in family
         }
         oddest = min(chances, key=lambda number: chances[number])
         if chances[oddest] >= WILD:
             break
         del family[oddest]
-    common = _shared(weights, family) if family else Share(0.0, 1.0)
+    common = _shared(alike, family) if family else Share(0.0, 1.0)
     odd = before != NOTHING and _chance(common, before) < WILD
-    together = _Added(_moderated(common, NOTHING if odd else before), (APART,) if odd else ())
-    apart = {number: _Added(_moderated(own[number], NOTHING), (APART,)) for number in spreads if number not in family}
-    return [apart.get(number, together) for number in range(len(drafts))]
+    known = NOTHING if odd else before
+    together = _Added(_moderated(common, known), (APART,) if odd else ())
+    added = {number: _Added(max(together.known, _moderated(own[number], known)), together.notes) for number in family}
+    added |= {number: _Added(_moderated(own[number], NOTHING), (APART,)) for number in spreads if number not in family}
+    return [added.get(number, together) for number in range(len(drafts))]
 
 
 def _spreads(drafts: Sequence[Draft]) -> dict[int, Spread]:
@@ -167,23 +186,30 @@ def _spreads(drafts: Sequence[Draft]) -> dict[int, Spread]:
     return {number: draft.spread for number, draft in enumerate(drafts) if draft.spread and draft.spread.images > ROUNDING}
 
 
-def _shared(weights: Floats, spreads: Mapping[int, Spread]) -> Share:
-    """What seeds add to some contrasts together: the mean of their shares, each of its own variance by the images."""
+def _shared(alike: Floats, spreads: Mapping[int, Spread]) -> Share:
+    """What seeds add to some contrasts with the correlations ``alike``: the mean of their shares of the variance by images."""
     share = fmean(one.seed / one.seeds / one.images for one in spreads.values())
-    return Share(share, independent(weights[list(spreads)]) * (min(one.seeds for one in spreads.values()) - 1))
+    kept = list(spreads)
+    return Share(share, independent(alike[np.ix_(kept, kept)]) * (min(one.seeds for one in spreads.values()) - 1))
 
 
-def independent(weights: Floats) -> float:
-    """As how many independent contrasts those with the weights [C, A] speak of the spread.
+def independent(alike: Floats) -> float:
+    """As how many independent contrasts those with the correlations [C, C] speak of the spread: tr(R)^2 / tr(R^2).
 
-    Contrasts that share arms say less together than as many that do not: the effective number of contrasts with the
-    correlations R is tr(R)^2 / tr(R^2), which is C for orthogonal ones and below 4 for all arms against one reference.
-
-    >>> independent(np.diag([1, 2, 3])), round(independent(np.array([[-1, 1, 0, 0], [-1, 0, 1, 0], [-1, 0, 0, 1]])), 9)
+    >>> independent(np.eye(3)), round(independent(np.full((3, 3), 0.5) + np.eye(3) / 2), 9)
     (3.0, 2.0)
     """
+    return float(np.trace(alike) ** 2 / (alike**2).sum())
+
+
+def by_arms(weights: Floats) -> Floats:
+    """The correlations [C, C] of contrasts with the weights [C, A] where all arms vary alike and each for itself.
+
+    >>> by_arms(np.array([[-1.0, 1.0, 0.0], [-1.0, 0.0, 1.0]])).round(3).tolist()
+    [[1.0, 0.5], [0.5, 1.0]]
+    """
     unit = weights / np.linalg.norm(weights, axis=1, keepdims=True)
-    return float(len(unit) ** 2 / ((unit @ unit.T) ** 2).sum())
+    return np.asarray(unit @ unit.T)
 
 
 def _moderated(measured: Share, before: Share) -> Share:

@@ -13,7 +13,7 @@ from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
 from trickbag.report.findings import CONTROLS
 from trickbag.runs.request import Request
-from trickbag.statistics.effects import PRIOR, independent
+from trickbag.statistics.effects import PRIOR, by_arms, independent
 from trickbag.statistics.looks import LOOKS, planned
 from trickbag.statistics.power import churn, detectable, expected_error
 from trickbag.statistics.verdicts import SEEDS
@@ -50,7 +50,7 @@ class ProofPlan:
         judged = sum(len(judging.judges(images, turn, "proof")) for turn in range(PROOF_SEEDS))
         others = [arm for arm in design.arms[1:] if arm.role not in CONTROLS]
         to_reference = np.hstack([-np.ones((len(others), 1)), np.eye(len(others))])
-        known = independent(to_reference) * (seeds - 1) if others else 0.0
+        known = independent(by_arms(to_reference)) * (seeds - 1) if others else 0.0
         return cls(judging.proof_images(images), judged, seconds, PROOF_SEEDS - 1 + known + PRIOR)
 
     def line(self, churn: float) -> str:
@@ -153,7 +153,7 @@ class Plan:
         weights = np.array([[dict(question.weights).get(arm.name, 0.0) for arm in arms] for question in declared])
         trainings = np.unique([f"{shape(arm.recipe).key} {arm.seed_offset}" for arm in arms], return_inverse=True)[1]
         errors = [expected_error(row, trainings, self.churn, self.images, seeds, self.pool) for row in weights]
-        df = independent(weights) * max(seeds - 1, 0.0) + PRIOR
+        df = independent(by_arms(weights)) * max(seeds - 1, 0.0) + PRIOR
         return detectable(median(errors), df, 0.05 / len(declared))
 
     def lines(self) -> list[str]:

@@ -146,7 +146,7 @@ def test_a_damaged_run_of_the_proof_is_among_the_failures(proved, tmp_path):
 def test_what_helps_but_adds_nothing_to_the_recipe_is_named(place, tmp_path):
     """Planted: each of two tricks helps, and the two together less than either alone."""
     trained = done(place, "without", {"epochs": 2}, tricks=["mixup", "label_smoothing"])
-    right = {0: 0.5, 1: 0.95, 2: 0.75}
+    right = {0: 0.3, 1: 0.98, 2: 0.85}
     made = study_lab.answered(
         trained, tmp_path / "one", lambda arm: right[sum(trick.name() != "placebo" for trick in arm.recipe.tricks)]
     )

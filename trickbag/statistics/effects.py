@@ -215,7 +215,7 @@ def by_arms(weights: Floats) -> Floats:
 def _moderated(measured: Share, before: Share) -> Share:
     """What is known after measuring."""
     df = measured.df + before.df
-    return Share(max((measured.df * measured.share + before.df * before.share) / df, 0.0), df)
+    return Share((measured.df * measured.share + before.df * before.share) / df, df)
 
 
 def _chance(own: Share, others: Share) -> float:
@@ -230,7 +230,7 @@ def _on_new_images(draft: Draft, weights: Floats, added: _Added, shares: bool) -
         return draft
     grain = float(weights @ weights) / found.groups**2 if shares else 0.0
     images = found.images + grain
-    seeds = added.known.share * images
+    seeds = max(added.known.share, 0.0) * images
     if not images + seeds > ROUNDING:
         return draft._replace(notes=(*draft.notes, STILL))
     error, df = float(np.sqrt(images + seeds)), added.known.df

@@ -85,7 +85,7 @@ def likely(study: Study, nominated: Nomination, images: int, judged: int, seeds:
     if not found.error:
         return float(nominated.belief.gain > 0)
     there = here.carried(len(study.seeds), seeds, scale)
-    error = found.error * math.sqrt(scale * (1 + there.share) / (1 + here.share))
+    error = found.error * math.sqrt(scale * (1 + max(there.share, 0.0)) / (1 + max(here.share, 0.0)))
     return assurance(*nominated.belief, error, seeds - 1 + there.df)
 
 

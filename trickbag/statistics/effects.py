@@ -4,6 +4,7 @@ Everything is a contrast: a weight per arm, summing to 0, over what each seed's 
 correctness (0 or 1), or minus log-loss, so that more is better. Arms are compared on the same seeds and images.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
@@ -23,9 +24,11 @@ PRIOR = 2.0
 NOTHING = Share(0.0, PRIOR)
 """What is known of what seeds add where nothing was measured before."""
 STILL = "the difference is the same in every image: there is no spread to judge it by"
-APART = "seeds move it more than the other effects, so it is judged by its own spread"
-WILD = 0.05
-"""How often chance alone makes a contrast look as if seeds moved it more than the others, so that it is judged by its own."""
+APART = "seeds move it more than was known, so it is judged by its own spread"
+WILD = 0.01
+"""How often chance alone makes a contrast look as if seeds moved it more than was known, so that it is judged by its own."""
+LEAST = 0.05
+"""Least value of 1 + share of which a logarithm is taken: by chance it comes near 0, and even below."""
 
 
 class Sample(NamedTuple):
@@ -56,13 +59,12 @@ def effects(
     region of practical equivalence, in the unit of the values.
 
     The standard error speaks of new images from the same source and new seeds, of recipes that train on the data set at hand:
-    the variance by the images of the contrast itself, times one plus the share that seeds add. That share is estimated from
-    all contrasts of the family together (``trickbag.statistics.variance.spread``) and moderated: to its degrees of freedom come
-    those of what was known before, or PRIOR that say that seeds add nothing (Smyth, Statistical Applications in Genetics and
-    Molecular Biology 2004). A contrast that seeds move more than the others is judged by its own share; where that is far more
-    than chance allows, or than was known, its note says so, and the others are judged without it. Of shares, two images more
-    are counted that one side or the other got right, so that no interval is a point where a few images happen to agree (Bonett
-    and Price, Journal of Educational and Behavioral Statistics 2012).
+    the variance by the images of the contrast itself, times one plus the share that seeds add. A contrast's own share, of few
+    degrees of freedom, is drawn to what seeds add to the family, by as much as the contrasts of the family agree, and to what
+    was known before, or to nothing with PRIOR degrees of freedom (empirical Bayes; Smyth, Statistical Applications in Genetics
+    and Molecular Biology 2004). A contrast by itself that seeds move far more than was known is judged by its own share alone,
+    and its note says so. Of shares, two images more are counted that one side or the other got right, so that no interval is a
+    point where a few images happen to agree (Bonett and Price, Journal of Educational and Behavioral Statistics 2012).
 
     p is adjusted by Holm's method over all C contrasts. The interval of a contrast that Holm rejects has the level
     1 - alpha / C and is cut at 0; those of the others, a in number, have 1 - alpha / a. So an interval excludes 0 exactly where
@@ -92,7 +94,7 @@ def seeds_add(samples: Sequence[Sample], contrasts: ArrayLike) -> Share:
     """What seeds add to some contrasts together, for later contrasts of the same kind; see ``effects``."""
     weights = np.asarray(contrasts, dtype=float)
     spreads = _spreads([_paired(samples, row, None) for row in weights])
-    return _moderated(_shared(correlations(samples, weights), spreads), NOTHING) if spreads else NOTHING
+    return _together(_shared(correlations(samples, weights), spreads), NOTHING) if spreads else NOTHING
 
 
 def correlations(samples: Sequence[Sample], weights: Floats) -> Floats:
@@ -160,25 +162,45 @@ class _Added(NamedTuple):
 
 
 def _shares_of_seeds(drafts: Sequence[Draft], alike: Floats, before: Share) -> list[_Added]:
-    """What seeds add to each contrast: what they add in the whole family, or where it is more, in the contrast itself."""
+    """What seeds add to each contrast: its own share, drawn to those of the family as far as these agree, and to ``before``."""
     spreads = _spreads(drafts)
     own = {number: _shared(alike, {number: one}) for number, one in spreads.items()}
-    family = dict(spreads)
-    while len(family) > 1:
-        chances = {
-            number: _chance(own[number], _shared(alike, {k: v for k, v in family.items() if k != number})) for number in family
-        }
-        oddest = min(chances, key=lambda number: chances[number])
-        if chances[oddest] >= WILD:
-            break
-        del family[oddest]
-    common = _shared(alike, family) if family else Share(0.0, 1.0)
-    odd = before != NOTHING and _chance(common, before) < WILD
-    known = NOTHING if odd else before
-    together = _Added(_moderated(common, known), (APART,) if odd else ())
-    added = {number: _Added(max(together.known, _moderated(own[number], known)), together.notes) for number in family}
-    added |= {number: _Added(_moderated(own[number], NOTHING), (APART,)) for number in spreads if number not in family}
-    return [added.get(number, together) for number in range(len(drafts))]
+    family = _family(alike, spreads) if len(spreads) > 1 else Share(0.0, 0.0)
+    measured = {number: _together(one, family) for number, one in own.items()}
+    odd = before != NOTHING and len(own) == 1 and all(_chance(one, before) < WILD for one in own.values())
+    known, notes = (NOTHING, (APART,)) if odd else (before, ())
+    unmeasured = _Added(_together(family, known))
+    return [
+        _Added(_together(measured[number], known), notes) if number in measured else unmeasured for number in range(len(drafts))
+    ]
+
+
+def _family(alike: Floats, spreads: Mapping[int, Spread]) -> Share:
+    """The share that seeds typically add to contrasts of a family; its degrees of freedom are the more, the more these agree.
+
+    Each 1 + share, with d degrees of freedom, is taken for a draw of s0^2 F(d, d0): s0^2 and d0 follow from the mean and the
+    variance of the logarithms (Smyth 2004, section 6.2), d0 being no more than what the other contrasts know.
+    """
+    shares = np.array([1 + one.seed / one.seeds / one.images for one in spreads.values()])
+    d = min(one.seeds for one in spreads.values()) - 1
+    kept = list(spreads)
+    most = (independent(alike[np.ix_(kept, kept)]) - 1) * d
+    logs = np.log(np.maximum(shares, LEAST))
+    varies = float(logs.var(ddof=1)) - float(scipy.special.polygamma(1, d / 2))
+    if varies <= 0:
+        return Share(float(shares.mean()) - 1, most)
+    df = 2 * _trigamma_inverse(varies)
+    offset = math.log(d / 2) - scipy.special.digamma(d / 2) + scipy.special.digamma(df / 2) - math.log(df / 2)
+    return Share(math.exp(float(logs.mean()) + float(offset)) - 1, min(df, most))
+
+
+def _trigamma_inverse(value: float) -> float:
+    """The y with trigamma(y) = value, by Newton's method on its reciprocal (Smyth 2004, appendix)."""
+    y = 0.5 + 1 / value
+    for _ in range(20):
+        trigamma = float(scipy.special.polygamma(1, y))
+        y += trigamma * (1 - trigamma / value) / float(scipy.special.polygamma(2, y))
+    return y
 
 
 def _spreads(drafts: Sequence[Draft]) -> dict[int, Spread]:
@@ -212,10 +234,10 @@ def by_arms(weights: Floats) -> Floats:
     return np.asarray(unit @ unit.T)
 
 
-def _moderated(measured: Share, before: Share) -> Share:
-    """What is known after measuring."""
-    df = measured.df + before.df
-    return Share((measured.df * measured.share + before.df * before.share) / df, df)
+def _together(one: Share, other: Share) -> Share:
+    """What two sources know."""
+    df = one.df + other.df
+    return Share((one.df * one.share + other.df * other.share) / df, df)
 
 
 def _chance(own: Share, others: Share) -> float:

@@ -8,9 +8,9 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from trickbag.display.screen import bounds
 from trickbag.recipe import recipe_names, recipe_text
 from trickbag.report import sketch
-from trickbag.terminal.screen import bounds
 from trickbag.trick import CARD, Trick, card, conflict
 from trickbag.tricks import bag, parse
 

@@ -25,7 +25,7 @@ from trickbag.tricks import bag
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["lab", "matplotlib.figure", "timm", "trickbag.terminal.screen", "trickbag.studies.conduct"]
+    ["lab", "matplotlib.figure", "timm", "trickbag.display.screen", "trickbag.studies.conduct"]
     + [f"trickbag.tricks.{name}" for name in bag()]
 )
 

@@ -9,31 +9,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trickbag.api import check, evaluate, finish, load, plan, study, train
     from trickbag.comparison.compare import Comparison, compare
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
     from trickbag.ground.errors import TrickbagError, UsageError
     from trickbag.recipe import Recipe
     from trickbag.runs.classifier import Classifier, Prediction
-    from trickbag.runs.evaluation import evaluate
-    from trickbag.runs.forecast import Plan, plan
-    from trickbag.runs.request import check
-    from trickbag.runs.run import Result, finish, train
-    from trickbag.studies.conduct import study
+    from trickbag.runs.evaluation import Evaluation
+    from trickbag.runs.forecast import Plan
+    from trickbag.runs.run import Result
+    from trickbag.studies.conduct import Finished
     from trickbag.studies.options import Options
 
 _ROOMS = {
+    "trickbag.api": ("check", "evaluate", "finish", "load", "plan", "study", "train"),
     "trickbag.comparison.compare": ("Comparison", "compare"),
-    "trickbag.runs.classifier": ("Classifier", "Prediction"),
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
     "trickbag.ground.errors": ("TrickbagError", "UsageError"),
-    "trickbag.runs.evaluation": ("evaluate",),
-    "trickbag.runs.forecast": ("Plan", "plan"),
     "trickbag.recipe": ("Recipe",),
-    "trickbag.runs.request": ("check",),
-    "trickbag.runs.run": ("Result", "finish", "train"),
-    "trickbag.studies.conduct": ("study",),
+    "trickbag.runs.classifier": ("Classifier", "Prediction"),
+    "trickbag.runs.evaluation": ("Evaluation",),
+    "trickbag.runs.forecast": ("Plan",),
+    "trickbag.runs.run": ("Result",),
+    "trickbag.studies.conduct": ("Finished",),
     "trickbag.studies.options": ("Options",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
@@ -41,7 +41,9 @@ __all__ = [
     "Audit",
     "Classifier",
     "Comparison",
+    "Evaluation",
     "Finding",
+    "Finished",
     "Images",
     "Options",
     "Plan",
@@ -61,11 +63,11 @@ __all__ = [
 ]
 
 
-def load(run: Any) -> "Classifier":
-    """The classifier in the folder of a finished run. Raises UsageError or TrickbagError as Classifier.load does."""
-    from trickbag.runs.classifier import Classifier
+def __dir__() -> list[str]:
+    """The public names, tricks included, read from their files: to import them takes seconds."""
+    from trickbag.ground import glance
 
-    return Classifier.load(run)
+    return sorted([*__all__, *glance.classes()])
 
 
 def __getattr__(name: str) -> Any:

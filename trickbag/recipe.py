@@ -16,7 +16,8 @@ from trickbag import tricks
 from trickbag.ground import files, toml
 from trickbag.ground.errors import UsageError
 from trickbag.ground.text import brief, clipped
-from trickbag.trick import WITHOUT_STEPS, Trick, ordered
+from trickbag.ground.typed import names, spellings
+from trickbag.trick import WITHOUT_STEPS, Trick, Tricks, ordered
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Fit = Literal["crop", "pad", "squash"]
@@ -99,14 +100,14 @@ class Recipe(BaseModel):
         """The fields as plain values, tricks by their spelling."""
         return {name: [str(t) for t in value] if name == "tricks" else value for name, value in self}
 
-    def edit(self, with_: Iterable[str] = (), without: Iterable[str] = (), **fields: Any) -> Self:
+    def edit(self, with_: Tricks = (), without: Tricks = (), **fields: Any) -> Self:
         """The recipe with tricks put in (in place of one of the same name) or taken out, and fields set.
 
         A field may be that of a trick: ``{"mixup.alpha": 0.4}``. Raises UsageError for what cannot be done.
         """
         chosen = {trick.name(): trick for trick in self.build({"tricks": fields.pop("tricks", self.tricks)}).tricks}
-        chosen |= {trick.name(): trick for trick in ordered([tricks.parse(text) for text in with_])}
-        for name in without:
+        chosen |= {trick.name(): trick for trick in ordered([tricks.parse(text) for text in spellings(with_)])}
+        for name in names(without):
             if tricks.find(name).name() not in chosen:
                 raise UsageError(f"--without {name}: the recipe has no such trick. It has: {', '.join(chosen) or 'none'}.")
             del chosen[name]

@@ -9,7 +9,7 @@ are the state of a run, made in ``Trick.setup`` and saved and restored by the en
 import difflib
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import cache
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, cast
@@ -454,6 +454,10 @@ class Trick(BaseModel):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trick) and str(self) == str(other)
+
+
+Tricks = str | Trick | Iterable[str | Trick]
+"""How tricks are asked for: spellings such as ``"mixup(alpha=0.4), ema"``, tricks such as ``tb.MixUp()``, or a list of both."""
 
 
 def _fresh(value: Any) -> Any:

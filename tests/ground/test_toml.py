@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from trickbag.ground import toml
 from trickbag.ground.errors import UsageError
+from trickbag.ground.typed import assignments, seconds, varied
 from trickbag.recipe import Recipe
 from trickbag.runs.request import edited
 from trickbag.studies.options import Options
-from trickbag.terminal.typed import assignments, seconds, varied
 
 BASE = Recipe.load("cifar").edit(["mixup", "cosine", "random_resized_crop", "ema"])
 PARTS = [

@@ -47,13 +47,13 @@ def begin(epoch: int, **changes: Any) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        tb.train("photos", tell=tell, **ASKED | changes)
+        tb.train("photos", progress=tell, **ASKED | changes)
 
 
 def test_a_stopped_run_is_scored_with_the_best_epoch_so_far(folder: Path) -> None:
     begin(2)
     told: list[str] = []
-    result = tb.finish("run", tell=lambda event: told.append(event.text if isinstance(event, Note) else ""))
+    result = tb.finish("run", progress=lambda event: told.append(event.text if isinstance(event, Note) else ""))
     assert not store.verify(Path("run"))
     assert not Path("run/.work").exists()
     epochs = [line for line in store.lines(Path("run/log.jsonl")) if line["kind"] == "epoch"]
@@ -75,7 +75,7 @@ def test_a_finished_run_stays_as_it_is(folder: Path) -> None:
     first = tb.finish("run")
     files = {path: path.read_bytes() for path in Path("run").iterdir()}
     told: list[str] = []
-    again = tb.finish("run", tell=lambda event: told.append(event.text if isinstance(event, Note) else ""))
+    again = tb.finish("run", progress=lambda event: told.append(event.text if isinstance(event, Note) else ""))
     assert again.record == first.record
     assert told == ["run is finished already and stays as it is"]
     assert files == {path: path.read_bytes() for path in Path("run").iterdir()}

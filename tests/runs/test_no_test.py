@@ -10,12 +10,12 @@ import pytest
 from album import fill, recipe_file
 
 import trickbag as tb
+from trickbag.display.screen import Screen
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Event, Note
 from trickbag.runs.request import request
 from trickbag.studies import conduct
 from trickbag.terminal import cli
-from trickbag.terminal.screen import Screen
 
 KINDS = {"a": 0, "b": 1, "c": 2}
 
@@ -43,7 +43,7 @@ def test_a_test_split_that_is_taken_out_of_given_training_images_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told: list[Event] = []
-    run = tb.train("given", "tiny.toml", set_={"epochs": 0}, out=tmp_path / "run", tell=told.append)
+    run = tb.train("given", "tiny.toml", set_={"epochs": 0}, out=tmp_path / "run", progress=told.append)
     message = "No test split is given: 9 of the 45 training images are held out for it (test_share = 0.2)."
     assert any(message in event.text and "--set test_share=0" in event.text for event in told if isinstance(event, Note))
     assert message in {f["message"][: len(message)] for f in json.loads((run.folder / "check.json").read_text())["findings"]}
@@ -60,7 +60,7 @@ def test_a_validation_split_that_is_taken_out_of_given_training_images_is_told(t
     shutil.copytree("given/train", tmp_path / "photos" / "train")
     shutil.copytree("given/val", tmp_path / "photos" / "test")
     told: list[Event] = []
-    tb.plan(tmp_path / "photos", "tiny.toml", tell=told.append)
+    tb.plan(tmp_path / "photos", "tiny.toml", progress=told.append)
     assert "No val split is given: 6 of the 45 training images are held out for it (val_share = 0.1)." in {
         event.text for event in told if isinstance(event, Note)
     }
@@ -72,7 +72,7 @@ def test_where_all_or_no_splits_are_given_there_is_nothing_to_tell(tmp_path: Pat
     fill(tmp_path / "flat", KINDS, 12)
     for data in ("photos", "flat"):
         told: list[Event] = []
-        tb.plan(tmp_path / data, "tiny.toml", tell=told.append)
+        tb.plan(tmp_path / data, "tiny.toml", progress=told.append)
         assert not [event for event in told if isinstance(event, Note) and "held out" in event.text]
 
 

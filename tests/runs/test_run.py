@@ -171,7 +171,7 @@ def test_the_same_call_again_returns_without_training(place: Path, finished: tb.
     told: list[Event] = []
     before = written()
     asked = {"with_": ["calibrate", "flip_tta"], "set_": LEARNED}
-    again = tb.train(place / "photos", place / "tiny.toml", out=finished.folder, tell=told.append, **asked)
+    again = tb.train(place / "photos", place / "tiny.toml", out=finished.folder, progress=told.append, **asked)
     assert again == finished
     assert written() == before
     assert not [e for e in told if isinstance(e, EpochDone) or (isinstance(e, Doing) and e.task.startswith("epoch"))]

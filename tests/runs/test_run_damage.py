@@ -129,7 +129,7 @@ def kill(event: object) -> None:
 def begun(place: Path, run: Path) -> Path:
     """A run that was killed after its first epoch."""
     with pytest.raises(Killed):
-        tb.train(place / "photos", place / "tiny.toml", out=run, tell=kill)
+        tb.train(place / "photos", place / "tiny.toml", out=run, progress=kill)
     return run
 
 
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_another_shape_is_refused_in_a_sentence(place: Path, tmp
         store.save_tensors(folder / "state.safetensors", {})
     store.remove(run / ".work" / "step-00000002")
     told: list[str] = []
-    tb.train(place / "photos", place / "tiny.toml", out=run, tell=lambda event: told.append(str(event)))
+    tb.train(place / "photos", place / "tiny.toml", out=run, progress=lambda event: told.append(str(event)))
     assert [text for text in told if "was removed; training starts from the beginning" in text]
 
 

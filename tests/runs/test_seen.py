@@ -190,7 +190,7 @@ def test_names_and_places_do_not_hide_a_known_image_and_other_runs_count(tmp_pat
     assert tb.evaluate("first", tmp_path / "moved").trained_on == 42
     both = contents(asked(seed=0).data.images, "train") | contents(asked(seed=1).data.images, "train")
     assert len(both) > 42
-    assert tb.evaluate("first", tmp_path / "moved", ["ensemble('second')"]).trained_on == len(both)
+    assert tb.evaluate("first", tmp_path / "moved", with_=["ensemble('second')"]).trained_on == len(both)
 
 
 def test_pseudo_labelled_images_count_as_trained_on(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import torch
 from album import fill, recipe_file
 from safetensors.torch import load_file, save_file
 
+from trickbag.api import train
 from trickbag.engine.assemble import build_model
 from trickbag.ground.errors import UsageError
 from trickbag.models.card import CARD, Card
 from trickbag.recipe import Recipe
 from trickbag.runs.request import request
-from trickbag.runs.run import train
 from trickbag.trick import having
 from trickbag.tricks import bag, find, parse
 

@@ -11,6 +11,7 @@ import torch
 from album import fill, recipe_file
 from answers import Here
 
+from trickbag.display.screen import Screen
 from trickbag.engine import speed
 from trickbag.engine.speed import _fitting
 from trickbag.ground import store
@@ -18,7 +19,6 @@ from trickbag.ground.errors import NoRoomError, TrickbagError, UsageError
 from trickbag.ground.text import file_name
 from trickbag.recipe import Recipe
 from trickbag.runs.classifier import Prediction
-from trickbag.terminal.screen import Screen
 
 STRAY = "cat/n\udcff\nl\x1b[31m=é\\ud800.png"
 

@@ -15,11 +15,11 @@ from answers import Answer
 from processes import SERVER, command_line
 from rich.console import Console
 
+from trickbag.display.board import Board
+from trickbag.display.screen import Screen
 from trickbag.ground import store
 from trickbag.ground.events import CellDone
 from trickbag.studies import conduct
-from trickbag.terminal.board import Board
-from trickbag.terminal.screen import Screen
 
 
 @pytest.fixture(scope="module")

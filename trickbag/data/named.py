@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from trickbag.data.given import PNG_MODES
 from trickbag.ground import spec
 from trickbag.ground.cache import cache_dir, key_of, made_once
 from trickbag.ground.errors import UsageError
@@ -24,8 +25,6 @@ SPLIT_WORDS = {"train": ("train", "trainval", "train-standard"), "val": ("val", 
 
 TRAIN_OR_TEST = ("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist")
 """The sets whose held-out half is a test set; timm hands it out for every word but train."""
-
-PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 def is_named(data: str) -> bool:

@@ -25,10 +25,11 @@ from trickbag.engine.scores import finite
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.records import MALFORMED
+from trickbag.ground.typed import spellings
 from trickbag.models import networks
 from trickbag.models.card import CARD, WEIGHTS, Card
 from trickbag.recipe import Recipe
-from trickbag.trick import Facts, Outputs, Trick, having, ordered
+from trickbag.trick import Facts, Outputs, Trick, Tricks, having, ordered
 
 BATCH = 32
 
@@ -68,7 +69,7 @@ class Classifier:
         self.predict_batch = predictor(model, self.tricks, self.fabric.autocast)
 
     @classmethod
-    def load(cls, run: str | Path, with_: Iterable[str] = ()) -> "Classifier":
+    def load(cls, run: str | Path, with_: Tricks = ()) -> "Classifier":
         """The classifier of a run's folder, with more tricks for evaluation put in.
 
         Raises UsageError where the folder holds no finished run or a trick needs training, TrickbagError where it is damaged.
@@ -78,7 +79,7 @@ class Classifier:
             raise UsageError(f"{folder} holds no trained classifier: there is no {CARD}. Give the folder that train wrote.")
         if reason := store.verify(folder, CARD, WEIGHTS):
             raise TrickbagError(f"{folder} is damaged: {reason}. Train it again or restore it.")
-        extra = ordered([tricks.parse(text) for text in with_])
+        extra = ordered([tricks.parse(text) for text in spellings(with_)])
         for trick in extra:
             if set(trick.plugs()) - {"setup", "view", "predict"}:
                 raise UsageError(f"{trick} needs training images: train with --with {trick.name()} instead.")

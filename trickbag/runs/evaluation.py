@@ -1,7 +1,7 @@
 """A trained run judged on other data, of classes that it knows and, for an open set, of others."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from trickbag.engine.pixels import Files, Rows, ahead
 from trickbag.engine.scores import Scores, finite, score
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
+from trickbag.ground.typed import spellings
 from trickbag.runs import seen
 from trickbag.runs.classifier import BATCH, Classifier
 from trickbag.runs.folder import PREDICTIONS, predictions
+from trickbag.trick import Tricks
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Evaluation:
 def evaluate(
     run: str | Path,
     data: str | Path,
-    with_: Iterable[str] = (),
+    with_: Tricks = (),
     tell: Tell = silent,
     open_set: bool = False,
     energy: bool = False,
@@ -67,7 +69,7 @@ def evaluate(
     """
     if energy and not open_set:
         raise UsageError("--energy is a way to reject images of unknown classes. Give --open-set too.")
-    extra = tuple(with_)
+    extra = spellings(with_)
     found = Classifier.load(run, extra)
     validation = _validation(Path(run), extra, energy, len(found.classes)) if open_set else None
     images = _readable(data, found.card.channels, depth, tell)

@@ -3,9 +3,8 @@
 import math
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -17,7 +16,7 @@ from trickbag.ground.events import Tell, silent
 from trickbag.ground.text import duration
 from trickbag.recipe import Recipe
 from trickbag.runs import auto
-from trickbag.runs.request import request
+from trickbag.runs.request import Request
 from trickbag.trick import Facts, Fit, having
 
 
@@ -71,9 +70,8 @@ def rates(recipe: Recipe, steps: int) -> dict[int, float]:
     return {epoch: value for epoch, value in enumerate(lr) if epoch in (0, len(lr) - 1) or 2 * value <= lr[epoch - 1]}
 
 
-def plan(data: str | Path, recipe: str | Path | Recipe = "auto", *, tell: Tell = silent, **asked: Any) -> Plan:
-    """What ``trickbag.train`` with the same arguments would do and cost. Raises UsageError as it does."""
-    wanted = request(data, recipe, tell=tell, **asked)
+def plan(wanted: Request, tell: Tell = silent) -> Plan:
+    """What carrying out a request would do and cost."""
     decision = auto.decide(wanted, tell)
     made, images = decision.recipe, wanted.data.images
     need = expected_bytes(Files(images, wanted.data.channels, kept_pixels(made), made.fit))

@@ -23,14 +23,14 @@ from trickbag.engine.pixels import Data
 from trickbag.ground.cache import Stamp, check_writable, expanded, stamp
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
-from trickbag.ground.spec import parse
 from trickbag.ground.streams import MOST_SEED
 from trickbag.ground.text import clipped, show
+from trickbag.ground.typed import assignments, names, seconds, spellings
 from trickbag.models import networks
 from trickbag.models import weights as files
 from trickbag.recipe import Recipe, idle
 from trickbag.runs import seen
-from trickbag.trick import Trick
+from trickbag.trick import Trick, Tricks
 
 Bad = Literal["skip", "error"]
 """Leave out what is bad, and list it, or stop at it."""
@@ -226,10 +226,10 @@ def request(
     *,
     model: str | None = None,
     weights: str | Path | None = None,
-    budget: float = 0,
-    with_: Iterable[str] = (),
-    without: Iterable[str] = (),
-    set_: Mapping[str, Any] | None = None,
+    budget: float | str = 0,
+    with_: Tricks = (),
+    without: Tricks = (),
+    set_: Mapping[str, Any] | Iterable[str] = (),
     seed: int = 0,
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
@@ -251,7 +251,7 @@ def request(
     place = str(data) if is_named(str(data)) else str(Path(data).expanduser().absolute())
     source: dict[str, str | int] = {"data": place, "on_bad": on_bad, "on_leak": on_leak, "depth": depth}
     before = seen.together(seen.runs(asked))
-    return Request(table, found, asked, recipe == "auto", chosen, budget, seed, called(data), began, source, before)
+    return Request(table, found, asked, recipe == "auto", chosen, seconds(budget), seed, called(data), began, source, before)
 
 
 def check_idle(recipe: Recipe, chosen: Collection[str]) -> None:
@@ -296,12 +296,12 @@ def edited(
     recipe: str | Path | Recipe,
     model: str | None = None,
     weights: str | Path | None = None,
-    with_: Iterable[str] = (),
-    without: Iterable[str] = (),
-    set_: Mapping[str, Any] | None = None,
+    with_: Tricks = (),
+    without: Tricks = (),
+    set_: Mapping[str, Any] | Iterable[str] = (),
 ) -> tuple[Recipe, frozenset[str]]:
     """A recipe with the user's edits, and the names of the fields and tricks that they name."""
     base = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    fields = {k: str(v) for k, v in (("model", model), ("weights", weights)) if v is not None} | dict(set_ or {})
-    with_, without = list(with_), list(without)
-    return base.edit(with_, without, **fields), frozenset([*fields, *without, *(parse(text).name for text in with_)])
+    fields = {k: str(v) for k, v in (("model", model), ("weights", weights)) if v is not None} | assignments(set_)
+    with_, without = spellings(with_), names(without)
+    return base.edit(with_, without, **fields), frozenset([*fields, *without, *names(with_)])

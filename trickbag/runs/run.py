@@ -29,7 +29,7 @@ from trickbag.recipe import Recipe
 from trickbag.runs import auto, classifier, provenance
 from trickbag.runs.folder import BEGUN, DIVERGED, FINISHED, LOG, Begun, Divergence, LogLine, RunRecord
 from trickbag.runs.outcome import Spent, write_result
-from trickbag.runs.request import Request, edited, request, tell_where, unlabelled
+from trickbag.runs.request import Request, edited, unlabelled
 from trickbag.trick import judged_weights
 
 CHECKPOINT_SECONDS = 20.0
@@ -56,22 +56,6 @@ class Result:
     def classifier(self) -> classifier.Classifier:
         """The trained classifier."""
         return classifier.Classifier.load(self.folder)
-
-
-def train(
-    data: str | Path, recipe: str | Path | Recipe = "auto", *, out: str | Path | None = None, tell: Tell = silent, **asked: Any
-) -> Result:
-    """Train a classifier on a data set and score it once on its test split.
-
-    The same call again returns the finished run, or continues where it was stopped. ``asked``: model, weights, budget
-    (seconds), with_, without, set_, seed, on_bad, on_leak, depth, as on the command line. Raises UsageError for what cannot
-    be done as asked, TrickbagError where the run fails.
-    """
-    place = None if out is None else store.folder_of(out)
-    wanted = request(data, recipe, tell=tell, **asked)
-    folder = place or wanted.folder
-    tell_where(folder, data, tell)
-    return carry_out(wanted, folder, tell)
 
 
 def carry_out(wanted: Request, folder: Path, tell: Tell = silent, wait: bool = False) -> Result:

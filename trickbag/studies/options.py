@@ -5,86 +5,75 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_serializer, model_validator
 
 from trickbag.ground import files, toml
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import MOST_SEED
 from trickbag.ground.text import brief, clipped
+from trickbag.ground.typed import assignments, seconds, spellings, varied
+from trickbag.recipe import Recipe
 
 FOLDS = re.compile(r"(\d{1,9})x(\d{1,9})")
 MOST_RUNS = 1000
 """Of an arm, and most arms of a study."""
+DESIGNS = Literal["auto", "add-one", "leave-one-out", "two-sided", "stack", "factorial"]
+Spellings = Annotated[tuple[str, ...], BeforeValidator(spellings)]
+Word = Annotated[str, BeforeValidator(str)]
+"""Also a path."""
+
+
+def _recipe(given: Any) -> Any:
+    return str(given) if isinstance(given, Path) else given
+
+
+def _tricks(given: Any) -> Any:
+    return given if given == "auto" else spellings(given)
+
+
+def _lists(given: Any) -> list[list[str]]:
+    return [spellings(one) for one in ([given] if isinstance(given, str) else given)]
 
 
 class Options(BaseModel):
-    """A study's options.
+    """A study's options: the parameters of ``trickbag.study``, which says what each means.
 
     >>> Options(tricks=["mixup"], seeds=5).on
     'val'
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
-    recipe: str = "auto"
-    """The reference arm: a built-in recipe, or a TOML file."""
+    recipe: Annotated[str | Recipe, BeforeValidator(_recipe)] = "auto"
     model: str | None = None
-    """A timm model, or cifar_resnet8, 20, 32 or 56."""
-    weights: str | None = None
-    """Initial weights: a .safetensors file, a run's folder, hub or none."""
-    with_: Annotated[tuple[str, ...], Field(alias="with")] = ()
-    """Tricks added to the reference arm."""
-    without: tuple[str, ...] = ()
-    """Tricks removed from the reference arm."""
-    set_: Annotated[dict[str, Any], Field(alias="set")] = {}
-    """Fields of the reference arm."""
-    tricks: tuple[str, ...] | Literal["auto"] = ()
-    """The tricks to try; auto: those that the check of the data set suggests."""
-    prior: str = ""
-    """A file that trickbag atlas wrote."""
-    teacher: str = ""
-    """A run's folder or a recipe from which tricks = "auto" may propose to distil."""
-    vary: dict[str, tuple[Any, ...]] = {}
-    """Fields to try with other values."""
-    combine: tuple[tuple[str, ...], ...] = ()
-    """Lists of tricks to add together; each list is an arm."""
-    design: Literal["auto", "add-one", "leave-one-out", "two-sided", "stack", "factorial"] = "auto"
-    """Which arms to train; auto: factorial where the tricks can be combined, otherwise add-one."""
+    weights: Word | None = None
+    with_: Annotated[Spellings, Field(alias="with")] = ()
+    without: Spellings = ()
+    set_: Annotated[dict[str, Any], BeforeValidator(assignments), Field(alias="set")] = {}
+    tricks: Annotated[tuple[str, ...] | Literal["auto"], BeforeValidator(_tricks)] = ()
+    prior: Word = ""
+    teacher: Word = ""
+    vary: Annotated[dict[str, tuple[Any, ...]], BeforeValidator(varied)] = {}
+    combine: Annotated[tuple[tuple[str, ...], ...], BeforeValidator(_lists)] = ()
+    design: DESIGNS = "auto"
     on: Literal["val", "test"] = "val"
-    """The split on which arms are compared and the recommended recipe is chosen. val may rotate: see rotate. test reproduces
-    published tables."""
     rotate: bool | None = None
-    """Whether each seed judges another fold of the training and validation images, so that more seeds are more images; unset:
-    where the data set has no validation split of its own."""
     folds: Annotated[str, Field(pattern=r"^(\d{1,9}x\d{1,9})?$")] = ""
-    """Repeated cross-validation in place of seeds, for small data: repeats x folds, for example 5x2, over the training and
-    validation images."""
     seeds: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Runs per arm, each with its own seed."""
     proof: bool | None = None
-    """Whether to put the best candidate to the proof: fresh seeds, on images that have chosen nothing. Unset: where there are
-    such images, and the budget holds it."""
     looks: bool = False
-    """Whether to stop training arms that are decided after 3, 5 or 10 seeds. Each interim analysis spends a part of the 5 % of
-    false findings, so the last one is stricter."""
     seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
-    """The first seed; it also splits a data set that has no splits."""
     delta: Annotated[float, Field(ge=0, le=100)] = 0.2
-    """The largest difference that does not matter to you, in percentage points (the region of practical equivalence)."""
     price: Annotated[float, Field(ge=1)] = 3.0
-    """The most that the recommended recipe may cost, as a multiple of the training time of the reference."""
     same: Annotated[int, Field(ge=0, le=10)] = 0
-    """Number of A/A arms: the reference with other seeds, to measure the noise."""
     matched: bool = False
-    """Whether to also train the reference for as long as each trick takes that costs over 5 % more."""
     sharing: bool = True
-    """Whether to train once what arms have in common. The results are the same."""
     depth: Annotated[int, Field(ge=0)] = 0
-    """How many folders make a class, where folders name the classes; 0 for all of them."""
-    budget: Annotated[float, Field(ge=0)] = 0.0
-    """Time for the whole study, in seconds; the design and the number of seeds are chosen to fit. 0: no limit."""
+    budget: Annotated[float, BeforeValidator(seconds), Field(ge=0)] = 0.0
+
+    @field_serializer("recipe")
+    def _spelled(self, recipe: str | Recipe) -> str | dict[str, Any]:
+        return recipe if isinstance(recipe, str) else recipe.spelled()
 
     @model_validator(mode="after")
     def _countable(self) -> Self:
@@ -142,6 +131,7 @@ class Options(BaseModel):
         changed = {
             (cls.model_fields[name].alias or name if name in cls.model_fields else name): v for name, v in changes.items()
         }
+        changed |= {name: read(changed[name]) for name, read in (("set", assignments), ("vary", varied)) if name in changed}
         joined = {n: fields[n] | v for n, v in changed.items() if isinstance(v, dict) and isinstance(fields.get(n), dict)}
         return cls.build(fields | changed | joined, f"study {path.name}: ")
 

@@ -1,4 +1,4 @@
-"""Where a person meets the program: the verbs, the only place that prints, the table of a study under way."""
+"""The command line: the verbs, and what surrounds them from the start of the process to its exit code."""
 
 import time
 

@@ -5,19 +5,20 @@ import shlex
 import sys
 import webbrowser
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from trickbag.ground import glance
 from trickbag.ground.errors import UsageError
 from trickbag.ground.text import file_name, show
-from trickbag.terminal import BEGAN, glance
+from trickbag.terminal import BEGAN
 from trickbag.terminal.start import begin
-from trickbag.terminal.typed import assignments, parted, processes, seconds, varied
 
 if TYPE_CHECKING:
-    from trickbag.terminal.screen import Screen
+    from trickbag.display.screen import Screen
 
 # Threads that wait by spinning stall other programs, threads that sleep wake up late: benchmarks/results/spinning.md. GNU's
 # OpenMP reads it when torch is imported.
@@ -37,57 +38,28 @@ def _named(pattern: str) -> Callable[[str], list[str]]:
 
 
 TRICK_NAMES = _named("tricks/[!_]*.py")
-DataArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="A folder with one folder per class (optionally below train/val/test folders); a CSV or Parquet file with the "
-        "columns path,label[,split][,group][,left,top,right,bottom]; an archive of such a folder; a quoted pattern of "
-        "WebDataset shards, for example 'shards/{train,val}-{000000..000003}.tar'; torchvision:NAME or timm:NAME.",
-    ),
-]
-RecipeOption = Annotated[
-    str, typer.Option(metavar="NAME|FILE", help="A built-in recipe, or a TOML file.", autocompletion=_named("recipes/*.toml"))
-]
-ModelOption = Annotated[str | None, typer.Option(metavar="NAME", help="A timm model, or cifar_resnet8, 20, 32 or 56.")]
-WeightsOption = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Initial weights: a .safetensors file, a run's folder, hub or none.")
-]
-WithOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--with",
-        metavar="SPEC",
-        help="Add a trick, for example 'mixup(alpha=0.4)'. May be repeated.",
-        autocompletion=TRICK_NAMES,
-    ),
-]
-WithoutOption = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="Remove a trick. May be repeated.", autocompletion=TRICK_NAMES)
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="FIELD=VALUE",
-        help="Set a field of the recipe or of a trick, for example lr=0.1 or mixup.alpha=0.4. May be repeated.",
-    ),
-]
-SeedOption = Annotated[
-    int, typer.Option(min=0, max=2_000_000_000, help="The random seed. The same seed gives the same result.")
-]
-BudgetOption = Annotated[str, typer.Option(metavar="TIME", help="Time limit for the whole run, for example 90s, 10m or 2h.")]
-OutOption = Annotated[str | None, typer.Option(metavar="DIR", help="Folder for the run. Default: a new one in runs/.")]
-OnBadOption = Annotated[
-    Literal["skip", "error"], typer.Option(help="Skip and list unreadable files, or stop with an error that lists them.")
-]
-OnLeakOption = Annotated[
-    Literal["skip", "error"],
-    typer.Option(help="Images that appear in two splits: drop and list the training copies, or stop with an error."),
-]
-DepthOption = Annotated[
-    int, typer.Option(min=0, metavar="N", help="How many folders make a class: 1 for the top one. Default: all of them.")
-]
+
+
+def _option(name: str, metavar: str | None = None, *flags: str, verb: str = "train", more: str = "", **kind: Any) -> Any:
+    """An option that means what a parameter of ``trickbag.api`` does."""
+    return typer.Option(*flags, metavar=metavar, help=glance.parameters("api.py", verb)[name] + more, **kind)
+
+
+_study = partial(_option, verb="study")
+MANY = " May be repeated."
+DataArgument = Annotated[str, typer.Argument(metavar="DATA", help=glance.parameters("api.py", "train")["data"])]
+RecipeOption = Annotated[str, _option("recipe", "NAME|FILE", autocompletion=_named("recipes/*.toml"))]
+ModelOption = Annotated[str | None, _option("model", "NAME")]
+WeightsOption = Annotated[str | None, _option("weights", "FILE")]
+WithOption = Annotated[list[str] | None, _option("with_", "SPEC", "--with", more=MANY, autocompletion=TRICK_NAMES)]
+WithoutOption = Annotated[list[str] | None, _option("without", "NAME", more=MANY, autocompletion=TRICK_NAMES)]
+SetOption = Annotated[list[str] | None, _option("set_", "FIELD=VALUE", "--set", more=MANY)]
+SeedOption = Annotated[int, _option("seed", min=0, max=2_000_000_000)]
+BudgetOption = Annotated[str, _option("budget", "TIME")]
+OutOption = Annotated[str | None, _option("out", "DIR")]
+OnBadOption = Annotated[Literal["skip", "error"], _option("on_bad")]
+OnLeakOption = Annotated[Literal["skip", "error"], _option("on_leak")]
+DepthOption = Annotated[int, _option("depth", "N", min=0)]
 DEMO: dict[str, Any] = {
     "set": {"model": "cifar_resnet8", "size": 8, "epochs": 8, "lr": 0.05, "tricks": ["flip"], "test_share": 0.45},
     "tricks": ["affine", "flip", "cosine", "ema"],
@@ -122,16 +94,9 @@ def options(
 
 def screen_of(quiet: bool = False) -> "Screen":
     """The terminal or pipe; what draws on it is imported when something is drawn."""
-    from trickbag.terminal.screen import Screen
+    from trickbag.display.screen import Screen
 
     return Screen(quiet)
-
-
-def _study(field: str, metavar: str | None = None, more: str = "", flag: str = "", other: str = "") -> Any:
-    """An option of a study, described by its field in a study's file."""
-    found = glance.fields("studies/options.py", "Options")[field]
-    default = f" Default: {found.default}." if found.default not in (None, "", (), 0.0, False) and not more else ""
-    return typer.Option(*filter(None, (flag, other)), metavar=metavar, help=f"{found.description}{default}{more}")
 
 
 @app.command()
@@ -141,15 +106,14 @@ def demo(
     """Try everything on bundled images of digits: check them, study four tricks, train the recommended recipe."""
     import trickbag as tb
     from trickbag.data import digits
-    from trickbag.studies.conduct import Means
 
     with screen_of() as screen:
         data = digits.write(out / "digits")
         screen.note(f"wrote 1,797 digits of 8 x 8 pixels as PNG files in ten folders: {data}")
         screen.check(tb.check(data), brief=True)
-        finished = tb.study(data, out=out / "study", means=Means(workers=0), tell=screen.tell, **DEMO)
+        finished = tb.study(data, out=out / "study", workers="auto", progress=screen.tell, **DEMO)
         screen.study(finished)
-        result = tb.train(data, finished.recommended, set_={"epochs": DEMO_EPOCHS}, out=out / "run", tell=screen.tell)
+        result = tb.train(data, finished.recommended, set_={"epochs": DEMO_EPOCHS}, out=out / "run", progress=screen.tell)
         screen.result(result)
         screen.lines(f"try next: {shlex.join(['trickbag', 'predict', str(result.folder), str(data / '3')])}")
 
@@ -165,7 +129,7 @@ def check(
     import trickbag as tb
 
     with screen_of(quiet=json) as screen:
-        found = tb.check(data, on_bad=on_bad, depth=depth, tell=screen.tell)
+        found = tb.check(data, on_bad=on_bad, depth=depth, progress=screen.tell)
         screen.json(found.as_json()) if json else screen.check(found)
 
 
@@ -192,14 +156,14 @@ def train(
     """
     import trickbag as tb
 
-    asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "budget": seconds(budget)}
-    asked |= {"with_": with_ or [], "without": without or [], "set_": assignments(set_ or [])}
-    asked |= {"seed": seed, "on_bad": on_bad, "on_leak": on_leak, "depth": depth, "began": BEGAN}
+    asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "budget": budget, "seed": seed}
+    asked |= {"with_": with_ or [], "without": without or [], "set_": set_ or []}
+    asked |= {"on_bad": on_bad, "on_leak": on_leak, "depth": depth, "began": BEGAN}
     with screen_of() as screen:
         if plan:
-            screen.plan(tb.plan(data, tell=screen.tell, **asked))
+            screen.plan(tb.plan(data, progress=screen.tell, **asked))
         else:
-            screen.result(tb.train(data, out=out, tell=screen.tell, **asked))
+            screen.result(tb.train(data, out=out, progress=screen.tell, **asked))
 
 
 @app.command()
@@ -208,11 +172,12 @@ def finish(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder o
     import trickbag as tb
 
     with screen_of() as screen:
-        screen.result(tb.finish(run, tell=screen.tell))
+        screen.result(tb.finish(run, progress=screen.tell))
 
 
 @app.command()
 def study(
+    context: typer.Context,
     data: DataArgument,
     file: Annotated[Path | None, typer.Argument(metavar="[STUDY.toml]", help="A TOML file with the options below.")] = None,
     recipe: Annotated[str | None, _study("recipe", "NAME|FILE")] = None,
@@ -222,73 +187,41 @@ def study(
     without: WithoutOption = None,
     set_: SetOption = None,
     tricks: Annotated[str, _study("tricks", "A,B,…|auto")] = "",
-    combine: Annotated[list[str] | None, _study("combine", "A,B,…", " May be repeated.")] = None,
-    vary: Annotated[list[str] | None, _study("vary", "FIELD=V1,V2,…", " May be repeated.")] = None,
+    combine: Annotated[list[str] | None, _study("combine", "A,B,…", more=MANY)] = None,
+    vary: Annotated[list[str] | None, _study("vary", "FIELD=V1,V2,…", more=MANY)] = None,
     design: Annotated[Designs | None, _study("design")] = None,
     on: Annotated[Literal["val", "test"] | None, _study("on")] = None,
-    rotate: Annotated[bool | None, _study("rotate", flag="--rotate/--no-rotate")] = None,
+    rotate: Annotated[bool | None, _study("rotate", None, "--rotate/--no-rotate")] = None,
     folds: Annotated[str | None, _study("folds", "5x2")] = None,
     seeds: Annotated[int | None, _study("seeds")] = None,
-    proof: Annotated[bool | None, _study("proof", flag="--proof/--no-proof", other="--confirm")] = None,
-    looks: Annotated[bool | None, _study("looks", flag="--looks")] = None,
+    proof: Annotated[bool | None, _study("proof", None, "--proof/--no-proof", "--confirm")] = None,
+    looks: Annotated[bool | None, _study("looks", None, "--looks")] = None,
     seed: Annotated[int | None, _study("seed")] = None,
     delta: Annotated[float | None, _study("delta")] = None,
     price: Annotated[float | None, _study("price")] = None,
     same: Annotated[int | None, _study("same")] = None,
-    matched: Annotated[bool | None, _study("matched", flag="--matched")] = None,
+    matched: Annotated[bool | None, _study("matched", None, "--matched")] = None,
     prior: Annotated[str | None, _study("prior", "FILE")] = None,
     teacher: Annotated[str | None, _study("teacher", "RUN|RECIPE")] = None,
+    sharing: Annotated[bool | None, _study("sharing", None, "--sharing/--no-sharing")] = None,
     depth: Annotated[int | None, _study("depth", "N")] = None,
-    budget: Annotated[str, _study("budget", "TIME", " Or for example 10m or 2h.")] = "",
+    budget: Annotated[str, _study("budget", "TIME")] = "",
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what the study would train, cost and be able to detect, and stop.")
     ] = False,
-    workers: Annotated[
-        str, typer.Option(metavar="N|auto", help="How many trainings run at the same time; auto measures what is fastest.")
-    ] = "1",
-    ray: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Address of a Ray cluster; local starts one on this machine.")
-    ] = "",
-    no_sharing: Annotated[
-        bool, typer.Option("--no-sharing", help="Do not share training between runs. The results are the same.")
-    ] = False,
-    out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder for the study. Default: a new one in studies/.")
-    ] = None,
+    workers: Annotated[str, _study("workers", "N|auto")] = "1",
+    ray: Annotated[str, _study("ray", "ADDRESS")] = "",
+    out: Annotated[str | None, _study("out", "DIR")] = None,
 ) -> None:
     """Measure which tricks help on a data set: by how much, how certainly and at what cost.
 
     Run the same command again to continue a study that was stopped. With more tricks or seeds, only new runs are trained.
     """
+    import trickbag as tb
     from trickbag.studies import conduct
 
-    asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "with": with_, "without": without}
-    asked |= {
-        "design": design,
-        "on": on,
-        "rotate": rotate,
-        "folds": folds,
-        "seeds": seeds,
-        "proof": proof,
-        "looks": looks,
-        "seed": seed,
-        "delta": delta,
-        "price": price,
-    }
-    asked |= {
-        "same": same,
-        "matched": matched,
-        "prior": prior,
-        "teacher": teacher,
-        "depth": depth,
-        "sharing": False if no_sharing else None,
-    }
-    asked |= {"budget": seconds(budget) or None, "set": assignments(set_ or []) or None, "vary": varied(vary or []) or None}
-    asked |= {
-        "tricks": "auto" if tricks == "auto" else parted(tricks) or None,
-        "combine": list(map(parted, combine or [])) or None,
-    }
-    given = {name: value for name, value in asked.items() if value is not None}
+    own = tb.Options.model_fields
+    given = {name: value for name, value in context.params.items() if name in own and value not in (None, "", [])}
     with screen_of() as screen:
         if plan:
             from trickbag.studies.decisions import declared
@@ -296,9 +229,9 @@ def study(
             made = conduct.plan(data, file, out=out, began=BEGAN, tell=screen.tell, **given)
             screen.lines(*made.lines(), f"plan: {declared(made)}, the hash that the study stores before its first run")
         else:
-            means = conduct.Means(processes(workers), ray, shlex.join(["trickbag", *sys.argv[1:]]))
-            told: dict[str, Any] = {"means": means, "began": BEGAN, "tell": screen.tell}
-            screen.study(conduct.study(data, file, out=out, **told, **given))
+            command = shlex.join(["trickbag", *sys.argv[1:]])
+            told: dict[str, Any] = {"command": command, "began": BEGAN, "progress": screen.tell}
+            screen.study(tb.study(data, file, workers=workers, ray=ray, out=out, **told, **given))
 
 
 @app.command()
@@ -381,13 +314,8 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     data: DataArgument,
     with_: WithOption = None,
-    open_set: Annotated[
-        bool,
-        typer.Option("--open-set", help="Measure how well images of classes unknown to the run are rejected."),
-    ] = False,
-    energy: Annotated[
-        bool, typer.Option("--energy", help="With --open-set: reject by energy instead of by the largest probability.")
-    ] = False,
+    open_set: Annotated[bool, _option("open_set", None, "--open-set", verb="evaluate")] = False,
+    energy: Annotated[bool, _option("energy", None, "--energy", verb="evaluate")] = False,
     depth: DepthOption = 0,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
@@ -395,7 +323,7 @@ def evaluate(
     import trickbag as tb
 
     with screen_of(quiet=json) as screen:
-        found = tb.evaluate(run, data, with_ or [], screen.tell, open_set, energy, depth)
+        found = tb.evaluate(run, data, with_=with_ or [], open_set=open_set, energy=energy, depth=depth, progress=screen.tell)
         screen.json(found.as_json()) if json else screen.scores(found)
 
 
@@ -484,7 +412,7 @@ def loop(
     from trickbag.runs.request import edited
 
     with screen_of() as screen:
-        screen.lines(*outline(edited(recipe, model, weights, with_ or [], without or [], assignments(set_ or []))[0]))
+        screen.lines(*outline(edited(recipe, model, weights, with_ or [], without or [], set_ or [])[0]))
 
 
 def main() -> None:

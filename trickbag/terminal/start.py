@@ -5,10 +5,10 @@ import re
 import sys
 from collections.abc import Callable
 
+from trickbag.display import output
 from trickbag.ground import signals
 from trickbag.ground.errors import Interrupted, TrickbagError, lacks_memory
 from trickbag.ground.text import clipped, show
-from trickbag.terminal import output
 
 LONGEST = 300
 """Characters of a word, as of a path, that an error shows whole."""

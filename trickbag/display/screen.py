@@ -16,13 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.table import Table
 from rich.text import Text
 
+from trickbag.display import output
+from trickbag.display.board import Board
 from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
+from trickbag.ground.glance import Listed
 from trickbag.ground.text import as_bytes, counted, duration, show
 from trickbag.report import atlas
 from trickbag.report.tables import ACCURACY_HEAD, EFFECT_HEAD, accuracy_row, effect_row, markdown, rows
-from trickbag.terminal import output
-from trickbag.terminal.board import Board
-from trickbag.terminal.glance import Listed
 
 SIGNS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
 PIPE_WIDTH = 160

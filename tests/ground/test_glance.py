@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from trickbag.studies.options import Options
-from trickbag.terminal import glance
+from trickbag.ground import glance
 from trickbag.trick import card
 from trickbag.tricks import bag
 
@@ -16,14 +15,6 @@ def test_the_list_says_what_the_tricks_themselves_say() -> None:
     assert list(listed) == list(bag())
     for name, trick in bag().items():
         assert listed[name] == (card(trick)["Title"], trick.plugs())
-
-
-def test_the_fields_of_a_study_are_described_as_pydantic_reads_them() -> None:
-    described = glance.fields("studies/options.py", "Options")
-    assert list(described) == list(Options.model_fields)
-    for name, field in Options.model_fields.items():
-        assert described[name].description == " ".join((field.description or "").split())
-        assert described[name].default == field.default
 
 
 HEAVY = ("torch", "numpy", "rich", "timm", "PIL")

@@ -1,11 +1,10 @@
 """What source files say, read without running them: torch takes seconds to import, and a list or a help text must not."""
 
 import ast
+import re
 from functools import cache
-from inspect import cleandoc
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 HERE = Path(__file__).parents[1]
 
@@ -17,13 +16,6 @@ class Listed(NamedTuple):
     """The first line of its card."""
     plugs: tuple[str, ...]
     """As ``trickbag.trick.Trick.plugs`` gives them."""
-
-
-class Described(NamedTuple):
-    """A field of a class with annotations."""
-
-    default: Any
-    description: str
 
 
 def shelf() -> dict[str, Listed]:
@@ -42,22 +34,28 @@ def shelf() -> dict[str, Listed]:
     return found
 
 
-@cache
-def fields(file: str, name: str) -> dict[str, Described]:
-    """The fields of a class in a file of this package, with their defaults and the texts under them.
+def classes() -> list[str]:
+    """The classes of all tricks.
 
-    >>> fields("studies/options.py", "Options")["seeds"].default
-    3
+    >>> "MixUp" in classes()
+    True
     """
-    body = _class(_tree(HERE / file), name).body
-    found = {}
-    for node, text in pairwise(body):
-        match node, text:
-            case ast.AnnAssign(target=ast.Name(id=field), value=ast.expr() as value), ast.Expr(
-                value=ast.Constant(value=str(told))
-            ):
-                found[field] = Described(ast.literal_eval(value), " ".join(cleandoc(told).split()))
-    return found
+    files = sorted((HERE / "tricks").glob("[!_]*.py"))
+    return [re.search(r"^class (\w+)\(Trick\)", file.read_text("utf-8"), re.MULTILINE)[1] for file in files]  # type: ignore[index]
+
+
+@cache
+def parameters(file: str, name: str) -> dict[str, str]:
+    """What the docstring of a function in a file of this package says of each of its parameters.
+
+    >>> parameters("api.py", "train")["seed"]
+    'The random seed. The same seed gives the same result.'
+    """
+    tree = _tree(HERE / file)
+    text = next(ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    block = re.search(r"^Args:\n((?: +.*\n?)+)", text, re.MULTILINE)
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block[1] if block else "", re.MULTILINE)
+    return {name: re.sub(r"``(\w+)``", r"--\1", " ".join(said.split())).replace("open_set", "open-set") for name, said in found}
 
 
 def _tree(file: Path) -> ast.Module:

@@ -47,7 +47,7 @@ def test_an_answer_that_a_full_disk_does_not_take_is_told(tmp_path: Path) -> Non
 def test_no_file_takes_the_place_of_a_closed_output(tmp_path: Path) -> None:
     code = f"""
 import sys
-from trickbag.terminal import output
+from trickbag.display import output
 output.steady()
 file = open({str(tmp_path / "file")!r}, "w")
 print("lost")

@@ -1,0 +1,139 @@
+"""The verbs in Python: what they take is what the command line takes, said once, and forgiving."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from album import fill, recipe_file
+
+import trickbag as tb
+from trickbag import api
+from trickbag.ground import glance
+from trickbag.recipe import Recipe
+from trickbag.studies.options import Options
+from trickbag.terminal.cli import app
+from trickbag.tricks import bag
+
+VERBS = ("check", "evaluate", "finish", "load", "plan", "study", "train")
+PYTHON_ALONE = {"progress", "began", "command"}
+"""Parameters that the command line answers itself."""
+
+
+def said(verb: str) -> dict[str, str]:
+    """What a verb's docstring says of its parameters; a plan takes what a training does."""
+    return glance.parameters("api.py", "train" if verb == "plan" else verb)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_parameter_of_a_verb_is_typed_and_described(verb: str) -> None:
+    found = inspect.signature(getattr(tb, verb)).parameters
+    assert list(found) == [name for name in said(verb) if verb != "plan" or name != "out"]
+    assert all(one.kind is not one.VAR_KEYWORD and one.annotation is not one.empty for one in found.values())
+    assert all(len(text) > 10 and text.endswith(".") for text in said(verb).values())
+
+
+def test_a_study_takes_what_its_file_may_hold_and_names_the_defaults() -> None:
+    found = inspect.signature(tb.study).parameters
+    rest = ["workers", "ray", "out", "command", "began", "progress"]
+    assert {*found} == {"data", "file", *Options.model_fields, *rest}
+    for name, field in Options.model_fields.items():
+        assert found[name].default is None
+        if told := re.search(r"Default: ([\w.]+)\.$", said("study")[name]):
+            assert told[1] in (str(field.default), {True: "yes"}.get(field.default))
+
+
+@pytest.mark.parametrize("verb", ["check", "evaluate", "study", "train"])
+def test_the_command_line_offers_the_same_with_the_same_words(verb: str) -> None:
+    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    offered: dict[str, Any] = {one.name: one.help for one in command.params if one.name not in ("json", "help")}
+    assert {*said(verb)} - PYTHON_ALONE == {*offered} - {"plan", "run"} | ({"run"} & {*said(verb)})
+    for name in ("seed", "out", "depth"):
+        assert said(verb).get(name, "") == offered.get(name, "")
+
+
+def test_what_is_public_is_what_is_listed() -> None:
+    assert dir(tb) == sorted([*tb.__all__, *(trick.__name__ for trick in bag().values())])
+    for name in dir(tb):
+        assert getattr(tb, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'Mixup'"):
+        tb.Mixup  # noqa: B018
+
+
+def test_listing_the_names_imports_nothing_heavy() -> None:
+    code = "import sys, trickbag; assert 'MixUp' in dir(trickbag); sys.exit(bool({'torch', 'numpy'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def place(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "photos", {"a": 0, "b": 1}, 20)
+    recipe_file(tmp_path / "tiny.toml")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"with_": "mixup(alpha=0.4), ema", "set_": ["epochs=1"], "budget": "10m"},
+        {"with_": ["mixup(alpha=0.4)", tb.Ema()], "set_": {"epochs": 1}, "budget": 600},
+        {"with_": (trick for trick in (tb.MixUp(alpha=0.4), "ema")), "set_": "epochs=1", "budget": "600s"},
+    ],
+    ids=["texts", "a list", "an iterator"],
+)
+def test_every_way_to_ask_asks_for_the_same(place: Path, asked: dict[str, Any]) -> None:
+    made = tb.plan("photos", "tiny.toml", **asked)
+    same = tb.plan(Path("photos"), Recipe.load("tiny.toml"), with_=[tb.MixUp(alpha=0.4), tb.Ema()], set_={"epochs": 1})
+    assert made.recipe == same.recipe
+    assert {str(trick) for trick in made.recipe.tricks} >= {"mixup(alpha=0.4)", "ema"}
+
+
+def test_a_trick_is_taken_out_by_name_or_by_itself(place: Path) -> None:
+    for without in ("ema", tb.Ema(), ["ema"]):
+        made = tb.plan("photos", "tiny.toml", with_="ema, mixup", without=without, set_={"epochs": 1})
+        assert [trick.name() for trick in made.recipe.tricks if trick.name() in ("ema", "mixup")] == ["mixup"]
+
+
+def test_a_study_in_objects_is_the_study_in_texts() -> None:
+    texts = {
+        "tricks": "mixup(alpha=0.4),ema",
+        "combine": ["mixup,ema"],
+        "vary": ["lr=0.1,0.2"],
+        "set_": ["epochs=3"],
+        "budget": "2m",
+    }
+    objects = {
+        "tricks": [tb.MixUp(alpha=0.4), tb.Ema()],
+        "combine": [[tb.MixUp(), tb.Ema()]],
+        "vary": {"lr": [0.1, 0.2]},
+        "set_": {"epochs": 3},
+        "budget": 120,
+    }
+    assert Options(**texts) == Options(**objects)
+    assert Options(recipe=Path("tiny.toml")).recipe == "tiny.toml"
+    one = Options(recipe=Recipe.load("cifar"))
+    assert Options(**one.model_dump(by_alias=True)) == one
+
+
+def test_progress_is_shown_where_it_is_wanted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = {"recipe": "tiny.toml", "set_": {"epochs": 1}}
+    tb.train("photos", **asked, out="silent")
+    tb.train("photos", **asked, out="off", progress=False)
+    assert capsys.readouterr() == ("", "")
+    told: list[Any] = []
+    tb.train("photos", **asked, out="told", progress=told.append)
+    assert capsys.readouterr() == ("", "")
+    assert told
+    tb.train("photos", **asked, out="on", progress=True)
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert "epoch   1 of 1" in shown.err
+
+
+def test_the_verbs_read_nothing_else_than_their_rooms() -> None:
+    assert {name for name, value in vars(api).items() if getattr(value, "__module__", "") == api.__name__} == {*VERBS}

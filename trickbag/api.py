@@ -1,0 +1,346 @@
+"""The verbs as Python functions; the command line calls them, and shows what is said here of a parameter as its help."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from trickbag.data.audit import Audit
+from trickbag.data.given import Data, kept
+from trickbag.display.listening import Progress, listening
+from trickbag.ground import store
+from trickbag.ground.typed import processes
+from trickbag.recipe import Recipe
+from trickbag.runs import evaluation, forecast
+from trickbag.runs import run as running
+from trickbag.runs.classifier import Classifier
+from trickbag.runs.request import Bad, request, tell_where
+from trickbag.runs.request import check as checked
+from trickbag.studies import conduct
+from trickbag.studies.options import DESIGNS, Options
+from trickbag.trick import Tricks
+
+Fields = Mapping[str, Any] | Iterable[str]
+"""``{"epochs": 3, "mixup.alpha": 0.4}`` or ``["epochs=3", "mixup.alpha=0.4"]``."""
+Time = float | str
+"""Seconds, or ``"90s"``, ``"10m"``, ``"2h"``."""
+
+
+def check(data: Data, *, on_bad: Bad = "skip", depth: int = 0, progress: Progress = None) -> Audit:
+    """What is wrong with a data set: class counts, imbalance, copies, unreadable files, and what to do about them.
+
+    Args:
+        data: The images, as for ``train``.
+        on_bad: Skip and list unreadable files, or stop with an error that lists them.
+        depth: How many folders make a class: 1 for the top one. Default: all of them.
+        progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
+
+    Raises:
+        UsageError: There is no data set.
+        TrickbagError: With ``on_bad="error"``, for unreadable files.
+
+    """
+    with listening(progress) as tell:
+        return checked(kept(data, tell), on_bad=on_bad, depth=depth, tell=tell)
+
+
+def plan(
+    data: Data,
+    recipe: str | Path | Recipe = "auto",
+    *,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    budget: Time = 0,
+    with_: Tricks = (),
+    without: Tricks = (),
+    set_: Fields = (),
+    seed: int = 0,
+    on_bad: Bad = "skip",
+    on_leak: Bad = "skip",
+    depth: int = 0,
+    began: float | None = None,
+    progress: Progress = None,
+) -> forecast.Plan:
+    """What ``train`` with the same arguments would do and cost: nothing is trained but a few steps to be timed.
+
+    Raises:
+        UsageError: As ``train`` does.
+
+    """
+    with listening(progress) as tell:
+        wanted = request(
+            kept(data, tell),
+            recipe,
+            model=model,
+            weights=weights,
+            budget=budget,
+            with_=with_,
+            without=without,
+            set_=set_,
+            seed=seed,
+            on_bad=on_bad,
+            on_leak=on_leak,
+            depth=depth,
+            began=began,
+            tell=tell,
+        )
+        return forecast.plan(wanted, tell)
+
+
+def train(
+    data: Data,
+    recipe: str | Path | Recipe = "auto",
+    *,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    budget: Time = 0,
+    with_: Tricks = (),
+    without: Tricks = (),
+    set_: Fields = (),
+    seed: int = 0,
+    out: str | Path | None = None,
+    on_bad: Bad = "skip",
+    on_leak: Bad = "skip",
+    depth: int = 0,
+    began: float | None = None,
+    progress: Progress = None,
+) -> running.Result:
+    """Train a classifier on a data set and score it once on the test split.
+
+    The same call again returns the finished run, or continues a training that was stopped. In Python, data may lie in memory
+    too: a list of (path or image, label), two arrays of images and of labels, a table of pandas or pyarrow, a
+    map-style Dataset of torch, or a dict of these by split (``trickbag.data.given.kept``).
+
+    Args:
+        data: A folder with one folder per class (optionally below train/val/test folders); a CSV or Parquet file with the
+            columns path,label[,split][,group][,left,top,right,bottom]; an archive of such a folder; a quoted pattern of
+            WebDataset shards, for example 'shards/{train,val}-{000000..000003}.tar'; torchvision:NAME or timm:NAME.
+        recipe: A built-in recipe, or a TOML file.
+        model: A timm model, or cifar_resnet8, 20, 32 or 56.
+        weights: Initial weights: a .safetensors file, a run's folder, hub or none.
+        budget: Time limit for the whole run, for example 90s, 10m or 2h.
+        with_: Add a trick, for example 'mixup(alpha=0.4)'.
+        without: Remove a trick.
+        set_: Set a field of the recipe or of a trick, for example lr=0.1 or mixup.alpha=0.4.
+        seed: The random seed. The same seed gives the same result.
+        out: Folder for the run. Default: a new one in runs/.
+        on_bad: Skip and list unreadable files, or stop with an error that lists them.
+        on_leak: Images that appear in two splits: drop and list the training copies, or stop with an error.
+        depth: How many folders make a class: 1 for the top one. Default: all of them.
+        began: When the budget began to count, by ``time.monotonic()``. Default: now.
+        progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
+
+    Raises:
+        UsageError: What is asked for cannot be done as asked.
+        TrickbagError: The run fails.
+
+    """
+    with listening(progress) as tell:
+        place = None if out is None else store.folder_of(out)
+        source = kept(data, tell)
+        wanted = request(
+            source,
+            recipe,
+            model=model,
+            weights=weights,
+            budget=budget,
+            with_=with_,
+            without=without,
+            set_=set_,
+            seed=seed,
+            on_bad=on_bad,
+            on_leak=on_leak,
+            depth=depth,
+            began=began,
+            tell=tell,
+        )
+        folder = place or wanted.folder
+        tell_where(folder, source, tell)
+        return running.carry_out(wanted, folder, tell)
+
+
+def finish(run: str | Path, *, progress: Progress = None) -> running.Result:
+    """Score and seal a training that was stopped, with its best epoch so far; a finished run stays as it is.
+
+    Args:
+        run: The folder of a run.
+        progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
+
+    Raises:
+        UsageError: There is no such run, its data or its recipe are others by now, or it has kept no epoch.
+
+    """
+    with listening(progress) as tell:
+        return running.finish(run, tell=tell)
+
+
+def evaluate(
+    run: str | Path,
+    data: Data,
+    *,
+    with_: Tricks = (),
+    open_set: bool = False,
+    energy: bool = False,
+    depth: int = 0,
+    progress: Progress = None,
+) -> evaluation.Evaluation:
+    """Score a run on other data, optionally with test-time tricks. All splits of the data are scored together.
+
+    Images that the run was trained on are counted by their content, and the others scored by themselves too.
+
+    Args:
+        run: The folder of a run.
+        data: The images, as for ``train``.
+        with_: Add a trick that acts when images are judged, for example flip_tta.
+        open_set: Measure how well images of classes unknown to the run are rejected: by the threshold that keeps most of
+            the run's own validation images.
+        energy: With ``open_set``: reject by energy instead of by the largest probability.
+        depth: How many folders make a class: 1 for the top one. Default: all of them.
+        progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
+
+    Raises:
+        UsageError: The data set has a class that the run does not know; with ``open_set``, it has no image of such a class or
+            none of another, or the run keeps no predictions of its validation images.
+
+    """
+    with listening(progress) as tell:
+        return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth)
+
+
+def load(run: str | Path, with_: Tricks = ()) -> Classifier:
+    """The classifier of a finished run.
+
+    Args:
+        run: The folder of a run.
+        with_: Add a trick that acts when images are judged, for example flip_tta.
+
+    Raises:
+        UsageError: The folder holds no finished run, or a trick needs training.
+        TrickbagError: The folder is damaged.
+
+    """
+    return Classifier.load(run, with_)
+
+
+def study(
+    data: Data,
+    file: Options | str | Path | None = None,
+    *,
+    recipe: str | Path | Recipe | None = None,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    with_: Tricks | None = None,
+    without: Tricks | None = None,
+    set_: Fields | None = None,
+    tricks: Tricks | None = None,
+    combine: Iterable[Tricks] | None = None,
+    vary: Fields | None = None,
+    design: DESIGNS | None = None,
+    on: Literal["val", "test"] | None = None,
+    rotate: bool | None = None,
+    folds: str | None = None,
+    seeds: int | None = None,
+    proof: bool | None = None,
+    looks: bool | None = None,
+    seed: int | None = None,
+    delta: float | None = None,
+    price: float | None = None,
+    same: int | None = None,
+    matched: bool | None = None,
+    prior: str | Path | None = None,
+    teacher: str | Path | None = None,
+    sharing: bool | None = None,
+    depth: int | None = None,
+    budget: Time | None = None,
+    workers: int | str = 1,
+    ray: str = "",
+    out: str | Path | None = None,
+    command: str = "",
+    began: float | None = None,
+    progress: Progress = None,
+) -> conduct.Finished:
+    """Measure which tricks help on a data set: by how much, how certainly and at what cost.
+
+    The same call again continues a study that was stopped; with more tricks or seeds, only new runs are trained. None of a
+    parameter takes that of the file, and without one the default.
+
+    Args:
+        data: The images, as for ``train``.
+        file: A TOML file with the options below, or ``Options``.
+        recipe: The reference arm: a built-in recipe, or a TOML file. Default: auto.
+        model: A timm model, or cifar_resnet8, 20, 32 or 56.
+        weights: Initial weights: a .safetensors file, a run's folder, hub or none.
+        with_: Tricks added to the reference arm.
+        without: Tricks removed from the reference arm.
+        set_: Fields of the reference arm.
+        tricks: The tricks to try; auto: those that the check of the data set suggests.
+        combine: Lists of tricks to add together; each list is an arm.
+        vary: Fields to try with other values.
+        design: Which arms to train; auto: factorial where the tricks can be combined, otherwise add-one. Default: auto.
+        on: The split on which arms are compared and the recommended recipe is chosen. val may rotate: see rotate. test
+            reproduces published tables. Default: val.
+        rotate: Whether each seed judges another fold of the training and validation images, so that more seeds are more
+            images; unset: where the data set has no validation split of its own.
+        folds: Repeated cross-validation in place of seeds, for small data: repeats x folds, for example 5x2, over the
+            training and validation images.
+        seeds: Runs per arm, each with its own seed. Default: 3.
+        proof: Whether to put the best candidate to the proof: fresh seeds, on images that have chosen nothing. Unset: where
+            there are such images, and the budget holds it.
+        looks: Whether to stop training arms that are decided after 3, 5 or 10 seeds. Each interim analysis spends a part of
+            the 5 % of false findings, so the last one is stricter.
+        seed: The first seed; it also splits a data set that has no splits.
+        delta: The largest difference that does not matter to you, in percentage points (the region of practical equivalence).
+            Default: 0.2.
+        price: The most that the recommended recipe may cost, as a multiple of the training time of the reference. Default:
+            3.0.
+        same: Number of A/A arms: the reference with other seeds, to measure the noise.
+        matched: Whether to also train the reference for as long as each trick takes that costs over 5 % more.
+        prior: A file that trickbag atlas wrote.
+        teacher: A run's folder or a recipe from which tricks = "auto" may propose to distil.
+        sharing: Whether to train once what arms have in common. The results are the same. Default: yes.
+        depth: How many folders make a class, where folders name the classes; 0 for all of them.
+        budget: Time for the whole study, for example 10m or 2h; the design and number of seeds are chosen to fit. Default:
+            no limit.
+        workers: How many trainings run at the same time; auto measures what is fastest.
+        ray: Address of a Ray cluster; local starts one on this machine.
+        out: Folder for the study. Default: a new one in studies/.
+        command: What reproduces the study, for its report.
+        began: When the budget began to count, by ``time.monotonic()``. Default: now.
+        progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
+
+    Raises:
+        UsageError: What is asked for cannot be done as asked.
+        TrickbagError: Not one run of the reference succeeded.
+
+    """
+    asked = {
+        "recipe": recipe,
+        "model": model,
+        "weights": weights,
+        "with": with_,
+        "without": without,
+        "set": set_,
+        "tricks": tricks,
+        "combine": combine,
+        "vary": vary,
+        "design": design,
+        "on": on,
+        "rotate": rotate,
+        "folds": folds,
+        "seeds": seeds,
+        "proof": proof,
+        "looks": looks,
+        "seed": seed,
+        "delta": delta,
+        "price": price,
+        "same": same,
+        "matched": matched,
+        "prior": prior,
+        "teacher": teacher,
+        "sharing": sharing,
+        "depth": depth,
+        "budget": budget,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    with listening(progress) as tell:
+        means = conduct.Means(processes(workers), ray, command)
+        return conduct.study(kept(data, tell), file, out=out, means=means, began=began, tell=tell, **given)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from trickbag import tricks
 from trickbag.ground import files, toml
 from trickbag.ground.errors import UsageError
+from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import brief, clipped
 from trickbag.ground.typed import names, spellings
 from trickbag.trick import WITHOUT_STEPS, Trick, Tricks, ordered
@@ -31,7 +32,7 @@ def _tricks(value: Any) -> tuple[Trick, ...]:
     return ordered([tricks.parse(item) if isinstance(item, str) else item for item in value])
 
 
-class Recipe(BaseModel):
+class Recipe(Shown, BaseModel):
     """How a classifier is trained.
 
     >>> Recipe(tricks=["mixup(alpha=0.4)", "warmup"]).tricks[0].alpha
@@ -90,6 +91,10 @@ class Recipe(BaseModel):
             raise ValueError(f"mean has {len(self.mean)} values and std {len(self.std)}: give as many, one per channel")
         if any(not value >= LEAST_STD for value in self.std):
             raise ValueError(f"std: every value must be above 0, by {LEAST_STD:g} at least")
+
+    def _sheet(self) -> Sheet:
+        facts = {name: f"{getattr(self, name)}" for name in ("size", "epochs", "batch_size", "lr")}
+        return Sheet(f"recipe {self.model}", facts | {"tricks": ", ".join(map(str, self.tricks))})
 
     @property
     def key(self) -> str:

@@ -20,6 +20,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 from trickbag.ground.errors import UsageError
+from trickbag.ground.shown import Sheet, html
 from trickbag.ground.spec import Spec, spell
 
 
@@ -443,6 +444,11 @@ class Trick(BaseModel):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
+
+    def _repr_html_(self) -> str:
+        """Its card, for a notebook."""
+        words = card(type(self))
+        return html(Sheet(f"{self}: {words.pop('Title')}", words))
 
     def __str__(self) -> str:
         given = {n: getattr(self, n) for n, f in type(self).model_fields.items() if getattr(self, n) != f.default}

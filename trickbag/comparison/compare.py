@@ -14,6 +14,7 @@ from trickbag.comparison.pictures import Differing, differing
 from trickbag.comparison.results import Results, Scores, in_order
 from trickbag.comparison.samples import Turn, alike, alone, correctness, losses, paired, turns
 from trickbag.ground.errors import UsageError
+from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import brief
 from trickbag.report.findings import Effect
 from trickbag.statistics import one_way
@@ -61,8 +62,8 @@ class Versus:
     """What the interval comes from, in words."""
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """Each method against the reference."""
 
     kind: Kind
@@ -86,6 +87,11 @@ class Comparison:
     """What a reader must know: images or seeds that were left out, failed runs, columns that were not used."""
     folder: Path | None
     """Where the page looks for the images."""
+
+    def _sheet(self) -> Sheet:
+        from trickbag.comparison.words import HEAD, rows
+
+        return Sheet(" ".join(self.answer), {"images": f"{self.images:,}", "seeds": str(self.seeds)}, HEAD, list(rows(self)))
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain values, but the images on which methods differ, which are counted."""

@@ -31,6 +31,7 @@ from trickbag.data.findings import (
 )
 from trickbag.data.images import Images
 from trickbag.ground.errors import TrickbagError
+from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import counted, show, unshow
 
 __all__ = ["Audit", "Finding", "audit"]
@@ -40,8 +41,8 @@ LEAST = ("", "train", "val", "test")
 """Splits, the one first whose copy is given up."""
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Shown):
     """A data set that has been looked at."""
 
     images: Images
@@ -91,6 +92,14 @@ class Audit:
         left_out = self.left_out | {self.images.paths[row]: reason for row, reason in gone.items()}
         kept = [row for row in range(len(self.images)) if row not in gone]
         return replace(self, images=self.images.take(kept), findings=findings, left_out=left_out)
+
+    def _sheet(self) -> Sheet:
+        title = f"{counted(len(self.images), 'image')} in {counted(len(self.images.classes), 'class', 'classes')}"
+        kinds = Counter(finding.severity for finding in self.findings)
+        facts = {f"{severity}s": str(kinds[severity]) for severity in ("error", "warning", "note") if kinds[severity]}
+        facts |= {"left out": f"{len(self.left_out):,}"} if self.left_out else {}
+        rows = [(finding.severity, finding.message, finding.suggestion) for finding in self.findings]
+        return Sheet(title, facts, ("finding", "what", "what to do") if rows else (), rows)
 
     def as_json(self) -> dict[str, Any]:
         """All of it in plain values; names are what they are."""

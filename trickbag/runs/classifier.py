@@ -25,6 +25,7 @@ from trickbag.engine.scores import finite
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.records import MALFORMED
+from trickbag.ground.shown import Sheet, Shown, html
 from trickbag.ground.typed import spellings
 from trickbag.models import networks
 from trickbag.models.card import CARD, WEIGHTS, Card
@@ -41,6 +42,10 @@ class Prediction(NamedTuple):
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
 
+    def _repr_html_(self) -> str:
+        rows = [(name, f"{100 * p:.1f} %") for name, p in zip(self.classes, self.probabilities, strict=True)]
+        return html(Sheet(self.path, {}, ("class", "probability"), rows))
+
 
 class Explanation(NamedTuple):
     """Where the network sees the class that it says."""
@@ -55,7 +60,7 @@ class Explanation(NamedTuple):
     """[h, w] in 0..1, see ``trickbag.engine.gradcam.grad_cam``."""
 
 
-class Classifier:
+class Classifier(Shown):
     """A network with its class map, preprocessing and evaluation tricks; ``card`` is the content of ``model.json``."""
 
     def __init__(self, model: networks.Net, chosen: Sequence[Trick], card: Card) -> None:
@@ -67,6 +72,11 @@ class Classifier:
         self.fit, self.plain = recipe.fit, plain_view(recipe)
         self.view = judged_view(self.plain, self.tricks)
         self.predict_batch = predictor(model, self.tricks, self.fabric.autocast)
+
+    def _sheet(self) -> Sheet:
+        classes = f"{len(self.classes):,} ({some(self.classes, 5)})"
+        facts = {"classes": classes, "pixels": str(self.card.size), "tricks": ", ".join(map(str, self.tricks))}
+        return Sheet(f"classifier {self.card.model}", {name: text for name, text in facts.items() if text})
 
     @classmethod
     def load(cls, run: str | Path, with_: Tricks = ()) -> "Classifier":

@@ -18,9 +18,10 @@ from trickbag.data.reading import read
 from trickbag.engine.assemble import regions
 from trickbag.engine.open_set import UNKNOWN, score_open
 from trickbag.engine.pixels import Files, Rows, ahead
-from trickbag.engine.scores import Scores, finite, score
+from trickbag.engine.scores import Scores, finite, interval, score
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
+from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.typed import spellings
 from trickbag.runs import seen
 from trickbag.runs.classifier import BATCH, Classifier
@@ -28,8 +29,8 @@ from trickbag.runs.folder import PREDICTIONS, predictions
 from trickbag.trick import Tricks
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
     """How a trained run does on a data set, and on what it has not seen of it."""
 
     scores: Scores
@@ -42,6 +43,17 @@ class Evaluation:
     """Further images, of the run's validation: they chose its epoch."""
     unseen: Scores | None
     """Of the other images; None where all are others, or where too few are."""
+
+    def _sheet(self) -> Sheet:
+        s = self.scores
+        low, high = interval(round(s.top1 * s.n), s.n)
+        facts = {"top-1": f"{100 * s.top1:.1f} % ({100 * low:.1f} to {100 * high:.1f}, {s.n:,} images)"}
+        facts |= {"macro recall": f"{100 * s.macro_recall:.1f} %", "NLL": f"{s.nll:.3f}"}
+        facts |= {"trained on": f"{self.trained_on:,} of them"} if self.trained_on else {}
+        per = s.per_class
+        rows = sorted(zip(per.recall, self.classes, per.count, per.precision, strict=True))
+        shown = [(name, str(count), f"{100 * r:.1f} %", f"{100 * p:.1f} %") for r, name, count, p in rows if count]
+        return Sheet("evaluation", facts, ("class", "images", "recall", "precision"), shown)
 
     def as_json(self) -> dict[str, Any]:
         """All of it in plain values, with a class's name beside each of its numbers."""

@@ -5,6 +5,7 @@ import gzip
 import io
 import zipfile
 import zlib
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -181,6 +182,26 @@ def kept_table(folder: Path) -> Table:
     if tuple(head) not in (COLUMNS, (*COLUMNS, GROUP)):
         raise ValueError(head)
     return {path: tuple(row) for path, *row in rows}
+
+
+class Mistake(NamedTuple):
+    """A judged image that was classified wrongly."""
+
+    path: str
+    """As in the data set: ``predictions.csv`` has all of them."""
+    split: str
+    true: str
+    predicted: str
+    probability: float
+    """Of the predicted class, 0 to 1."""
+
+
+def mistakes(folder: Path) -> list[Mistake]:
+    """The wrong predictions in a run's folder, the most confident first."""
+    text = (folder / "predictions.csv").read_bytes().decode("utf-8", "surrogateescape")
+    lines = islice(csv.reader(io.StringIO(text, newline="")), 1, None)
+    rows = [Mistake(path, split, true, said, float(p)) for path, split, true, said, p in lines]
+    return sorted((row for row in rows if row.true != row.predicted), key=lambda row: -row.probability)
 
 
 class Predictions(NamedTuple):

@@ -13,6 +13,7 @@ from trickbag.engine.judge import judged_view
 from trickbag.engine.loader import Plan as Steps
 from trickbag.engine.pixels import Files, expected_bytes, size_limit
 from trickbag.ground.events import Tell, silent
+from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import duration
 from trickbag.recipe import Recipe
 from trickbag.runs import auto
@@ -20,8 +21,8 @@ from trickbag.runs.request import Request
 from trickbag.trick import Facts, Fit, having
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """The decided recipe and what it will take."""
 
     recipe: Recipe
@@ -37,6 +38,10 @@ class Plan:
     """Of the run's folder with its two checkpoints, about."""
     memory_bytes: int
     """At the peak of the timed steps."""
+
+    def _sheet(self) -> Sheet:
+        said = dict(line.split(": ", 1) for line in self.lines())
+        return Sheet(f"plan: {self.recipe.model}", {name: said[name] for name in ("images", "steps", "time", "memory")})
 
     def lines(self) -> list[str]:
         """The plan for people."""

@@ -23,11 +23,13 @@ from trickbag.ground.environment import number, whole
 from trickbag.ground.errors import Interrupted, TrickbagError, UsageError
 from trickbag.ground.events import Doing, EpochDone, Note, Tell, silent
 from trickbag.ground.records import MALFORMED
+from trickbag.ground.shown import Picture, Sheet, Shown
 from trickbag.ground.signals import stopping
+from trickbag.ground.text import duration
 from trickbag.models.card import CARD
 from trickbag.recipe import Recipe
 from trickbag.runs import auto, classifier, provenance
-from trickbag.runs.folder import BEGUN, DIVERGED, FINISHED, LOG, Begun, Divergence, LogLine, RunRecord
+from trickbag.runs.folder import BEGUN, DIVERGED, FINISHED, LOG, Begun, Divergence, LogLine, Mistake, RunRecord, mistakes
 from trickbag.runs.outcome import Spent, write_result
 from trickbag.runs.request import Request, edited, unlabelled
 from trickbag.trick import judged_weights
@@ -37,8 +39,8 @@ CHECKPOINT_SECONDS = 20.0
 LOG_EVERY = 50
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Shown):
     """A finished run: its folder and the content of ``result.json``."""
 
     folder: Path
@@ -51,6 +53,26 @@ class Result:
         if reason := store.verify(folder, *FINISHED):
             raise TrickbagError(f"{folder} is not a finished run: {reason}.")
         return cls(folder, RunRecord.load(folder).plain())
+
+    def _sheet(self) -> Sheet:
+        split = "test" if self.record["test"] else "val"
+        judged, (low, high) = self.record[split], self.record[split]["top1_interval"]
+        scored = f"{100 * judged['top1']:.1f} % ({100 * low:.1f} to {100 * high:.1f}, {judged['n']:,} images)"
+        name = {"test": "test top-1", "val": "validation top-1"}[split]
+        facts = {name: scored, "macro recall": f"{100 * judged['macro_recall']:.1f} %"}
+        return Sheet(f"run {self.folder}", facts | {"time": duration(self.record["seconds"])})
+
+    def curves(self) -> Picture:
+        """Loss, validation accuracy and learning rate over training, as a PNG picture."""
+        return Picture((self.folder / "curves.png").read_bytes())
+
+    def confusion(self) -> Picture:
+        """How many images of each class were taken for which, as a PNG picture; ``confusion.csv`` has the numbers."""
+        return Picture((self.folder / "confusion.png").read_bytes())
+
+    def errors(self, most: int | None = None) -> list[Mistake]:
+        """The judged images that were classified wrongly, the most confident mistakes first; None for all of them."""
+        return mistakes(self.folder)[:most]
 
     @property
     def classifier(self) -> classifier.Classifier:

@@ -1,12 +1,13 @@
 """A study from start to end: plan, carry out, analyse, prove, report; the same call again goes on where it was stopped."""
 
+import io
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,13 +16,14 @@ from trickbag.engine.pixels import Files
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.events import CellDone, Doing, Event, Note, Tell, silent
+from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import counted
 from trickbag.recipe import Recipe
 from trickbag.report.findings import Effect, Findings, Proof
 from trickbag.report.latex import effects_tex
 from trickbag.report.methods import methods, references_bib
 from trickbag.report.page import page
-from trickbag.report.tables import arms_csv, effects_csv, markdown
+from trickbag.report.tables import EFFECT_HEAD, arms_csv, effect_row, effects_csv, markdown
 from trickbag.runs import provenance
 from trickbag.statistics.looks import planned
 from trickbag.studies import analysis, pictures, proof, questions
@@ -40,18 +42,31 @@ from trickbag.studies.record import Study, entry, table
 from trickbag.studies.words import points
 from trickbag.studies.worker import carry
 
+if TYPE_CHECKING:
+    import pyarrow
+
 FRESH = 100_000
 """Added to the first seed for the proof's."""
 
 
-@dataclass(frozen=True)
-class Finished:
+@dataclass(frozen=True, repr=False)
+class Finished(Shown):
     """A study that was carried out."""
 
     folder: Path
     findings: Findings
     data: str
     """The data set, as the command line takes it."""
+
+    def _sheet(self) -> Sheet:
+        shown = [effect_row(effect) for effect in self.effects if effect.declared]
+        return Sheet(" ".join(self.findings.answer), {"folder": str(self.folder)}, EFFECT_HEAD, shown)
+
+    def table(self) -> "pyarrow.Table":
+        """The effects as a table, a row each, as in ``effects.csv``; ``.to_pandas()`` makes a DataFrame of it."""
+        from pyarrow import csv
+
+        return csv.read_csv(io.BytesIO(effects_csv(self.findings).encode()))
 
     @property
     def effects(self) -> tuple[Effect, ...]:

@@ -1,5 +1,6 @@
 """The site builds without a warning, every card has its page, and every command of the README and the guides does its job."""
 
+import json
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from trickbag.tricks import bag
 
 HOUSE = Path(__file__).parent.parent
 GUIDES = [HOUSE / "README.md", *sorted((HOUSE / "docs" / "guides").glob("*.md"))]
+NOTEBOOK = HOUSE / "docs" / "example.ipynb"
 SMALL = "--model cifar_resnet8 --weights none --set size=16 --set batch_size=8 --set epochs=1 --set precision=fp32"
 """What lets a command that takes minutes end in a second; everything else stays as the guide has it."""
 
@@ -43,6 +45,21 @@ def test_every_command_of_the_readme_and_the_guides_works(
         told = ask(*words, *small)
         assert told.code == 0, (words, told.err)
         assert told.out
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, cache: Path) -> None:
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    code = "\n".join("".join(cell["source"]) for cell in cells).replace('"epochs": 4', '"epochs": 1')
+    assert code.count("tb.") >= 7
+    shown = [line for line in code.splitlines() if re.fullmatch(r"\w+(\.\w+\(.*\))?", line)]
+    assert len(shown) >= 5, "what a cell ends with is shown"
+    checked = "\n".join(line if line not in shown else f"assert str({line}) and repr({line})" for line in code.splitlines())
+    done = subprocess.run(
+        [sys.executable, "-c", checked], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout
+    assert (tmp_path / "study" / "report.html").stat().st_size > 10_000
 
 
 def test_the_site_builds_and_has_a_page_for_every_trick(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_no_library_of_training_is_imported() -> None:
     code = (
         "import sys\nfrom trickbag.terminal.cli import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code\n"
-        "heavy = {'torch', 'torchvision', 'torchmetrics', 'timm', 'sklearn', 'pandas', 'matplotlib', 'scipy.optimize'}\n"
+        "heavy = {'torch', 'torchvision', 'torchmetrics', 'timm', 'sklearn', 'matplotlib', 'scipy.optimize'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     for words in (["t3.csv", "--html", "t3.html"], [*PLAIN, *MIXED, "--html", "p.html", "--images", "photos"]):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from trickbag.data.audit import Audit
@@ -181,6 +182,7 @@ def evaluate(
     open_set: bool = False,
     energy: bool = False,
     depth: int = 0,
+    map_: Mapping[str, str] | str | Path = MappingProxyType({}),
     progress: Progress = None,
 ) -> evaluation.Evaluation:
     """Score a run on other data, optionally with test-time tricks. All splits of the data are scored together.
@@ -195,6 +197,7 @@ def evaluate(
             the run's own validation images.
         energy: With ``open_set``: reject by energy instead of by the largest probability.
         depth: How many folders make a class: 1 for the top one. Default: all of them.
+        map_: A CSV file with two columns, a class of the data set and the run's name for it; in Python also a dict.
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
     Raises:
@@ -203,7 +206,7 @@ def evaluate(
 
     """
     with listening(progress) as tell:
-        return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth)
+        return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth, map_)
 
 
 def load(run: str | Path, with_: Tricks = ()) -> Classifier:

@@ -1,7 +1,5 @@
 """What the command line shows: progress and results, drawn by rich on a terminal and as plain lines elsewhere."""
 
-import csv
-import io
 import json
 import os
 import shlex
@@ -16,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.table import Table
 from rich.text import Text
 
-from trickbag.display import output
+from trickbag.display import output, predicted
 from trickbag.display.board import Board
 from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
 from trickbag.ground.glance import Listed
@@ -268,29 +266,23 @@ class Screen:
         """What a training would do and cost."""
         self.lines(plan.recipe.toml(plan.reasons).rstrip(), *plan.lines())
 
-    def predictions(self, predictions: Iterable[Any], form: str) -> None:
-        """The classes of images as text, JSON lines or CSV."""
+    def predictions(self, predictions: Iterable[Any], form: Any) -> None:
+        """The classes of images as text, or as rows in UTF-8, in which names are what they are, also bytes that are no text."""
         if form == "csv":
-            self.row("path", "rank", "class", "probability")
+            self.raw(predicted.row(predicted.HEAD))
         for p in predictions:
             if output.lost():
                 return
-            pairs = list(zip(p.classes, p.probabilities, strict=True))
-            if form == "json":
-                best = [{"class": name, "probability": round(value, 6)} for name, value in pairs]
-                sys.stdout.write(json.dumps({"path": p.path, "predictions": best}) + "\n")
-            elif form == "csv":
-                for rank, (name, value) in enumerate(pairs, 1):
-                    self.row(p.path, rank, name, f"{value:.6f}")
+            if form:
+                self.raw(predicted.text(form, p))
             else:
-                self.lines(show(p.path) + "   " + "   ".join(f"{show(name)} {percent(value)}" for name, value in pairs))
+                said = [f"{show(name)} {percent(value)}" for name, value in zip(p.classes, p.probabilities, strict=True)]
+                self.lines(show(p.path) + ("   unsure: " if p.unsure else "   ") + "   ".join(said))
 
-    def row(self, *cells: object) -> None:
-        """A line of CSV on standard output, in UTF-8; names are what they are, also bytes that are no text."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(cells)
+    def raw(self, text: str) -> None:
+        """Rows on standard output."""
         sys.stdout.flush()
-        sys.stdout.buffer.write(as_bytes(text.getvalue()))
+        sys.stdout.buffer.write(as_bytes(text))
 
     def bag(self, bag: Mapping[str, Listed]) -> None:
         """All tricks, a line each."""

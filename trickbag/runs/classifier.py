@@ -1,19 +1,17 @@
 """A trained classifier: all that prediction needs, in ``model.safetensors`` and ``model.json``."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from trickbag import tricks
-from trickbag.data.decode import decode
 from trickbag.data.findings import some
-from trickbag.data.listing import walk
 from trickbag.data.sniff import Unreadable
+from trickbag.data.sources import Source, sources
 from trickbag.engine.assemble import Normal, build_model, plain_view
 from trickbag.engine.cutting import cut
 from trickbag.engine.gradcam import grad_cam
@@ -24,8 +22,10 @@ from trickbag.engine.precision import fabric_for
 from trickbag.engine.scores import finite
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.records import MALFORMED
 from trickbag.ground.shown import Sheet, Shown, html
+from trickbag.ground.text import counted
 from trickbag.ground.typed import spellings
 from trickbag.models import networks
 from trickbag.models.card import CARD, WEIGHTS, Card
@@ -41,6 +41,8 @@ class Prediction(NamedTuple):
     path: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
+    unsure: bool = False
+    """Whether the largest probability is below the threshold that was asked for."""
 
     def _repr_html_(self) -> str:
         rows = [(name, f"{100 * p:.1f} %") for name, p in zip(self.classes, self.probabilities, strict=True)]
@@ -133,47 +135,111 @@ class Classifier(Shown):
         x = torch.stack(images).to(self.fabric.device).to(torch.float32, memory_format=memory)
         return (x - mean) / std
 
-    def predict(self, images: Iterable[str | Path], top: int = 5) -> Iterator[Prediction]:
-        """The ``top`` most probable classes of each image file, and of each image in a folder, in order.
+    def predict(
+        self,
+        images: Any,
+        top: int = 5,
+        *,
+        threshold: float = 0.0,
+        on_bad: Literal["skip", "error"] = "error",
+        without: Container[str] = (),
+        tell: Tell = silent,
+    ) -> Iterator[Prediction]:
+        """The ``top`` most probable classes of each image, in order, as they are asked for.
 
-        Raises TrickbagError at a file that cannot be read, since a prediction is never made on something else, and where the
-        network gives no numbers for an image.
+        ``images``: a path of an image, a folder or an archive of images, or a pattern; bytes or an open file; an image of
+        Pillow, an array [H, W] or [H, W, C], a tensor [C, H, W], uint8 or floats from 0 to 1; or any list or iterator of
+        these, of which no more than a few batches are held (``trickbag.data.sources.sources``). A prediction whose largest
+        probability is below ``threshold`` is unsure. What cannot be read is an error after the predictions before it, or with
+        ``on_bad="skip"`` left out and told; names in ``without`` are left out.
+
+        Raises TrickbagError at what cannot be read, since a prediction is never made on something else, and where the network
+        gives no numbers for an image; UsageError for what is no image at all.
         """
-        paths = _files(images)
-        decoded = ahead(lambda p: self._decode(p), paths, 2, BATCH)
-        named = iter(paths)
-        for outputs in self.outputs(decoded):
-            own = list(map(str, islice(named, len(outputs.logits))))
-            best = finite(outputs.logits, own).softmax(1).cpu().topk(min(top, len(self.classes)), dim=1)
-            for path, values, ranks in zip(own, best.values.tolist(), best.indices.tolist(), strict=True):
-                yield Prediction(path, tuple(self.classes[k] for k in ranks), tuple(values))
+        batch: list[tuple[str, Tensor]] = []
+        wanted = (source for source in sources(images, tell) if source.name not in without)
+        bad = 0
+        try:
+            for name, found in ahead(self._pixels, wanted, 2, BATCH):
+                if isinstance(found, Tensor):
+                    batch.append((name, found))
+                elif on_bad == "error":
+                    raise TrickbagError(f"{name} cannot be predicted: {found}.")
+                else:
+                    bad += 1
+                    tell(Note(f"{name} is left out: {found}"))
+                if len(batch) == BATCH:
+                    made, batch = batch, []
+                    yield from self._predictions(made, top, threshold)
+        except TrickbagError:
+            yield from self._predictions(batch, top, threshold)
+            raise
+        yield from self._predictions(batch, top, threshold)
+        if bad:
+            tell(Note(f"{counted(bad, 'image')} could not be read and {'has' if bad == 1 else 'have'} no prediction"))
 
-    def explain(self, images: Iterable[str | Path], name: str = "") -> Iterator[Explanation]:
-        """Where the network sees the predicted class, or the one of a ``name``, in each image file and each image in a folder.
+    def _pixels(self, source: Source) -> tuple[str, Tensor | str]:
+        """The name of an image and its pixels, or why there are none."""
+        try:
+            return source.name, source.pixels(self.card.channels, self.card.kept)
+        except (Unreadable, OSError) as error:
+            return source.name, str(error)
+
+    def _predictions(self, batch: Sequence[tuple[str, Tensor]], top: int, threshold: float) -> Iterator[Prediction]:
+        names = [name for name, _ in batch]
+        for outputs in self.outputs(pixels for _, pixels in batch):
+            best = finite(outputs.logits, names).softmax(1).cpu().topk(min(top, len(self.classes)), dim=1)
+            for name, values, ranks in zip(names, best.values.tolist(), best.indices.tolist(), strict=True):
+                yield Prediction(name, tuple(self.classes[k] for k in ranks), tuple(values), values[0] < threshold)
+
+    def module(self) -> "Judging":
+        """The classifier as a plain module of torch: uint8 images [B, C, H, W] of any size -> probabilities [B, K].
+
+        Resizing, cutting, normalising and test-time tricks are inside; the order of the classes is that of ``classes``.
+        """
+        return Judging(self)
+
+    def explain(self, images: Any, name: str = "") -> Iterator[Explanation]:
+        """Where the network sees the predicted class, or the one of a ``name``, in each image; for images see ``predict``.
 
         Raises TrickbagError at a file that cannot be read and where the network gives no numbers for an image, UsageError for
         an unknown class and a network without maps.
         """
         if name and name not in self.classes:
             raise UsageError(f"the run does not know the class {name!r}. It knows: {some(self.classes, 10)}.")
-        for path in _files(images):
-            image = cut(fitted(self._decode(path), self.fit, self.card.kept), self.plain)
+        for source in sources(images):
+            image = cut(fitted(self._decode(source), self.fit, self.card.kept), self.plain)
             wanted = torch.tensor([self.classes.index(name)], device=self.fabric.device) if name else None
             maps, outputs = grad_cam(self.model, self._batch([image]), wanted)
-            finite(torch.cat([outputs.logits.detach(), maps.flatten(1)], 1), [str(path)])
+            finite(torch.cat([outputs.logits.detach(), maps.flatten(1)], 1), [source.name])
             p = outputs.logits[0].detach().softmax(0)
             k = self.classes.index(name) if name else int(p.argmax())
-            yield Explanation(str(path), self.classes[k], float(p[k]), image, maps[0].cpu())
+            yield Explanation(source.name, self.classes[k], float(p[k]), image, maps[0].cpu())
 
-    def _decode(self, path: Path) -> Tensor:
-        try:
-            return decode(path, self.card.channels, shorter=self.card.kept).pixels
-        except (Unreadable, OSError) as error:
-            raise TrickbagError(f"{path} cannot be predicted: {error}.") from None
+    def _decode(self, source: Source) -> Tensor:
+        name, found = self._pixels(source)
+        if isinstance(found, str):
+            raise TrickbagError(f"{name} cannot be predicted: {found}.")
+        return found
 
 
-def _files(images: Iterable[str | Path]) -> list[Path]:
-    return [file for path in map(Path, images) for file in (walk(path) if os.path.isdir(path) else [path])]
+class Judging(nn.Module):
+    """A classifier from pixels to probabilities, see ``Classifier.module``."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.model = classifier.model
+        self._classifier = [classifier]  # in a list: the classifier is no part of the module's state
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images [B, C, H, W] -> probabilities [B, K] on the network's device. Raises UsageError for anything else."""
+        (classifier,) = self._classifier
+        channels = classifier.card.channels
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != channels:
+            given = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+            raise UsageError(f"images of {given}: give uint8 [B, {channels}, H, W].")
+        parts = [outputs.logits.float().softmax(1) for outputs in classifier.outputs(images)]
+        return torch.cat(parts) if parts else torch.zeros(0, len(classifier.classes))
 
 
 class Renormalised(nn.Module):

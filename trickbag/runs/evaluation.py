@@ -1,9 +1,12 @@
 """A trained run judged on other data, of classes that it knows and, for an open set, of others."""
 
+import csv
+import io
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,9 +22,11 @@ from trickbag.engine.assemble import regions
 from trickbag.engine.open_set import UNKNOWN, score_open
 from trickbag.engine.pixels import Files, Rows, ahead
 from trickbag.engine.scores import Scores, finite, interval, score
+from trickbag.ground import files
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
 from trickbag.ground.shown import Sheet, Shown
+from trickbag.ground.text import brief, show
 from trickbag.ground.typed import spellings
 from trickbag.runs import seen
 from trickbag.runs.classifier import BATCH, Classifier
@@ -69,6 +74,7 @@ def evaluate(
     open_set: bool = False,
     energy: bool = False,
     depth: int = 0,
+    renamed: Mapping[str, str] | str | Path = MappingProxyType({}),
 ) -> Evaluation:
     """Metrics of a trained run on all images of a data set, with more test-time tricks if wanted.
 
@@ -76,6 +82,7 @@ def evaluate(
 
     With ``open_set`` images of classes that the run does not know are there to be rejected, by the largest probability or by
     the ``energy``, and the scores are an ``OpenScores``; the run's own validation images choose the threshold.
+    ``renamed`` says which class of the run a class of the data set is, a dict or a CSV file of two columns.
     Raises UsageError where the data set has a class that the run does not know; with ``open_set``, where it has no image of
     such a class or none of another, where the run keeps no validation predictions, and where ``with_`` would change them.
     """
@@ -85,6 +92,7 @@ def evaluate(
     found = Classifier.load(run, extra)
     validation = _validation(Path(run), extra, energy, len(found.classes)) if open_set else None
     images = _readable(data, found.card.channels, depth, tell)
+    images = replace(images, classes=_renamed(images.classes, renamed))
     labels = _labels(data, images, found.classes, open_set, tell)
     files = Files(images, found.card.channels, found.card.kept, found.fit)
     rows = Rows(images, files, np.arange(len(images)), regions(images, found.tricks, judged=True))
@@ -144,6 +152,21 @@ def _readable(data: str | Path, channels: int, depth: int, tell: Tell) -> Images
     if not len(checked.images):
         raise UsageError(f"{data} holds no image that can be read. trickbag check says why.")
     return checked.images
+
+
+def _renamed(classes: Sequence[str], renamed: Mapping[str, str] | str | Path) -> tuple[str, ...]:
+    """The classes of a data set by the names that a run has for them."""
+    if not isinstance(renamed, Mapping):
+        try:
+            rows = list(csv.reader(io.StringIO(files.text(Path(renamed)), newline="")))
+        except (OSError, ValueError, csv.Error) as error:
+            raise UsageError(f"map {brief(str(renamed))} cannot be read ({error}). Give a CSV file.") from None
+        if wrong := next((number for number, row in enumerate(rows, 1) if row and len(row) != 2), 0):
+            raise UsageError(f"map {brief(str(renamed))}, line {wrong}: write two columns, the data's class and the run's.")
+        renamed = {row[0].strip(): row[1].strip() for row in rows if row}
+    if unknown := sorted(renamed.keys() - set(classes)):
+        raise UsageError(f"map: the data set has no class {show(unknown[0])}. It has: {some(classes, 10)}.")
+    return tuple(renamed.get(name, name) for name in classes)
 
 
 def _labels(data: str | Path, images: Images, classes: Sequence[str], open_set: bool, tell: Tell) -> Tensor:

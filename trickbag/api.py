@@ -113,7 +113,7 @@ def train(
 
     Args:
         data: A folder with one folder per class (optionally below train/val/test folders); a CSV or Parquet file with the
-            columns path,label[,split][,group][,left,top,right,bottom]; an archive of such a folder; a quoted pattern of
+            columns `path,label[,split][,group][,left,top,right,bottom]`; an archive of such a folder; a quoted pattern of
             WebDataset shards, for example 'shards/{train,val}-{000000..000003}.tar'; torchvision:NAME or timm:NAME.
         recipe: A built-in recipe, or a TOML file.
         model: A timm model, or cifar_resnet8, 20, 32 or 56.

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import trickbag as tb
 from trickbag.engine.speed import Timing
 from trickbag.ground import store
 from trickbag.ground.errors import UsageError
@@ -320,14 +321,14 @@ def test_a_resumed_run_goes_on_with_the_stored_decision(folder: Path, tmp_path: 
         "model": "cifar_resnet8", "budget": 3000, "out": tmp_path / "run", "set_": {"size": 16, "lr": 0.01, "epochs": 2}
     }  # fmt: skip
     with pytest.raises(KeyboardInterrupt):
-        run.train(folder / "colour", tell=stop, **asked)
+        tb.train(folder / "colour", progress=stop, **asked)
     text = (tmp_path / "run" / "recipe.toml").read_text()
     monkeypatch.setattr(auto, "fastest", lambda *_: pytest.fail("timed again"))
-    result = run.train(folder / "colour", **asked)
+    result = tb.train(folder / "colour", **asked)
     assert (result.folder / "recipe.toml").read_text() == text
     assert result.record["epochs"] == 2
     with pytest.raises(UsageError, match="holds another run"):
-        run.train(folder / "colour", **(asked | {"budget": 2000}))
+        tb.train(folder / "colour", **(asked | {"budget": 2000}))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes fp16 well")

@@ -106,7 +106,7 @@ def test_a_flat_folder_can_go_without_a_test_too() -> None:
 
 
 def test_a_study_goes_without_a_test_and_refuses_what_reads_it(tmp_path: Path) -> None:
-    asked = {"recipe": "tiny.toml", "set": {"test_share": 0, "epochs": 1}, "tricks": ["flip_tta"]}
+    asked = {"recipe": "tiny.toml", "set_": {"test_share": 0, "epochs": 1}, "tricks": ["flip_tta"]}
     made = tb.study("given", **asked, seeds=1, out=tmp_path / "study")
     assert made.findings.images == 12
     assert conduct.report(tmp_path / "study").findings == made.findings

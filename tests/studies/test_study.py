@@ -123,7 +123,6 @@ def test_the_report_is_a_pure_function_of_the_folder(controls):
 
 
 def test_the_api_gives_effects_the_recommended_recipe_and_the_report(controls, place):
-    assert tb.study is study
     assert controls.effects == controls.findings.effects
     assert isinstance(controls.recommended, tb.Recipe)
     assert controls.findings.recommended == f"# The reference recipe: no other is recommended.\n{controls.recommended.toml()}"

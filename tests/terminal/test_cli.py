@@ -21,6 +21,7 @@ from answers import Answer, Here
 from safetensors.torch import save_file
 
 from trickbag import tricks
+from trickbag.ground.typed import assignments, seconds
 from trickbag.recipe import recipe_names
 from trickbag.terminal import cli
 from trickbag.tricks import bag
@@ -159,7 +160,7 @@ def test_predict_in_three_forms_in_a_process_of_its_own(trained: Answer, ask: He
 
     table = ask("predict", "run", "photos/=cmd/03.png", "photos/c", "--csv", "--top", "3")
     rows = list(csv.reader(io.StringIO(table.out)))
-    assert rows[0] == ["path", "rank", "class", "probability"]
+    assert rows[0] == ["path", "rank", "class", "probability", "unsure"]
     assert len(rows) == 1 + 17 * 3
     assert {row[2] for row in rows[1:]} == {"=cmd", "ab", "c"}, "names for other programs are what they are"
     assert [row[1] for row in rows[1:4]] == ["1", "2", "3"]
@@ -198,7 +199,7 @@ def test_loop_draws_the_loop(ask: Here) -> None:
 
 def test_demo_checks_studies_trains_and_scores_the_digits(place: Path, monkeypatch: pytest.MonkeyPatch, ask: Here) -> None:
     """The command whole, with a study and a training that are shortened."""
-    shorter = {"recipe": str(place / "tiny.toml"), "tricks": ["ema"], "seeds": 1, "set": {"epochs": 1}}
+    shorter = {"recipe": str(place / "tiny.toml"), "tricks": ["ema"], "seeds": 1, "set_": {"epochs": 1}}
     monkeypatch.setattr("trickbag.terminal.cli.DEMO", shorter)
     monkeypatch.setattr("trickbag.terminal.cli.DEMO_EPOCHS", 1)
     told = ask("demo", "--out", "demonstrated")
@@ -406,8 +407,8 @@ def commands(text: str) -> list[list[str]]:
 def test_commands_in_documents_parse(name: str) -> None:
     for verb, *words in commands(documents()[name]):
         given = ROOT.commands[verb].make_context(verb, words).params
-        cli.seconds(given.get("budget") or "")
-        cli.assignments(given.get("set_") or [])
+        seconds(given.get("budget") or "")
+        assignments(given.get("set_") or [])
         for spec in given.get("with_") or []:
             tricks.parse(spec)
         if (recipe := given.get("recipe")) and not recipe.endswith(".toml"):

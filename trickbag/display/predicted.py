@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from trickbag.ground import files, store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.text import as_bytes, brief
-from trickbag.runs.classifier import Prediction
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from trickbag.runs.classifier import Prediction
 
 Form = Literal["csv", "json"]
 HEAD = ("path", "rank", "class", "probability", "unsure")
@@ -29,7 +31,7 @@ def form_of(out: Path | None, as_json: bool, as_csv: bool) -> Form | None:
     raise UsageError(f"--out {brief(str(out))}: name a file that ends in .csv or .jsonl, or give --csv or --json.")
 
 
-def text(form: Form, prediction: Prediction) -> str:
+def text(form: Form, prediction: "Prediction") -> str:
     """The rows of a prediction; names are what they are."""
     pairs = list(zip(prediction.classes, prediction.probabilities, strict=True))
     if form == "json":
@@ -80,7 +82,7 @@ class Growing:
                 yield row(*waiting)
                 waiting = []
 
-    def add(self, prediction: Prediction) -> None:
+    def add(self, prediction: "Prediction") -> None:
         """Write a prediction, at once. Raises TrickbagError where it cannot be written."""
         try:
             self.rows.write(as_bytes(text(self.form, prediction)))

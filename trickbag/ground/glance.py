@@ -55,7 +55,10 @@ def parameters(file: str, name: str) -> dict[str, str]:
     text = next(ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
     block = re.search(r"^Args:\n((?: +.*\n?)+)", text, re.MULTILINE)
     found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block[1] if block else "", re.MULTILINE)
-    return {name: re.sub(r"``(\w+)``", r"--\1", " ".join(said.split())).replace("open_set", "open-set") for name, said in found}
+    return {
+        name: re.sub(r"``(\w+)``", r"--\1", " ".join(said.split())).replace("open_set", "open-set").replace("`", "")
+        for name, said in found
+    }
 
 
 def _tree(file: Path) -> ast.Module:

@@ -23,11 +23,13 @@ def seconds(given: str | float) -> float:
     """
     if given in ("", 0):
         return 0.0
-    text = str(given)
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    found = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if isinstance(given, str):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", given.strip())
+        found = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    else:
+        found = float(given)
     if not 0 < found < MOST_SECONDS:
-        raise UsageError(f"budget {clipped(text)}: write a time above 0, for example 90s, 10m or 2h.")
+        raise UsageError(f"budget {clipped(str(given))}: write a time above 0, for example 90s, 10m or 2h.")
     return found
 
 

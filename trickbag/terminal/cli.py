@@ -61,7 +61,7 @@ OnBadOption = Annotated[Literal["skip", "error"], _option("on_bad")]
 OnLeakOption = Annotated[Literal["skip", "error"], _option("on_leak")]
 DepthOption = Annotated[int, _option("depth", "N", min=0)]
 DEMO: dict[str, Any] = {
-    "set": {"model": "cifar_resnet8", "size": 8, "epochs": 8, "lr": 0.05, "tricks": ["flip"], "test_share": 0.45},
+    "set_": {"model": "cifar_resnet8", "size": 8, "epochs": 8, "lr": 0.05, "tricks": ["flip"], "test_share": 0.45},
     "tricks": ["affine", "flip", "cosine", "ema"],
 }
 """The study of the demo: seventy digits a class to learn from and many for the proof, a small network, eight epochs, so that 16

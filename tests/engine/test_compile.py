@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +25,10 @@ def six_steps(compiled: bool) -> Trained:
     return train("flip", epochs=3, batch_size=32, lr=0.002, compile=compiled)
 
 
-def test_compiled_steps_agree_with_eager_ones_and_so_do_those_of_a_short_last_batch() -> None:
+def test_compiled_steps_agree_with_eager_ones_and_so_do_those_of_a_short_last_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # torch takes kernels of another processor for its own
     torch._dynamo.reset()
     counters.clear()
     eager = six_steps(compiled=False)

@@ -75,8 +75,8 @@ def test_names_for_other_programs_are_what_they_are(capsysbinary: pytest.Capture
         screen.predictions(found, "json")
         told = json.loads(capsysbinary.readouterr().out)
     rows = list(csv.reader(io.StringIO(written.decode("utf-8", "surrogateescape"), newline="")))
-    assert rows == [["path", "rank", "class", "probability"], [STRAY, "1", "=1+1", "1.000000"]]
-    assert told == {"path": STRAY, "predictions": [{"class": "=1+1", "probability": 1.0}]}
+    assert rows == [["path", "rank", "class", "probability", "unsure"], [STRAY, "1", "=1+1", "1.000000", "no"]]
+    assert told == {"path": STRAY, "predictions": [{"class": "=1+1", "probability": 1.0}], "unsure": False}
 
 
 @pytest.mark.parametrize("name", [STRAY, "猫" * 300, "a/b\\c:d", "\0", "\u202egpj.exe"])

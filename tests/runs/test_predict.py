@@ -145,6 +145,13 @@ def test_what_cannot_be_read_takes_no_other_prediction_away(known: tb.Classifier
     assert [Path(p.path).stem for p in made] == [f"{n:02d}" for n in range(40 if on_bad == "skip" else 35) if n != 35]
 
 
+def test_what_is_no_image_at_all_takes_no_prediction_before_it_away(known: tb.Classifier) -> None:
+    asked = known.predict([photo()] * 5 + ["https://x.org/a.jpg"])
+    assert [next(asked).path for _ in range(5)] == [str(photo())] * 5
+    with pytest.raises(UsageError, match="address on the web"):
+        next(asked)
+
+
 def test_below_the_threshold_a_prediction_is_unsure(known: tb.Classifier, ask) -> None:
     found = {p.path: p for p in known.predict("photos", threshold=0.6)}
     assert {p.unsure for p in found.values()} == {True, False}

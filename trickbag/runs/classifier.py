@@ -157,10 +157,12 @@ class Classifier(Shown):
         gives no numbers for an image; UsageError for what is no image at all.
         """
         batch: list[tuple[str, Tensor]] = []
-        wanted = (source for source in sources(images, tell) if source.name not in without)
+        wanted = (source for source in _ended(sources(images, tell)) if getattr(source, "name", None) not in without)
         bad = 0
         try:
             for name, found in ahead(self._pixels, wanted, 2, BATCH):
+                if isinstance(found, TrickbagError):
+                    raise found
                 if isinstance(found, Tensor):
                     batch.append((name, found))
                 elif on_bad == "error":
@@ -178,8 +180,10 @@ class Classifier(Shown):
         if bad:
             tell(Note(f"{counted(bad, 'image')} could not be read and {'has' if bad == 1 else 'have'} no prediction"))
 
-    def _pixels(self, source: Source) -> tuple[str, Tensor | str]:
-        """The name of an image and its pixels, or why there are none."""
+    def _pixels(self, source: Source | TrickbagError) -> tuple[str, Tensor | str | TrickbagError]:
+        """The name of an image and its pixels, or why there are none; what ended the images as it is."""
+        if isinstance(source, TrickbagError):
+            return "", source
         try:
             return source.name, source.pixels(self.card.channels, self.card.kept)
         except (Unreadable, OSError) as error:
@@ -218,9 +222,17 @@ class Classifier(Shown):
 
     def _decode(self, source: Source) -> Tensor:
         name, found = self._pixels(source)
-        if isinstance(found, str):
+        if not isinstance(found, Tensor):
             raise TrickbagError(f"{name} cannot be predicted: {found}.")
         return found
+
+
+def _ended(images: Iterator[Source]) -> Iterator[Source | TrickbagError]:
+    """The images, and last the error that ended them: those before it are being read when it comes."""
+    try:
+        yield from images
+    except TrickbagError as error:
+        yield error
 
 
 class Judging(nn.Module):

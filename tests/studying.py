@@ -49,7 +49,8 @@ class Studying:
         self.environment = {
             "TRICKBAG_CACHE": str(place / "cache"),
             "TRICKBAG_CHECKPOINT_SECONDS": str(checkpoint_seconds),
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            # As many as each of two workers has: the last bits go by the number of threads.
+            "OMP_NUM_THREADS": "1",
         }
 
     def start(self, at: str = "", nth: int = 1, number: int = signal.SIGKILL) -> ForkServerProcess:

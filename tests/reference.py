@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from scipy import stats
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -26,3 +27,9 @@ def norm_statistics(model: nn.Module, batches: Sequence[Tensor]) -> dict[str, tu
         for x in batches:
             model(x)
     return {name: (found[0], found[1]) for name, found in sums.items()}
+
+
+def joined(share: float, df: float, other: float, most: float) -> tuple[float, float]:
+    """A share taken together with another, which counts the less, the rarer chance would make the first so much larger."""
+    counted = most * min(1.0, 2 * stats.f.sf((1 + share) / (1 + max(other, 0.0)), df, most))
+    return (df * share + counted * other) / (df + counted), df + counted

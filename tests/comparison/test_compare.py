@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reference import joined
 from scipy import stats
 
 from trickbag.comparison.compare import compare
@@ -72,13 +73,13 @@ def test_the_error_is_that_of_a_model_of_crossed_random_effects(table: Table, se
     ms_seed = count * ((of_seed - grand) ** 2).sum() / (seeds - 1)
     ms_rest = ((d - of_seed[:, None] - of_image + grand) ** 2).sum() / ((seeds - 1) * (count - 1))
     image, seed = ms_image / d.size, (ms_seed - ms_rest) / d.size
-    moderated = max((seeds - 1) * (seed / image) / (seeds - 1 + PRIOR), 0.0)
-    expected = math.sqrt((image + 2 / count**2) * (1 + moderated))
+    moderated, df = joined(seed / image, seeds - 1, 0.0, PRIOR)
+    expected = math.sqrt((image + 2 / count**2) * (1 + max(moderated, 0.0)))
     effect = compare(table(rows(values))).pairs[0].effect
     assert effect.error == pytest.approx(expected, **CLOSE)
-    half = stats.t.isf(0.025, seeds - 1 + PRIOR) * expected
+    half = stats.t.isf(0.025, df) * expected
     assert effect.interval == pytest.approx((grand - half, grand + half), **CLOSE)
-    assert effect.p == pytest.approx(2 * stats.t.sf(abs(grand) / expected, seeds - 1 + PRIOR), **CLOSE)
+    assert effect.p == pytest.approx(2 * stats.t.sf(abs(grand) / expected, df), **CLOSE)
     assert effect.over_seeds == pytest.approx(stats.ttest_1samp(of_seed, 0).confidence_interval(0.95), **CLOSE)
 
 

@@ -24,9 +24,6 @@ PRIOR = 2.0
 NOTHING = Share(0.0, PRIOR)
 """What is known of what seeds add where nothing was measured before."""
 STILL = "the difference is the same in every image: there is no spread to judge it by"
-APART = "seeds move it more than was known, so it is judged by its own spread"
-WILD = 0.01
-"""How often chance alone makes a contrast look as if seeds moved it more than was known, so that it is judged by its own."""
 LEAST = 0.05
 """Least value of 1 + share of which a logarithm is taken: by chance it comes near 0, and even below."""
 
@@ -62,9 +59,9 @@ def effects(
     the variance by the images of the contrast itself, times one plus the share that seeds add. A contrast's own share, of few
     degrees of freedom, is drawn to what seeds add to the family, by as much as the contrasts of the family agree, and to what
     was known before, or to nothing with PRIOR degrees of freedom (empirical Bayes; Smyth, Statistical Applications in Genetics
-    and Molecular Biology 2004). A contrast by itself that seeds move far more than was known is judged by its own share alone,
-    and its note says so. Of shares, two images more are counted that one side or the other got right, so that no interval is a
-    point where a few images happen to agree (Bonett and Price, Journal of Educational and Behavioral Statistics 2012).
+    and Molecular Biology 2004). Either counts the less, the rarer chance would make seeds move a contrast by so much more than
+    it says. Of shares, two images more are counted that one side or the other got right, so that no interval is a point where
+    a few images happen to agree (Bonett and Price, Journal of Educational and Behavioral Statistics 2012).
 
     p is adjusted by Holm's method over all C contrasts. The interval of a contrast that Holm rejects has the level
     1 - alpha / C and is cut at 0; those of the others, a in number, have 1 - alpha / a. So an interval excludes 0 exactly where
@@ -154,25 +151,12 @@ def _correlation(weights: Floats, means: Floats) -> float | None:
     return float(np.corrcoef(gain, loss)[0, 1])
 
 
-class _Added(NamedTuple):
-    """What seeds add to one contrast, and what there is to say of that."""
-
-    known: Share
-    notes: tuple[str, ...] = ()
-
-
-def _shares_of_seeds(drafts: Sequence[Draft], alike: Floats, before: Share) -> list[_Added]:
+def _shares_of_seeds(drafts: Sequence[Draft], alike: Floats, before: Share) -> list[Share]:
     """What seeds add to each contrast: its own share, drawn to those of the family as far as these agree, and to ``before``."""
     spreads = _spreads(drafts)
-    own = {number: _shared(alike, {number: one}) for number, one in spreads.items()}
     family = _family(alike, spreads) if len(spreads) > 1 else Share(0.0, 0.0)
-    measured = {number: _together(one, family) for number, one in own.items()}
-    odd = before != NOTHING and len(own) == 1 and all(_chance(one, before) < WILD for one in own.values())
-    known, notes = (NOTHING, (APART,)) if odd else (before, ())
-    unmeasured = _Added(_together(family, known))
-    return [
-        _Added(_together(measured[number], known), notes) if number in measured else unmeasured for number in range(len(drafts))
-    ]
+    own = {number: _shared(alike, {number: one}) for number, one in spreads.items()}
+    return [_together(_together(own[number], family) if number in own else family, before) for number in range(len(drafts))]
 
 
 def _family(alike: Floats, spreads: Mapping[int, Spread]) -> Share:
@@ -235,28 +219,27 @@ def by_arms(weights: Floats) -> Floats:
 
 
 def _together(one: Share, other: Share) -> Share:
-    """What two sources know."""
-    df = one.df + other.df
-    return Share((one.df * one.share + other.df * other.share) / df, df)
+    """What two sources know; the other counts the less, the rarer chance would make one so much larger than it says."""
+    if not one.df or not other.df:
+        return one if one.df else other
+    chance = float(scipy.special.fdtrc(one.df, other.df, max(1 + one.share, 0.0) / (1 + max(other.share, 0.0))))
+    counted = other.df * min(1.0, 2 * chance)
+    df = one.df + counted
+    return Share((one.df * one.share + counted * other.share) / df, df)
 
 
-def _chance(own: Share, others: Share) -> float:
-    """How often chance alone moves a contrast so much more than the others."""
-    return float(scipy.special.fdtrc(own.df, others.df, max(1 + own.share, 0.0) / (1 + max(others.share, 0.0))))
-
-
-def _on_new_images(draft: Draft, weights: Floats, added: _Added, shares: bool) -> Draft:
+def _on_new_images(draft: Draft, weights: Floats, added: Share, shares: bool) -> Draft:
     """With the standard error of its mean and its degrees of freedom."""
     found = draft.spread
     if found is None:
         return draft
     grain = float(weights @ weights) / found.groups**2 if shares else 0.0
     images = found.images + grain
-    seeds = max(added.known.share, 0.0) * images
+    seeds = max(added.share, 0.0) * images
     if not images + seeds > ROUNDING:
         return draft._replace(notes=(*draft.notes, STILL))
-    error, df = float(np.sqrt(images + seeds)), added.known.df
-    return draft._replace(error=error, df=df, notes=(*draft.notes, *added.notes), seed=seeds * found.seeds)
+    error, df = float(np.sqrt(images + seeds)), added.df
+    return draft._replace(error=error, df=df, seed=seeds * found.seeds)
 
 
 def _check(samples: Sequence[Sample], weights: Floats, delta: float, alpha: float) -> None:

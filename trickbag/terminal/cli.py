@@ -4,21 +4,34 @@ import os
 import shlex
 import sys
 import webbrowser
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from trickbag.ground import glance
 from trickbag.ground.errors import UsageError
-from trickbag.ground.text import file_name, show
-from trickbag.terminal import BEGAN
+from trickbag.terminal import BEGAN, using
+from trickbag.terminal.options import (
+    MANY,
+    TRICK_NAMES,
+    BudgetOption,
+    DataArgument,
+    DepthOption,
+    ModelOption,
+    OnBadOption,
+    OnLeakOption,
+    OutOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+    WeightsOption,
+    WithOption,
+    WithoutOption,
+    screen_of,
+    study_option,
+)
 from trickbag.terminal.start import begin
-
-if TYPE_CHECKING:
-    from trickbag.display.screen import Screen
 
 # Threads that wait by spinning stall other programs, threads that sleep wake up late: benchmarks/results/spinning.md. GNU's
 # OpenMP reads it when torch is imported.
@@ -32,34 +45,6 @@ app = typer.Typer(
 )
 
 
-def _named(pattern: str) -> Callable[[str], list[str]]:
-    """What completes a word to the names of files of the package."""
-    return lambda incomplete: sorted(f.stem for f in glance.HERE.glob(pattern) if f.stem.startswith(incomplete))
-
-
-TRICK_NAMES = _named("tricks/[!_]*.py")
-
-
-def _option(name: str, metavar: str | None = None, *flags: str, verb: str = "train", more: str = "", **kind: Any) -> Any:
-    """An option that means what a parameter of ``trickbag.api`` does."""
-    return typer.Option(*flags, metavar=metavar, help=glance.parameters("api.py", verb)[name] + more, **kind)
-
-
-_study = partial(_option, verb="study")
-MANY = " May be repeated."
-DataArgument = Annotated[str, typer.Argument(metavar="DATA", help=glance.parameters("api.py", "train")["data"])]
-RecipeOption = Annotated[str, _option("recipe", "NAME|FILE", autocompletion=_named("recipes/*.toml"))]
-ModelOption = Annotated[str | None, _option("model", "NAME")]
-WeightsOption = Annotated[str | None, _option("weights", "FILE")]
-WithOption = Annotated[list[str] | None, _option("with_", "SPEC", "--with", more=MANY, autocompletion=TRICK_NAMES)]
-WithoutOption = Annotated[list[str] | None, _option("without", "NAME", more=MANY, autocompletion=TRICK_NAMES)]
-SetOption = Annotated[list[str] | None, _option("set_", "FIELD=VALUE", "--set", more=MANY)]
-SeedOption = Annotated[int, _option("seed", min=0, max=2_000_000_000)]
-BudgetOption = Annotated[str, _option("budget", "TIME")]
-OutOption = Annotated[str | None, _option("out", "DIR")]
-OnBadOption = Annotated[Literal["skip", "error"], _option("on_bad")]
-OnLeakOption = Annotated[Literal["skip", "error"], _option("on_leak")]
-DepthOption = Annotated[int, _option("depth", "N", min=0)]
 DEMO: dict[str, Any] = {
     "set_": {"model": "cifar_resnet8", "size": 8, "epochs": 8, "lr": 0.05, "tricks": ["flip"], "test_share": 0.45},
     "tricks": ["affine", "flip", "cosine", "ema"],
@@ -90,13 +75,6 @@ def options(
     ] = False,
 ) -> None:
     """The options of trickbag itself."""
-
-
-def screen_of(quiet: bool = False) -> "Screen":
-    """The terminal or pipe; what draws on it is imported when something is drawn."""
-    from trickbag.display.screen import Screen
-
-    return Screen(quiet)
 
 
 @app.command()
@@ -180,38 +158,38 @@ def study(
     context: typer.Context,
     data: DataArgument,
     file: Annotated[Path | None, typer.Argument(metavar="[STUDY.toml]", help="A TOML file with the options below.")] = None,
-    recipe: Annotated[str | None, _study("recipe", "NAME|FILE")] = None,
+    recipe: Annotated[str | None, study_option("recipe", "NAME|FILE")] = None,
     model: ModelOption = None,
     weights: WeightsOption = None,
     with_: WithOption = None,
     without: WithoutOption = None,
     set_: SetOption = None,
-    tricks: Annotated[str, _study("tricks", "A,B,…|auto")] = "",
-    combine: Annotated[list[str] | None, _study("combine", "A,B,…", more=MANY)] = None,
-    vary: Annotated[list[str] | None, _study("vary", "FIELD=V1,V2,…", more=MANY)] = None,
-    design: Annotated[Designs | None, _study("design")] = None,
-    on: Annotated[Literal["val", "test"] | None, _study("on")] = None,
-    rotate: Annotated[bool | None, _study("rotate", None, "--rotate/--no-rotate")] = None,
-    folds: Annotated[str | None, _study("folds", "5x2")] = None,
-    seeds: Annotated[int | None, _study("seeds")] = None,
-    proof: Annotated[bool | None, _study("proof", None, "--proof/--no-proof", "--confirm")] = None,
-    looks: Annotated[bool | None, _study("looks", None, "--looks")] = None,
-    seed: Annotated[int | None, _study("seed")] = None,
-    delta: Annotated[float | None, _study("delta")] = None,
-    price: Annotated[float | None, _study("price")] = None,
-    same: Annotated[int | None, _study("same")] = None,
-    matched: Annotated[bool | None, _study("matched", None, "--matched")] = None,
-    prior: Annotated[str | None, _study("prior", "FILE")] = None,
-    teacher: Annotated[str | None, _study("teacher", "RUN|RECIPE")] = None,
-    sharing: Annotated[bool | None, _study("sharing", None, "--sharing/--no-sharing")] = None,
-    depth: Annotated[int | None, _study("depth", "N")] = None,
-    budget: Annotated[str, _study("budget", "TIME")] = "",
+    tricks: Annotated[str, study_option("tricks", "A,B,…|auto")] = "",
+    combine: Annotated[list[str] | None, study_option("combine", "A,B,…", more=MANY)] = None,
+    vary: Annotated[list[str] | None, study_option("vary", "FIELD=V1,V2,…", more=MANY)] = None,
+    design: Annotated[Designs | None, study_option("design")] = None,
+    on: Annotated[Literal["val", "test"] | None, study_option("on")] = None,
+    rotate: Annotated[bool | None, study_option("rotate", None, "--rotate/--no-rotate")] = None,
+    folds: Annotated[str | None, study_option("folds", "5x2")] = None,
+    seeds: Annotated[int | None, study_option("seeds")] = None,
+    proof: Annotated[bool | None, study_option("proof", None, "--proof/--no-proof", "--confirm")] = None,
+    looks: Annotated[bool | None, study_option("looks", None, "--looks")] = None,
+    seed: Annotated[int | None, study_option("seed")] = None,
+    delta: Annotated[float | None, study_option("delta")] = None,
+    price: Annotated[float | None, study_option("price")] = None,
+    same: Annotated[int | None, study_option("same")] = None,
+    matched: Annotated[bool | None, study_option("matched", None, "--matched")] = None,
+    prior: Annotated[str | None, study_option("prior", "FILE")] = None,
+    teacher: Annotated[str | None, study_option("teacher", "RUN|RECIPE")] = None,
+    sharing: Annotated[bool | None, study_option("sharing", None, "--sharing/--no-sharing")] = None,
+    depth: Annotated[int | None, study_option("depth", "N")] = None,
+    budget: Annotated[str, study_option("budget", "TIME")] = "",
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what the study would train, cost and be able to detect, and stop.")
     ] = False,
-    workers: Annotated[str, _study("workers", "N|auto")] = "1",
-    ray: Annotated[str, _study("ray", "ADDRESS")] = "",
-    out: Annotated[str | None, _study("out", "DIR")] = None,
+    workers: Annotated[str, study_option("workers", "N|auto")] = "1",
+    ray: Annotated[str, study_option("ray", "ADDRESS")] = "",
+    out: Annotated[str | None, study_option("out", "DIR")] = None,
 ) -> None:
     """Measure which tricks help on a data set: by how much, how certainly and at what cost.
 
@@ -309,81 +287,8 @@ def atlas(
         screen.atlas(*combine(studies, out))
 
 
-@app.command()
-def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
-    data: DataArgument,
-    with_: WithOption = None,
-    open_set: Annotated[bool, _option("open_set", None, "--open-set", verb="evaluate")] = False,
-    energy: Annotated[bool, _option("energy", None, "--energy", verb="evaluate")] = False,
-    depth: DepthOption = 0,
-    map_: Annotated[Path | None, _option("map_", "FILE", "--map", verb="evaluate")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-) -> None:
-    """Score a run on other data, optionally with test-time tricks. All splits of the data are scored together."""
-    import trickbag as tb
-
-    with screen_of(quiet=json) as screen:
-        found = tb.evaluate(
-            run,
-            data,
-            with_=with_ or [],
-            open_set=open_set,
-            energy=energy,
-            depth=depth,
-            map_=map_ or {},
-            progress=screen.tell,
-        )
-        screen.json(found.as_json()) if json else screen.scores(found)
-
-
-@app.command()
-def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
-    images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGE|FOLDER|ARCHIVE|PATTERN", help="Images, folders or archives of images, quoted patterns."),
-    ],
-    top: Annotated[int, typer.Option(min=1, help="Number of classes to show per image.")] = 1,
-    threshold: Annotated[
-        float, typer.Option(metavar="P", min=0, max=1, help="Call a prediction unsure whose probability is below P.")
-    ] = 0.0,
-    on_bad: Annotated[
-        Literal["skip", "error"], typer.Option(help="Skip and count images that cannot be read, or stop at the first.")
-    ] = "error",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
-    csv: Annotated[
-        bool, typer.Option("--csv", help="Print CSV with the columns path, rank, class, probability, unsure.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Write the rows to a new file, .csv or .jsonl. The same command goes on where it was stopped."
-        ),
-    ] = None,
-) -> None:
-    """Classify images. An image that cannot be read is an error, unless --on-bad skip is given."""
-    import trickbag as tb
-    from trickbag.display import predicted
-
-    form = predicted.form_of(out, json, csv)
-    with screen_of(quiet=form is not None) as screen:
-        classifier = tb.load(run)
-        asked: dict[str, Any] = {"threshold": threshold, "on_bad": on_bad, "tell": screen.tell}
-        if out is None:
-            screen.predictions(classifier.predict(images, top, **asked), form)
-            return
-        each = min(top, len(classifier.classes))
-        identity = f"{run.resolve()} {(run / 'MANIFEST.json').read_text('utf-8')} {images} {each} {threshold} {form}"
-        growing = predicted.Growing(out, form or "csv", identity, each)
-        if growing.done:
-            screen.note(f"{len(growing.done):,} images have their predictions already; what follows is of the others")
-        for number, prediction in enumerate(classifier.predict(images, top, without=growing.done, **asked), 1):
-            growing.add(prediction)
-            if number % 1000 == 0:
-                screen.note(f"{number:,} images predicted")
-        growing.end()
-        screen.note(f"predictions: {out}")
+for _verb in (using.evaluate, using.predict, using.explain):
+    app.command()(_verb)
 
 
 @app.command()
@@ -415,29 +320,6 @@ def tricks(
 
             store.write(plot, sketch.picture(spec))
             screen.lines("", f"drawn: {plot}")
-
-
-@app.command()
-def explain(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER", help="Images, or folders of images.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pictures.")] = Path("explained"),
-    name: Annotated[
-        str, typer.Option("--class", metavar="NAME", help="The class to explain. Default: the predicted one.")
-    ] = "",
-) -> None:
-    """Draw which parts of each image speak for its class (Grad-CAM), one picture per image."""
-    import trickbag as tb
-    from trickbag.ground import store
-    from trickbag.report import figures
-
-    with screen_of() as screen:
-        for number, found in enumerate(tb.load(run).explain(images, name)):
-            if not number:
-                store.claim(out)
-            file = out / f"{number:05d}-{file_name(Path(found.path).stem)}.png"
-            store.write(file, figures.heat(found.image, found.map, show(found.name), found.probability))
-            screen.lines(f"{show(str(file))}: {show(found.name)}, {100 * found.probability:.1f} %")
 
 
 @app.command()

@@ -1,0 +1,106 @@
+"""Commands for what is trained: score it, predict, explain."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from trickbag.ground.text import file_name, show
+from trickbag.terminal.options import DataArgument, DepthOption, WithOption, option, screen_of
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    data: DataArgument,
+    with_: WithOption = None,
+    open_set: Annotated[bool, option("open_set", None, "--open-set", verb="evaluate")] = False,
+    energy: Annotated[bool, option("energy", None, "--energy", verb="evaluate")] = False,
+    depth: DepthOption = 0,
+    map_: Annotated[Path | None, option("map_", "FILE", "--map", verb="evaluate")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Score a run on other data, optionally with test-time tricks. All splits of the data are scored together."""
+    import trickbag as tb
+
+    with screen_of(quiet=json) as screen:
+        found = tb.evaluate(
+            run,
+            data,
+            with_=with_ or [],
+            open_set=open_set,
+            energy=energy,
+            depth=depth,
+            map_=map_ or {},
+            progress=screen.tell,
+        )
+        screen.json(found.as_json()) if json else screen.scores(found)
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE|FOLDER|ARCHIVE|PATTERN", help="Images, folders or archives of images, quoted patterns."),
+    ],
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to show per image.")] = 1,
+    threshold: Annotated[
+        float, typer.Option(metavar="P", min=0, max=1, help="Call a prediction unsure whose probability is below P.")
+    ] = 0.0,
+    on_bad: Annotated[
+        Literal["skip", "error"], typer.Option(help="Skip and count images that cannot be read, or stop at the first.")
+    ] = "error",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV with the columns path, rank, class, probability, unsure.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the rows to a new file, .csv or .jsonl. The same command goes on where it was stopped."
+        ),
+    ] = None,
+) -> None:
+    """Classify images. An image that cannot be read is an error, unless --on-bad skip is given."""
+    import trickbag as tb
+    from trickbag.display import predicted
+
+    form = predicted.form_of(out, json, csv)
+    with screen_of(quiet=form is not None) as screen:
+        classifier = tb.load(run)
+        asked: dict[str, Any] = {"threshold": threshold, "on_bad": on_bad, "tell": screen.tell}
+        if out is None:
+            screen.predictions(classifier.predict(images, top, **asked), form)
+            return
+        each = min(top, len(classifier.classes))
+        identity = f"{run.resolve()} {(run / 'MANIFEST.json').read_text('utf-8')} {images} {each} {threshold} {form}"
+        growing = predicted.Growing(out, form or "csv", identity, each)
+        if growing.done:
+            screen.note(f"{len(growing.done):,} images have their predictions already; what follows is of the others")
+        for number, prediction in enumerate(classifier.predict(images, top, without=growing.done, **asked), 1):
+            growing.add(prediction)
+            if number % 1000 == 0:
+                screen.note(f"{number:,} images predicted")
+        growing.end()
+        screen.note(f"predictions: {out}")
+
+
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER", help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pictures.")] = Path("explained"),
+    name: Annotated[
+        str, typer.Option("--class", metavar="NAME", help="The class to explain. Default: the predicted one.")
+    ] = "",
+) -> None:
+    """Draw which parts of each image speak for its class (Grad-CAM), one picture per image."""
+    import trickbag as tb
+    from trickbag.ground import store
+    from trickbag.report import figures
+
+    with screen_of() as screen:
+        for number, found in enumerate(tb.load(run).explain(images, name)):
+            if not number:
+                store.claim(out)
+            file = out / f"{number:05d}-{file_name(Path(found.path).stem)}.png"
+            store.write(file, figures.heat(found.image, found.map, show(found.name), found.probability))
+            screen.lines(f"{show(str(file))}: {show(found.name)}, {100 * found.probability:.1f} %")

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trickbag.ground import files
-from trickbag.ground.errors import TrickbagError
+from trickbag.ground.errors import TrickbagError, UsageError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]
@@ -104,6 +104,8 @@ def parse(text: bytes, kind: type[R]) -> R:
         found = kind.model_validate(value)
     except ValidationError as error:
         raise ValueError(_fault(error)) from None
+    except UsageError as error:
+        raise ValueError(f"{error}".rstrip(".")) from None
     if isinstance(found, Signed) and not found.digest:
         raise ValueError("it has no digest, so trickbag did not write it")
     return found

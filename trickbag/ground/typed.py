@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import BaseModel
 
@@ -27,7 +27,7 @@ def seconds(given: str | float) -> float:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", given.strip())
         found = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     else:
-        found = float(given)
+        found = float(given) if isinstance(given, int | float) else 0.0
     if not 0 < found < MOST_SECONDS:
         raise UsageError(f"budget {clipped(str(given))}: write a time above 0, for example 90s, 10m or 2h.")
     return found
@@ -62,6 +62,11 @@ def parted(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+def several(given: Any) -> TypeGuard[Iterable[Any]]:
+    """Whether this is a list of things: a text is one thing, and so is a trick, though it gives its fields."""
+    return isinstance(given, Iterable) and not isinstance(given, str | BaseModel)
+
+
 def spellings(given: Any) -> list[str]:
     """The spellings of tricks: of a text, of a trick itself, or of a list of both.
 
@@ -70,7 +75,7 @@ def spellings(given: Any) -> list[str]:
     """
     if isinstance(given, str):
         return parted(given)
-    if isinstance(given, Iterable) and not isinstance(given, BaseModel):  # a trick is one, though it gives its fields
+    if several(given):
         return [text for one in given for text in spellings(one)]
     return [str(given)]
 
@@ -93,7 +98,7 @@ def varied(given: Mapping[str, Any] | Iterable[str] | str) -> dict[str, list[Any
     if isinstance(given, Mapping):
         return {name: list(values) if isinstance(values, list | tuple) else [values] for name, values in given.items()}
     found: dict[str, list[Any]] = {}
-    for text in [given] if isinstance(given, str) else given:
+    for text in _texts("vary", given, "FIELD=VALUE,VALUE"):
         name, equals, values = text.partition("=")
         if not equals or not parted(values):
             raise UsageError(f"vary {brief(text)}: write FIELD=VALUE,VALUE.")
@@ -112,7 +117,7 @@ def assignments(given: Mapping[str, Any] | Iterable[str] | str) -> dict[str, Any
     if isinstance(given, Mapping):
         return dict(given)
     fields: dict[str, Any] = {}
-    for text in [given] if isinstance(given, str) else given:
+    for text in _texts("set", given, "FIELD=VALUE"):
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise UsageError(f"set {brief(text)}: write FIELD=VALUE.")
@@ -125,3 +130,12 @@ def assignments(given: Mapping[str, Any] | Iterable[str] | str) -> dict[str, Any
         except ValueError as error:
             raise UsageError(f"set {brief(text)}: {error}.") from None
     return fields
+
+
+def _texts(option: str, given: Any, form: str) -> list[str]:
+    """The texts that were given for an option: one, or a list of them."""
+    texts = list(given) if several(given) else [given]
+    for text in texts:
+        if not isinstance(text, str):
+            raise UsageError(f"{option} {brief(str(text))}: write {form}.")
+    return texts

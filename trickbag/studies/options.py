@@ -11,7 +11,7 @@ from trickbag.ground import files, toml
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import MOST_SEED
 from trickbag.ground.text import brief, clipped
-from trickbag.ground.typed import assignments, seconds, spellings, varied
+from trickbag.ground.typed import assignments, seconds, several, spellings, varied
 from trickbag.recipe import Recipe
 
 FOLDS = re.compile(r"(\d{1,9})x(\d{1,9})")
@@ -32,7 +32,7 @@ def _tricks(given: Any) -> Any:
 
 
 def _lists(given: Any) -> list[list[str]]:
-    return [spellings(one) for one in ([given] if isinstance(given, str) else given)]
+    return [spellings(one) for one in (given if several(given) else [given])]
 
 
 class Options(BaseModel):

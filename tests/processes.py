@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lab import fingerprint
 
 from trickbag.ground import store
@@ -73,6 +74,7 @@ def command_line(
     "open cats/3.png" or "os.rename run/.work", match the expression ``at``.
     """
     os.environ.update(environment)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # the server has imported torch with the variable of its own
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may be under nohup
     for stream, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(said.with_suffix(f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)

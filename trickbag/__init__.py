@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trickbag.api import check, evaluate, finish, load, plan, study, train
+    from trickbag.checkup import Checkup, doctor
     from trickbag.comparison.compare import Comparison, compare
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "trickbag.api": ("check", "evaluate", "finish", "load", "plan", "study", "train"),
+    "trickbag.checkup": ("Checkup", "doctor"),
     "trickbag.comparison.compare": ("Comparison", "compare"),
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
@@ -39,6 +41,7 @@ _ROOMS = {
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = [
     "Audit",
+    "Checkup",
     "Classifier",
     "Comparison",
     "Evaluation",
@@ -54,6 +57,7 @@ __all__ = [
     "UsageError",
     "check",
     "compare",
+    "doctor",
     "evaluate",
     "finish",
     "load",

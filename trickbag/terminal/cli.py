@@ -12,6 +12,7 @@ import typer
 from trickbag.ground import glance
 from trickbag.ground.errors import UsageError
 from trickbag.terminal import BEGAN, using
+from trickbag.terminal.doctor import doctor
 from trickbag.terminal.options import (
     MANY,
     TRICK_NAMES,
@@ -287,7 +288,7 @@ def atlas(
         screen.atlas(*combine(studies, out))
 
 
-for _verb in (using.evaluate, using.predict, using.explain):
+for _verb in (using.evaluate, using.predict, using.explain, doctor):
     app.command()(_verb)
 
 

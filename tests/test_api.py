@@ -19,20 +19,23 @@ from trickbag.studies.options import Options
 from trickbag.terminal.cli import app
 from trickbag.tricks import bag
 
-VERBS = ("check", "evaluate", "finish", "load", "plan", "study", "train")
+VERBS = ("check", "evaluate", "finish", "load", "plan", "plan_study", "study", "train")
+PLANNED = {"plan": ("train", {"out"}), "plan_study": ("study", {"workers", "ray", "command"})}
+"""A plan takes what a verb does, but for what changes no plan."""
 PYTHON_ALONE = {"progress", "began", "command"}
 """Parameters that the command line answers itself."""
 
 
 def said(verb: str) -> dict[str, str]:
-    """What a verb's docstring says of its parameters; a plan takes what a training does."""
-    return glance.parameters("api.py", "train" if verb == "plan" else verb)
+    """What a verb's docstring says of its parameters."""
+    of, without = PLANNED.get(verb, (verb, set()))
+    return {name: text for name, text in glance.parameters("api.py", of).items() if name not in without}
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_parameter_of_a_verb_is_typed_and_described(verb: str) -> None:
     found = inspect.signature(getattr(tb, verb)).parameters
-    assert list(found) == [name for name in said(verb) if verb != "plan" or name != "out"]
+    assert list(found) == list(said(verb))
     assert all(one.kind is not one.VAR_KEYWORD and one.annotation is not one.empty for one in found.values())
     assert all(len(text) > 10 and text.endswith(".") for text in said(verb).values())
 
@@ -91,6 +94,20 @@ def test_every_way_to_ask_asks_for_the_same(place: Path, asked: dict[str, Any]) 
     same = tb.plan(Path("photos"), Recipe.load("tiny.toml"), with_=[tb.MixUp(alpha=0.4), tb.Ema()], set_={"epochs": 1})
     assert made.recipe == same.recipe
     assert {str(trick) for trick in made.recipe.tricks} >= {"mixup(alpha=0.4)", "ema"}
+
+
+def test_the_plan_of_a_study_is_that_of_the_command_line(place: Path, ask) -> None:
+    asked = {"recipe": "tiny.toml", "tricks": [tb.MixUp(alpha=0.4), "ema"], "set_": {"epochs": 1}, "seeds": 5}
+    made = tb.plan_study("photos", **asked, out="planned")
+    words = ["--recipe", "tiny.toml", "--tricks", "mixup(alpha=0.4),ema", "--set", "epochs=1", "--seeds", "5"]
+    told = ask("study", "photos", *words, "--plan", "--out", "planned").out
+    assert f"plan: {made.hash}, the hash that the study stores before its first run" in told
+    steady = [line for line in made.lines() if not line.startswith(("time", "proof"))]
+    assert [line for line in told.splitlines() if line in steady] == steady
+    other = tb.Options(**asked | {"set_": {"epochs": 3}, "with_": "flip_tta"})
+    assert tb.plan_study("photos", other, set_={"epochs": 1}, with_=(), out="planned").hash == made.hash
+    assert len(made.seeds) == 5
+    assert not [path for path in Path("planned").glob("*") if path.name == "study.json"]
 
 
 def test_a_trick_is_taken_out_by_name_or_by_itself(place: Path) -> None:

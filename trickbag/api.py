@@ -18,6 +18,7 @@ from trickbag.runs.request import Bad, request, tell_where
 from trickbag.runs.request import check as checked
 from trickbag.studies import conduct
 from trickbag.studies.options import DESIGNS, Options
+from trickbag.studies.plan import StudyPlan
 from trickbag.trick import Tricks
 
 Fields = Mapping[str, Any] | Iterable[str]
@@ -315,35 +316,54 @@ def study(
         TrickbagError: Not one run of the reference succeeded.
 
     """
-    asked = {
-        "recipe": recipe,
-        "model": model,
-        "weights": weights,
-        "with": with_,
-        "without": without,
-        "set": set_,
-        "tricks": tricks,
-        "combine": combine,
-        "vary": vary,
-        "design": design,
-        "on": on,
-        "rotate": rotate,
-        "folds": folds,
-        "seeds": seeds,
-        "proof": proof,
-        "looks": looks,
-        "seed": seed,
-        "delta": delta,
-        "price": price,
-        "same": same,
-        "matched": matched,
-        "prior": prior,
-        "teacher": teacher,
-        "sharing": sharing,
-        "depth": depth,
-        "budget": budget,
-    }
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = Options.given(locals())
     with listening(progress) as tell:
         means = conduct.Means(processes(workers), ray, command)
         return conduct.study(kept(data, tell), file, out=out, means=means, began=began, tell=tell, **given)
+
+
+def plan_study(
+    data: Data,
+    file: Options | str | Path | None = None,
+    *,
+    recipe: str | Path | Recipe | None = None,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    with_: Tricks | None = None,
+    without: Tricks | None = None,
+    set_: Fields | None = None,
+    tricks: Tricks | None = None,
+    combine: Iterable[Tricks] | None = None,
+    vary: Fields | None = None,
+    design: DESIGNS | None = None,
+    on: Literal["val", "test"] | None = None,
+    rotate: bool | None = None,
+    folds: str | None = None,
+    seeds: int | None = None,
+    proof: bool | None = None,
+    looks: bool | None = None,
+    seed: int | None = None,
+    delta: float | None = None,
+    price: float | None = None,
+    same: int | None = None,
+    matched: bool | None = None,
+    prior: str | Path | None = None,
+    teacher: str | Path | None = None,
+    sharing: bool | None = None,
+    depth: int | None = None,
+    budget: Time | None = None,
+    out: str | Path | None = None,
+    began: float | None = None,
+    progress: Progress = None,
+) -> StudyPlan:
+    """What ``study`` with the same arguments would train, cost and be able to detect.
+
+    Nothing is trained but a few steps to be timed.
+
+    Raises:
+        UsageError: As ``study`` does.
+
+    """
+    given = Options.given(locals())
+    with listening(progress) as tell:
+        return conduct.plan(kept(data, tell), file, out=out, began=began, tell=tell, **given)

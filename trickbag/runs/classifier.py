@@ -20,7 +20,7 @@ from trickbag.engine.loop import load_trick_state
 from trickbag.engine.pixels import ahead, fitted
 from trickbag.engine.precision import fabric_for
 from trickbag.engine.scores import finite
-from trickbag.ground import store
+from trickbag.ground import signals, store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.records import MALFORMED
@@ -161,6 +161,7 @@ class Classifier(Shown):
         bad = 0
         try:
             for name, found in ahead(self._pixels, wanted, 2, BATCH):
+                signals.look()
                 if isinstance(found, TrickbagError):
                     raise found
                 if isinstance(found, Tensor):

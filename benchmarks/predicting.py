@@ -28,13 +28,17 @@ from benchmarks.machine import origin
 
 EACH = 1000
 """Files of a folder."""
+FIRST = 5_000
+"""Rows after which memory should grow no more."""
 RECIPE = {"epochs": 1, "size": 16, "precision": "fp32", "channels_last": False, "compile": False}
 
 
 class Took(NamedTuple):
     seconds: float
+    early: float
+    """Peak of the resident memory in MB when FIRST rows were written; 0 where they were before the first look."""
     peak: float
-    """Of resident memory, in MB."""
+    """The same at the end."""
 
 
 def write(folder: Path, count: int) -> None:
@@ -60,36 +64,45 @@ def begun(run: Path, images: list[str], out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def ended(process: subprocess.Popen[bytes]) -> float:
-    """The peak of a process's resident memory in MB, once it has ended well; what ``wait4`` says begins with ours."""
-    peak = 0.0
+def peak(process: subprocess.Popen[bytes]) -> float:
+    """Of a process's resident memory so far, in MB; what ``wait4`` says would begin with ours."""
+    told = Path(f"/proc/{process.pid}/status").read_text("ascii").splitlines()
+    return max([0.0, *(int(line.split()[1]) / 1e3 for line in told if line.startswith("VmHWM:"))])
+
+
+def followed(process: subprocess.Popen[bytes], out: Path, began: float) -> Took:
+    """What a process took, once it has ended well."""
+    part, early, last = out.with_name(f"{out.name}.part"), 0.0, 0.0
     while process.poll() is None:
-        told = Path(f"/proc/{process.pid}/status").read_text("ascii")
-        peak = max([peak, *(int(line.split()[1]) / 1e3 for line in told.splitlines() if line.startswith("VmHWM:"))])
+        last = max(last, peak(process))
+        if not early and written(part) >= FIRST:
+            early = last
         time.sleep(0.05)
     if process.returncode:
         raise SystemExit(f"predict ended with {process.returncode}")
-    return peak
+    return Took(time.perf_counter() - began, early, last)
+
+
+def written(part: Path) -> int:
+    """Rows of a file under way."""
+    return max(0, part.read_bytes().count(b"\n") - 1) if part.exists() else 0
 
 
 def whole(run: Path, images: list[str], out: Path) -> Took:
     began = time.perf_counter()
-    peak = ended(begun(run, images, out))
-    return Took(time.perf_counter() - began, peak)
+    return followed(begun(run, images, out), out, began)
 
 
-def stopped(run: Path, images: list[str], out: Path, count: int) -> Took:
-    """Killed when half of the rows are there, and gone on."""
+def stopped(run: Path, images: list[str], out: Path, count: int) -> tuple[int, Took]:
+    """How many rows were there when the command was killed about half-way, and what it took in all."""
     part, began = out.with_name(f"{out.name}.part"), time.perf_counter()
     process = begun(run, images, out)
-    while not part.exists() or part.stat().st_size < 40 * count / 2:
-        time.sleep(0.05)
+    while written(part) < count / 2:
+        time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = part.read_text("utf-8").count("\n") - 1
-    peak = ended(begun(run, images, out))
-    print(f"killed after {before:,} of {count:,} rows", file=sys.stderr)
-    return Took(time.perf_counter() - began, peak)
+    there = written(part)
+    return there, followed(begun(run, images, out), out, began)
 
 
 def bare(classifier: tb.Classifier) -> float:
@@ -123,23 +136,21 @@ def table(counts: list[int], rounds: int, folder: Path) -> Iterator[str]:
             took[count].append(whole(run.folder, some(folder / "images", count), out))
             assert len(rows(out)) == count + 1
     least = min(counts)
-    yield f"| files | images/s, start of the process included | after the first {least:,} | bare network | peak memory |"
-    yield "|---|---|---|---|---|"
+    yield (
+        f"| files | images/s, start of the process included | after the first {least:,} | bare network, images/s | "
+        f"peak memory after {FIRST:,} rows | at the end |"
+    )
+    yield "|---|---|---|---|---|---|"
     for count, own in took.items():
-        rate = " and ".join(f"{count / one.seconds:,.0f}" for one in own)
-        later = [
-            (count - least) / (one.seconds - first.seconds)
-            for one, first in zip(own, took[least], strict=True)
-            if count > least
-        ]
-        peaks = " and ".join(f"{one.peak:,.0f} MB" for one in own)
-        cells = " and ".join(f"{one:,.0f}" for one in later) or "-"
-        yield f"| {count:,} | {rate} | {cells} | {min(network):,.0f} to {max(network):,.0f} | {peaks} |"
+        pairs = zip(own, took[least], strict=True)
+        later = [(count - least) / (one.seconds - first.seconds) for one, first in pairs if count > least]
+        columns = [count / one.seconds for one in own], later, [one.early for one in own], [one.peak for one in own]
+        rate, after, early, last = (" and ".join(f"{value:,.0f}" for value in values) or "-" for values in columns)
+        yield f"| {count:,} | {rate} | {after} | {min(network):,.0f} to {max(network):,.0f} | {early} MB | {last} MB |"
     most = max(counts)
-    again = stopped(run.folder, some(folder / "images", most), folder / "stopped.csv", most)
-    same = rows(folder / "stopped.csv") == rows(folder / f"{most}-0.csv")
-    said = "the same" if same else "others"
-    yield f"\nKilled half-way and gone on, {most:,} files: {again.seconds:,.0f} s, at most {again.peak:,.0f} MB; rows: {said}."
+    there, again = stopped(run.folder, some(folder / "images", most), folder / "stopped.csv", most)
+    said = "the same" if rows(folder / "stopped.csv") == rows(folder / f"{most}-0.csv") else "others"
+    yield f"\nKilled after {there:,} of {most:,} rows and gone on: {again.seconds:,.0f} s, {again.peak:,.0f} MB; rows: {said}."
 
 
 def main() -> None:

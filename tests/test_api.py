@@ -1,5 +1,6 @@
 """The verbs in Python: what they take is what the command line takes, said once, and forgiving."""
 
+import doctest
 import inspect
 import re
 import subprocess
@@ -154,3 +155,10 @@ def test_progress_is_shown_where_it_is_wanted(place: Path, capsys: pytest.Captur
 
 def test_the_verbs_read_nothing_else_than_their_rooms() -> None:
     assert {name for name, value in vars(api).items() if getattr(value, "__module__", "") == api.__name__} == {*VERBS}
+
+
+@pytest.mark.parametrize("name", tb.__all__)
+def test_every_public_name_has_an_example_as_one_would_type_it(name: str) -> None:
+    examples = doctest.DocTestFinder(recurse=False).find(getattr(tb, name), name, globs={})
+    typed = "".join(example.source for test in examples for example in test.examples)
+    assert "tb." in typed or f"{name}(" in typed, f"{name} has no example in its docstring"

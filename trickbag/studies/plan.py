@@ -67,7 +67,14 @@ class ProofPlan:
 
 @dataclass(frozen=True, repr=False)
 class StudyPlan(Shown):
-    """A study that is ready to run."""
+    """A study that is ready to run.
+
+    >>> import trickbag as tb
+    >>> small = {"recipe": "cifar", "model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}}
+    >>> made = tb.plan_study("photos", tricks="mixup", **small, out="planned")
+    >>> [arm.name for arm in made.design.arms]
+    ['reference', 'mixup', 'placebo']
+    """
 
     options: Options
     reference: Recipe

@@ -162,3 +162,4 @@ def test_every_public_name_has_an_example_as_one_would_type_it(name: str) -> Non
     examples = doctest.DocTestFinder(recurse=False).find(getattr(tb, name), name, globs={})
     typed = "".join(example.source for test in examples for example in test.examples)
     assert "tb." in typed or f"{name}(" in typed, f"{name} has no example in its docstring"
+    assert "\nExamples:\n    >>>" in str(inspect.getdoc(getattr(tb, name))), f"the site would not show the example of {name}"

@@ -30,9 +30,10 @@ Time = float | str
 def check(data: Data, *, on_bad: Bad = "skip", depth: int = 0, progress: Progress = None) -> Audit:
     """What is wrong with a data set: class counts, imbalance, copies, unreadable files, and what to do about them.
 
-    >>> import trickbag as tb
-    >>> tb.check("photos")
-    <24 images in 2 classes>
+    Examples:
+        >>> import trickbag as tb
+        >>> tb.check("photos")
+        <24 images in 2 classes>
 
     Args:
         data: The images, as for ``train``.
@@ -68,10 +69,11 @@ def plan(
 ) -> forecast.Plan:
     """What ``train`` with the same arguments would do and cost: nothing is trained but a few steps to be timed.
 
-    >>> import trickbag as tb
-    >>> made = tb.plan("photos", "cifar", model="cifar_resnet8", set_={"size": 16, "epochs": 3})
-    >>> made.splits, made.steps
-    ({'train': 18, 'val': 2, 'test': 4}, 3)
+    Examples:
+        >>> import trickbag as tb
+        >>> made = tb.plan("photos", "cifar", model="cifar_resnet8", set_={"size": 16, "epochs": 3})
+        >>> made.splits, made.steps
+        ({'train': 18, 'val': 2, 'test': 4}, 3)
 
     Raises:
         UsageError: As ``train`` does.
@@ -121,11 +123,12 @@ def train(
     too: a list of (path or image, label), two arrays of images and of labels, a table of pandas or pyarrow, a
     map-style Dataset of torch, or a dict of these by split (``trickbag.data.given.kept``).
 
-    >>> import trickbag as tb
-    >>> small = {"size": 16, "epochs": 1}
-    >>> result = tb.train("photos", "cifar", model="cifar_resnet8", with_=tb.MixUp(alpha=0.4), set_=small, out="new-run")
-    >>> result.record["epochs"], result.classifier.classes
-    (1, ('cat', 'dog'))
+    Examples:
+        >>> import trickbag as tb
+        >>> small = {"size": 16, "epochs": 1}
+        >>> result = tb.train("photos", "cifar", model="cifar_resnet8", with_=tb.MixUp(alpha=0.4), set_=small, out="new-run")
+        >>> result.record["epochs"], result.classifier.classes
+        (1, ('cat', 'dog'))
 
     Args:
         data: A folder with one folder per class (optionally below train/val/test folders); a CSV or Parquet file with the
@@ -178,9 +181,10 @@ def train(
 def finish(run: str | Path, *, progress: Progress = None) -> running.Result:
     """Score and seal a training that was stopped, with its best epoch so far; a finished run stays as it is.
 
-    >>> import trickbag as tb
-    >>> tb.finish("run").record["kept_epoch"]
-    1
+    Examples:
+        >>> import trickbag as tb
+        >>> tb.finish("run").record["kept_epoch"]
+        1
 
     Args:
         run: The folder of a run.
@@ -209,10 +213,11 @@ def evaluate(
 
     Images that the run was trained on are counted by their content, and the others scored by themselves too.
 
-    >>> import trickbag as tb
-    >>> found = tb.evaluate("run", "photos", with_="flip_tta")
-    >>> found.scores.n, found.trained_on
-    (24, 18)
+    Examples:
+        >>> import trickbag as tb
+        >>> found = tb.evaluate("run", "photos", with_="flip_tta")
+        >>> found.scores.n, found.trained_on
+        (24, 18)
 
     Args:
         run: The folder of a run.
@@ -237,11 +242,12 @@ def evaluate(
 def load(run: str | Path, with_: Tricks = ()) -> Classifier:
     """The classifier of a finished run.
 
-    >>> import trickbag as tb
-    >>> for found in tb.load("run").predict("photos/cat/0[01].png", top=1):
-    ...     print(found.path, len(found.classes))
-    photos/cat/00.png 1
-    photos/cat/01.png 1
+    Examples:
+        >>> import trickbag as tb
+        >>> for found in tb.load("run").predict("photos/cat/0[01].png", top=1):
+        ...     print(found.path, len(found.classes))
+        photos/cat/00.png 1
+        photos/cat/01.png 1
 
     Args:
         run: The folder of a run.
@@ -297,11 +303,12 @@ def study(
     The same call again continues a study that was stopped; with more tricks or seeds, only new runs are trained. None of a
     parameter takes that of the file, and without one the default.
 
-    >>> import trickbag as tb
-    >>> small = {"recipe": "cifar", "model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}, "proof": False}
-    >>> found = tb.study("photos", tricks="mixup, ema", **small, out="study")
-    >>> [effect.name for effect in found.effects if effect.declared]
-    ['mixup', 'ema', 'all']
+    Examples:
+        >>> import trickbag as tb
+        >>> small = {"recipe": "cifar", "model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}, "proof": False}
+        >>> found = tb.study("photos", tricks="mixup, ema", **small, out="study")
+        >>> [effect.name for effect in found.effects if effect.declared]
+        ['mixup', 'ema', 'all']
 
     Args:
         data: The images, as for ``train``.
@@ -396,11 +403,12 @@ def plan_study(
 
     Nothing is trained but a few steps to be timed.
 
-    >>> import trickbag as tb
-    >>> small = {"recipe": "cifar", "model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}}
-    >>> made = tb.plan_study("photos", tricks="mixup, ema", **small, seeds=5)
-    >>> made.design.kind, len(made.seeds)
-    ('factorial', 5)
+    Examples:
+        >>> import trickbag as tb
+        >>> small = {"recipe": "cifar", "model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}}
+        >>> made = tb.plan_study("photos", tricks="mixup, ema", **small, seeds=5)
+        >>> made.design.kind, len(made.seeds)
+        ('factorial', 5)
 
     Raises:
         UsageError: As ``study`` does.

@@ -80,10 +80,12 @@ class Weights:
 class Checkup(Shown):
     """What ``trickbag.doctor`` found.
 
-    >>> import trickbag as tb
-    >>> found = tb.doctor()
-    >>> found.versions["trickbag"], found.freed
-    ('0.1.0', None)
+    Examples:
+        >>> import trickbag as tb
+        >>> found = tb.doctor()
+        >>> found.versions["trickbag"], found.freed
+        ('0.1.0', None)
+
     """
 
     versions: dict[str, str]
@@ -143,9 +145,10 @@ def doctor(*, clear: bool = False) -> Checkup:
 
     Looks only, unless asked to clear; what cannot be found out is a problem in the list and no error.
 
-    >>> import trickbag as tb
-    >>> sorted(tb.doctor().extras)
-    ['export', 'ray', 'serve']
+    Examples:
+        >>> import trickbag as tb
+        >>> sorted(tb.doctor().extras)
+        ['export', 'ray', 'serve']
 
     Args:
         clear: Empty the cache of all that can be made again without a network, but for what a process works with.

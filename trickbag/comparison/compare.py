@@ -66,10 +66,12 @@ class Versus:
 class Comparison(Shown):
     """Each method against the reference.
 
-    >>> import trickbag as tb
-    >>> found = tb.compare("run", "mixup-run")
-    >>> [method.name for method in found.methods], found.images
-    (['run', 'mixup-run'], 4)
+    Examples:
+        >>> import trickbag as tb
+        >>> found = tb.compare("run", "mixup-run")
+        >>> [method.name for method in found.methods], found.images
+        (['run', 'mixup-run'], 4)
+
     """
 
     kind: Kind
@@ -135,10 +137,12 @@ def compare(
     The statistics are those of studies: ``trickbag.statistics.effects.effects``, or ``one_way`` for networks and scores. Raises
     UsageError where nothing can be said: a single seed, other images, labels that disagree, NaN, rows that stand there twice.
 
-    >>> import trickbag as tb
-    >>> found = tb.compare("run", "mixup-run")
-    >>> found.kind, len(found.pairs)
-    ('networks', 1)
+    Examples:
+        >>> import trickbag as tb
+        >>> found = tb.compare("run", "mixup-run")
+        >>> found.kind, len(found.pairs)
+        ('networks', 1)
+
     """
     if delta is not None and not 0 <= delta <= 100:
         raise UsageError(f"delta {delta:g}: give percentage points from 0 to 100.")

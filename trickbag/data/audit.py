@@ -45,9 +45,11 @@ LEAST = ("", "train", "val", "test")
 class Audit(Shown):
     """A data set that has been looked at.
 
-    >>> import trickbag as tb
-    >>> tb.check("photos").counts["cat"]
-    {'unassigned': 12}
+    Examples:
+        >>> import trickbag as tb
+        >>> tb.check("photos").counts["cat"]
+        {'unassigned': 12}
+
     """
 
     images: Images

@@ -57,10 +57,12 @@ class Rows(NamedTuple):
 class Images(Shown):
     """N images of K classes.
 
-    >>> rows = {"labels": np.array([0, 0, 1]), "splits": np.array(["train", "val", "train"]), "groups": np.arange(3)}
-    >>> images = Images(Path("photos"), ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg"), **rows, classes=("cat", "dog"))
-    >>> len(images.split("train")), images.split("val").counts()
-    (2, array([1, 0]))
+    Examples:
+        >>> rows = {"labels": np.array([0, 0, 1]), "splits": np.array(["train", "val", "train"]), "groups": np.arange(3)}
+        >>> images = Images(Path("photos"), ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg"), **rows, classes=("cat", "dog"))
+        >>> len(images.split("train")), images.split("val").counts()
+        (2, array([1, 0]))
+
     """
 
     root: Path

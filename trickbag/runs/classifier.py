@@ -38,10 +38,12 @@ BATCH = 32
 class Prediction(NamedTuple):
     """The classes of one image, the most probable first.
 
-    >>> import trickbag as tb
-    >>> (found,) = tb.load("run").predict("photos/cat/00.png")
-    >>> sorted(found.classes), round(sum(found.probabilities), 4)
-    (['cat', 'dog'], 1.0)
+    Examples:
+        >>> import trickbag as tb
+        >>> (found,) = tb.load("run").predict("photos/cat/00.png")
+        >>> sorted(found.classes), round(sum(found.probabilities), 4)
+        (['cat', 'dog'], 1.0)
+
     """
 
     path: str
@@ -71,9 +73,11 @@ class Explanation(NamedTuple):
 class Classifier(Shown):
     """A network with its class map, preprocessing and evaluation tricks; ``card`` is the content of ``model.json``.
 
-    >>> import trickbag as tb
-    >>> tb.load("run")
-    <classifier cifar_resnet8: classes 2 (cat, dog), pixels 16>
+    Examples:
+        >>> import trickbag as tb
+        >>> tb.load("run")
+        <classifier cifar_resnet8: classes 2 (cat, dog), pixels 16>
+
     """
 
     def __init__(self, model: networks.Net, chosen: Sequence[Trick], card: Card) -> None:

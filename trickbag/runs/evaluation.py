@@ -38,10 +38,12 @@ from trickbag.trick import Tricks
 class Evaluation(Shown):
     """How a trained run does on a data set, and on what it has not seen of it.
 
-    >>> import trickbag as tb
-    >>> found = tb.evaluate("run", "photos")
-    >>> found.scores.per_class.count, found.unseen.n
-    ([12, 12], 4)
+    Examples:
+        >>> import trickbag as tb
+        >>> found = tb.evaluate("run", "photos")
+        >>> found.scores.per_class.count, found.unseen.n
+        ([12, 12], 4)
+
     """
 
     scores: Scores

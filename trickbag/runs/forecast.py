@@ -25,10 +25,12 @@ from trickbag.trick import Facts, Fit, having
 class Plan(Shown):
     """The decided recipe and what it will take.
 
-    >>> import trickbag as tb
-    >>> made = tb.plan("photos", "cifar", model="cifar_resnet8", set_={"size": 16, "epochs": 1})
-    >>> print(made.lines()[0])
-    images: train 18, val 2, test 4
+    Examples:
+        >>> import trickbag as tb
+        >>> made = tb.plan("photos", "cifar", model="cifar_resnet8", set_={"size": 16, "epochs": 1})
+        >>> print(made.lines()[0])
+        images: train 18, val 2, test 4
+
     """
 
     recipe: Recipe

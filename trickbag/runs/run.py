@@ -43,10 +43,12 @@ LOG_EVERY = 50
 class Result(Shown):
     r"""A finished run: its folder and the content of ``result.json``.
 
-    >>> import trickbag as tb
-    >>> result = tb.finish("run")
-    >>> sorted({error.true for error in result.errors()} - {"cat", "dog"}), result.curves()[:4]
-    ([], b'\x89PNG')
+    Examples:
+        >>> import trickbag as tb
+        >>> result = tb.finish("run")
+        >>> sorted({error.true for error in result.errors()} - {"cat", "dog"}), result.curves()[:4]
+        ([], b'\x89PNG')
+
     """
 
     folder: Path

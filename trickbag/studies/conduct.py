@@ -53,11 +53,13 @@ FRESH = 100_000
 class Finished(Shown):
     """A study that was carried out.
 
-    >>> import trickbag as tb
-    >>> small = {"recipe": "cifar", "model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}, "proof": False}
-    >>> found = tb.study("photos", tricks="mixup, ema", **small, out="study")
-    >>> found.recommended.model, found.table().column_names[:2]
-    ('cifar_resnet8', ['name', 'kind'])
+    Examples:
+        >>> import trickbag as tb
+        >>> small = {"recipe": "cifar", "model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}, "proof": False}
+        >>> found = tb.study("photos", tricks="mixup, ema", **small, out="study")
+        >>> found.recommended.model, found.table().column_names[:2]
+        ('cifar_resnet8', ['name', 'kind'])
+
     """
 
     folder: Path

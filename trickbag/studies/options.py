@@ -39,8 +39,10 @@ def _lists(given: Any) -> list[list[str]]:
 class Options(BaseModel):
     """A study's options: the parameters of ``trickbag.study``, which says what each means.
 
-    >>> Options(tricks=["mixup"], seeds=5).on
-    'val'
+    Examples:
+        >>> Options(tricks=["mixup"], seeds=5).on
+        'val'
+
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)

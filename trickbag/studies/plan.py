@@ -69,11 +69,13 @@ class ProofPlan:
 class StudyPlan(Shown):
     """A study that is ready to run.
 
-    >>> import trickbag as tb
-    >>> small = {"recipe": "cifar", "model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}}
-    >>> made = tb.plan_study("photos", tricks="mixup", **small, out="planned")
-    >>> [arm.name for arm in made.design.arms]
-    ['reference', 'mixup', 'placebo']
+    Examples:
+        >>> import trickbag as tb
+        >>> small = {"recipe": "cifar", "model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}}
+        >>> made = tb.plan_study("photos", tricks="mixup", **small, out="planned")
+        >>> [arm.name for arm in made.design.arms]
+        ['reference', 'mixup', 'placebo']
+
     """
 
     options: Options

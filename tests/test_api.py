@@ -1,5 +1,6 @@
 """The verbs in Python: what they take is what the command line takes, said once, and forgiving."""
 
+import doctest
 import inspect
 import re
 import subprocess
@@ -19,20 +20,23 @@ from trickbag.studies.options import Options
 from trickbag.terminal.cli import app
 from trickbag.tricks import bag
 
-VERBS = ("check", "evaluate", "finish", "load", "plan", "study", "train")
+VERBS = ("check", "evaluate", "finish", "load", "plan", "plan_study", "study", "train")
+PLANNED = {"plan": ("train", {"out"}), "plan_study": ("study", {"workers", "ray", "command"})}
+"""A plan takes what a verb does, but for what changes no plan."""
 PYTHON_ALONE = {"progress", "began", "command"}
 """Parameters that the command line answers itself."""
 
 
 def said(verb: str) -> dict[str, str]:
-    """What a verb's docstring says of its parameters; a plan takes what a training does."""
-    return glance.parameters("api.py", "train" if verb == "plan" else verb)
+    """What a verb's docstring says of its parameters."""
+    of, without = PLANNED.get(verb, (verb, set()))
+    return {name: text for name, text in glance.parameters("api.py", of).items() if name not in without}
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_parameter_of_a_verb_is_typed_and_described(verb: str) -> None:
     found = inspect.signature(getattr(tb, verb)).parameters
-    assert list(found) == [name for name in said(verb) if verb != "plan" or name != "out"]
+    assert list(found) == list(said(verb))
     assert all(one.kind is not one.VAR_KEYWORD and one.annotation is not one.empty for one in found.values())
     assert all(len(text) > 10 and text.endswith(".") for text in said(verb).values())
 
@@ -93,6 +97,20 @@ def test_every_way_to_ask_asks_for_the_same(place: Path, asked: dict[str, Any]) 
     assert {str(trick) for trick in made.recipe.tricks} >= {"mixup(alpha=0.4)", "ema"}
 
 
+def test_the_plan_of_a_study_is_that_of_the_command_line(place: Path, ask) -> None:
+    asked = {"recipe": "tiny.toml", "tricks": [tb.MixUp(alpha=0.4), "ema"], "set_": {"epochs": 1}, "seeds": 5}
+    made = tb.plan_study("photos", **asked, out="planned")
+    words = ["--recipe", "tiny.toml", "--tricks", "mixup(alpha=0.4),ema", "--set", "epochs=1", "--seeds", "5"]
+    told = ask("study", "photos", *words, "--plan", "--out", "planned").out
+    assert f"plan: {made.hash}, the hash that the study stores before its first run" in told
+    steady = [line for line in made.lines() if not line.startswith(("time", "proof"))]
+    assert [line for line in told.splitlines() if line in steady] == steady
+    other = tb.Options(**asked | {"set_": {"epochs": 3}, "with_": "flip_tta"})
+    assert tb.plan_study("photos", other, set_={"epochs": 1}, with_=(), out="planned").hash == made.hash
+    assert len(made.seeds) == 5
+    assert not [path for path in Path("planned").glob("*") if path.name == "study.json"]
+
+
 def test_a_trick_is_taken_out_by_name_or_by_itself(place: Path) -> None:
     for without in ("ema", tb.Ema(), ["ema"]):
         made = tb.plan("photos", "tiny.toml", with_="ema, mixup", without=without, set_={"epochs": 1})
@@ -137,3 +155,11 @@ def test_progress_is_shown_where_it_is_wanted(place: Path, capsys: pytest.Captur
 
 def test_the_verbs_read_nothing_else_than_their_rooms() -> None:
     assert {name for name, value in vars(api).items() if getattr(value, "__module__", "") == api.__name__} == {*VERBS}
+
+
+@pytest.mark.parametrize("name", tb.__all__)
+def test_every_public_name_has_an_example_as_one_would_type_it(name: str) -> None:
+    examples = doctest.DocTestFinder(recurse=False).find(getattr(tb, name), name, globs={})
+    typed = "".join(example.source for test in examples for example in test.examples)
+    assert "tb." in typed or f"{name}(" in typed, f"{name} has no example in its docstring"
+    assert "\nExamples:\n    >>>" in str(inspect.getdoc(getattr(tb, name))), f"the site would not show the example of {name}"

@@ -4,9 +4,12 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from album import fill
@@ -62,6 +65,21 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, cache: Path) -> No
     assert (tmp_path / "study" / "report.html").stat().st_size > 10_000
 
 
+def test_the_script_of_the_python_page_runs(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(Path("photos"), {"a": 0, "b": 1}, 14)
+    fill(Path("folder"), {"": 0}, 3)
+    shutil.copy("folder/00.png", "photo.jpg")
+    small: dict[str, Any] = {"model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}}
+    train, study, plan_study = trickbag.train, trickbag.study, trickbag.plan_study
+    monkeypatch.setattr(trickbag, "train", lambda data, recipe="cifar", **asked: train(data, recipe, **asked, **small))
+    monkeypatch.setattr(trickbag, "study", partial(study, recipe="cifar", **small))
+    monkeypatch.setattr(trickbag, "plan_study", partial(plan_study, recipe="cifar", **small))
+    (script,) = re.findall(r"```python\n(.*?)```", (HOUSE / "docs" / "python.md").read_text("utf-8"), re.DOTALL)
+    exec(script, {})
+    assert (Path("best") / "model.safetensors").is_file()
+
+
 def test_the_site_builds_and_has_a_page_for_every_trick(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("mkdocs")), "build", "--strict", "--site-dir", str(tmp_path / "site")]
     env = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
@@ -75,6 +93,7 @@ def test_the_site_builds_and_has_a_page_for_every_trick(tmp_path: Path) -> None:
     assert (tmp_path / "site" / "tricks" / "cosine.png").stat().st_size > 5000
     reference = (tmp_path / "site" / "python" / "index.html").read_text("utf-8")
     assert all(f'id="trickbag.{name}"' in reference for name in trickbag.__all__)
+    assert reference.count(">Examples:<") >= len(trickbag.__all__)
 
 
 def test_the_tests_that_the_documents_name_exist() -> None:

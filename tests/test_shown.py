@@ -29,6 +29,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         return {
             "audit": tb.check(place / "photos"),
             "plan": tb.plan(place / "photos", place / "tiny.toml"),
+            "study plan": tb.plan_study(place / "album", recipe=study_lab.recipe(place), tricks="flip"),
+            "doctor": tb.doctor(),
+            "images": tb.check(place / "photos").images,
             "result": run,
             "evaluation": tb.evaluate(run.folder, place / "photos"),
             "comparison": tb.compare(run.folder, other.folder),
@@ -40,7 +43,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         }
 
 
-NAMES = ("audit", "plan", "result", "evaluation", "comparison", "study", "classifier", "prediction", "recipe", "trick")
+NAMES = (
+    "audit",
+    "plan",
+    "study plan",
+    "doctor",
+    "images",
+    "result",
+    "evaluation",
+    "comparison",
+    "study",
+    "classifier",
+    "prediction",
+    "recipe",
+    "trick",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trickbag.api import check, evaluate, finish, load, plan, study, train
+    from trickbag.api import check, evaluate, finish, load, plan, plan_study, study, train
+    from trickbag.checkup import Checkup, doctor
     from trickbag.comparison.compare import Comparison, compare
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from trickbag.runs.run import Result
     from trickbag.studies.conduct import Finished
     from trickbag.studies.options import Options
+    from trickbag.studies.plan import StudyPlan
 
 _ROOMS = {
-    "trickbag.api": ("check", "evaluate", "finish", "load", "plan", "study", "train"),
+    "trickbag.api": ("check", "evaluate", "finish", "load", "plan", "plan_study", "study", "train"),
+    "trickbag.checkup": ("Checkup", "doctor"),
     "trickbag.comparison.compare": ("Comparison", "compare"),
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
@@ -35,10 +38,12 @@ _ROOMS = {
     "trickbag.runs.run": ("Result",),
     "trickbag.studies.conduct": ("Finished",),
     "trickbag.studies.options": ("Options",),
+    "trickbag.studies.plan": ("StudyPlan",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = [
     "Audit",
+    "Checkup",
     "Classifier",
     "Comparison",
     "Evaluation",
@@ -50,14 +55,17 @@ __all__ = [
     "Prediction",
     "Recipe",
     "Result",
+    "StudyPlan",
     "TrickbagError",
     "UsageError",
     "check",
     "compare",
+    "doctor",
     "evaluate",
     "finish",
     "load",
     "plan",
+    "plan_study",
     "study",
     "train",
 ]

@@ -18,6 +18,7 @@ from trickbag.runs.request import Bad, request, tell_where
 from trickbag.runs.request import check as checked
 from trickbag.studies import conduct
 from trickbag.studies.options import DESIGNS, Options
+from trickbag.studies.plan import StudyPlan
 from trickbag.trick import Tricks
 
 Fields = Mapping[str, Any] | Iterable[str]
@@ -28,6 +29,11 @@ Time = float | str
 
 def check(data: Data, *, on_bad: Bad = "skip", depth: int = 0, progress: Progress = None) -> Audit:
     """What is wrong with a data set: class counts, imbalance, copies, unreadable files, and what to do about them.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> tb.check("photos")
+        <24 images in 2 classes>
 
     Args:
         data: The images, as for ``train``.
@@ -62,6 +68,12 @@ def plan(
     progress: Progress = None,
 ) -> forecast.Plan:
     """What ``train`` with the same arguments would do and cost: nothing is trained but a few steps to be timed.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> made = tb.plan("photos", "cifar", model="cifar_resnet8", set_={"size": 16, "epochs": 3})
+        >>> made.splits, made.steps
+        ({'train': 18, 'val': 2, 'test': 4}, 3)
 
     Raises:
         UsageError: As ``train`` does.
@@ -110,6 +122,13 @@ def train(
     The same call again returns the finished run, or continues a training that was stopped. In Python, data may lie in memory
     too: a list of (path or image, label), two arrays of images and of labels, a table of pandas or pyarrow, a
     map-style Dataset of torch, or a dict of these by split (``trickbag.data.given.kept``).
+
+    Examples:
+        >>> import trickbag as tb
+        >>> small = {"size": 16, "epochs": 1}
+        >>> result = tb.train("photos", "cifar", model="cifar_resnet8", with_=tb.MixUp(alpha=0.4), set_=small, out="new-run")
+        >>> result.record["epochs"], result.classifier.classes
+        (1, ('cat', 'dog'))
 
     Args:
         data: A folder with one folder per class (optionally below train/val/test folders); a CSV or Parquet file with the
@@ -162,6 +181,11 @@ def train(
 def finish(run: str | Path, *, progress: Progress = None) -> running.Result:
     """Score and seal a training that was stopped, with its best epoch so far; a finished run stays as it is.
 
+    Examples:
+        >>> import trickbag as tb
+        >>> tb.finish("run").record["kept_epoch"]
+        1
+
     Args:
         run: The folder of a run.
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
@@ -189,6 +213,12 @@ def evaluate(
 
     Images that the run was trained on are counted by their content, and the others scored by themselves too.
 
+    Examples:
+        >>> import trickbag as tb
+        >>> found = tb.evaluate("run", "photos", with_="flip_tta")
+        >>> found.scores.n, found.trained_on
+        (24, 18)
+
     Args:
         run: The folder of a run.
         data: The images, as for ``train``.
@@ -211,6 +241,13 @@ def evaluate(
 
 def load(run: str | Path, with_: Tricks = ()) -> Classifier:
     """The classifier of a finished run.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> for found in tb.load("run").predict("photos/cat/0[01].png", top=1):
+        ...     print(found.path, len(found.classes))
+        photos/cat/00.png 1
+        photos/cat/01.png 1
 
     Args:
         run: The folder of a run.
@@ -266,6 +303,13 @@ def study(
     The same call again continues a study that was stopped; with more tricks or seeds, only new runs are trained. None of a
     parameter takes that of the file, and without one the default.
 
+    Examples:
+        >>> import trickbag as tb
+        >>> small = {"recipe": "cifar", "model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}, "proof": False}
+        >>> found = tb.study("photos", tricks="mixup, ema", **small, out="study")
+        >>> [effect.name for effect in found.effects if effect.declared]
+        ['mixup', 'ema', 'all']
+
     Args:
         data: The images, as for ``train``.
         file: A TOML file with the options below, or ``Options``.
@@ -315,35 +359,61 @@ def study(
         TrickbagError: Not one run of the reference succeeded.
 
     """
-    asked = {
-        "recipe": recipe,
-        "model": model,
-        "weights": weights,
-        "with": with_,
-        "without": without,
-        "set": set_,
-        "tricks": tricks,
-        "combine": combine,
-        "vary": vary,
-        "design": design,
-        "on": on,
-        "rotate": rotate,
-        "folds": folds,
-        "seeds": seeds,
-        "proof": proof,
-        "looks": looks,
-        "seed": seed,
-        "delta": delta,
-        "price": price,
-        "same": same,
-        "matched": matched,
-        "prior": prior,
-        "teacher": teacher,
-        "sharing": sharing,
-        "depth": depth,
-        "budget": budget,
-    }
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = Options.given(locals())
     with listening(progress) as tell:
         means = conduct.Means(processes(workers), ray, command)
         return conduct.study(kept(data, tell), file, out=out, means=means, began=began, tell=tell, **given)
+
+
+def plan_study(
+    data: Data,
+    file: Options | str | Path | None = None,
+    *,
+    recipe: str | Path | Recipe | None = None,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    with_: Tricks | None = None,
+    without: Tricks | None = None,
+    set_: Fields | None = None,
+    tricks: Tricks | None = None,
+    combine: Iterable[Tricks] | None = None,
+    vary: Fields | None = None,
+    design: DESIGNS | None = None,
+    on: Literal["val", "test"] | None = None,
+    rotate: bool | None = None,
+    folds: str | None = None,
+    seeds: int | None = None,
+    proof: bool | None = None,
+    looks: bool | None = None,
+    seed: int | None = None,
+    delta: float | None = None,
+    price: float | None = None,
+    same: int | None = None,
+    matched: bool | None = None,
+    prior: str | Path | None = None,
+    teacher: str | Path | None = None,
+    sharing: bool | None = None,
+    depth: int | None = None,
+    budget: Time | None = None,
+    out: str | Path | None = None,
+    began: float | None = None,
+    progress: Progress = None,
+) -> StudyPlan:
+    """What ``study`` with the same arguments would train, cost and be able to detect.
+
+    Nothing is trained but a few steps to be timed.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> small = {"recipe": "cifar", "model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}}
+        >>> made = tb.plan_study("photos", tricks="mixup, ema", **small, seeds=5)
+        >>> made.design.kind, len(made.seeds)
+        ('factorial', 5)
+
+    Raises:
+        UsageError: As ``study`` does.
+
+    """
+    given = Options.given(locals())
+    with listening(progress) as tell:
+        return conduct.plan(kept(data, tell), file, out=out, began=began, tell=tell, **given)

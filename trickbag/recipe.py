@@ -35,8 +35,10 @@ def _tricks(value: Any) -> tuple[Trick, ...]:
 class Recipe(Shown, BaseModel):
     """How a classifier is trained.
 
-    >>> Recipe(tricks=["mixup(alpha=0.4)", "warmup"]).tricks[0].alpha
-    0.4
+    Examples:
+        >>> Recipe(tricks=["mixup(alpha=0.4)", "warmup"]).tricks[0].alpha
+        0.4
+
     """
 
     model_config = ConfigDict(

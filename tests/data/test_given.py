@@ -1,19 +1,22 @@
 """Data that lie in memory train what the same images in a folder train."""
 
 import csv
+import io
 import os
 from pathlib import Path
 from typing import Any
 
+import corpus
 import numpy as np
 import pandas
 import pyarrow
 import pytest
 import torch
-from album import fill, recipe_file
-from PIL import Image
+from album import fill, recipe_file, texture
+from PIL import Image, ImageOps
 
 import trickbag as tb
+from trickbag.data.decode import decode
 from trickbag.data.given import kept, picture
 from trickbag.data.reading import read
 from trickbag.ground.errors import UsageError
@@ -161,6 +164,15 @@ class Restless(Photos):
 def test_what_is_no_data_set_is_refused_in_a_sentence(place: Path, data: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         kept(data())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_in_memory_is_held_as_its_file_is(orientation: int) -> None:
+    file = corpus.encoded(Image.fromarray(texture(0, np.random.default_rng(0))), "PNG", exif=corpus.exif(orientation))
+    expected = decode(file).pixels
+    photo = Image.open(io.BytesIO(file))
+    for held in (photo, photo.convert("RGBA").convert("RGB"), ImageOps.exif_transpose(photo)):
+        assert (np.moveaxis(np.asarray(picture(held)), -1, 0) == expected.numpy()).all()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "F", "I;16"])

@@ -21,8 +21,10 @@ from album import fill, recipe_file
 from PIL import Image
 
 import trickbag as tb
+from trickbag.display.predicted import Growing, form_of
+from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
-from trickbag.ground.events import Note
+from trickbag.ground.events import Doing, Note
 
 KINDS = {"a": 0, "b": 1, "c": 2}
 
@@ -137,8 +139,9 @@ def test_what_cannot_be_read_takes_no_other_prediction_away(known: tb.Classifier
     asked = known.predict(tmp_path, on_bad=on_bad, tell=told.append)
     if on_bad == "skip":
         made = list(asked)
-        assert any("35.png is left out" in event.text for event in told)
-        assert "1 image could not be read" in told[-1].text
+        left_out, counted = (event.text for event in told if isinstance(event, Note))
+        assert "35.png is left out" in left_out
+        assert "1 image could not be read" in counted
     else:
         with pytest.raises(TrickbagError, match=r"35\.png cannot be predicted"):
             made.extend(asked)
@@ -212,10 +215,96 @@ def test_a_killed_command_goes_on(place: Path, tmp_path: Path) -> None:
     before = part.read_text() if part.exists() else ""
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "have their predictions already" in done.stderr or not before
+    assert "looking at images: 300 of 300" in done.stderr
     rows = out.read_text().splitlines()
     assert rows[1 : 1 + before.count("\n") - 1] == before.splitlines()[1 : before.count("\n")]
     assert [Path(row.split(",")[0]).stem for row in rows[1:]] == [f"{number:03d}" for number in range(300)]
     assert not list(tmp_path.glob("rows.csv.*"))
+
+
+CHANGES: dict[str, Any] = {
+    "words between": lambda rows: [*rows[:9], b"hello\n", *rows[9:]],
+    "a byte less": lambda rows: [*rows[:9], rows[9][1:], *rows[10:]],
+    "zeros": lambda rows: [*rows[:9], b"\0" * 40 + b"\n", *rows[9:]],
+    "bytes": lambda rows: [*rows[:9], b"\xff\xfe\n", *rows[9:]],
+    "half a line": lambda rows: [*rows[:9], rows[9][:5] + b"\n", *rows[10:]],
+    "other JSON": lambda rows: [*rows[:9], b"[1, 2]\n", b'{"path": 5}\n', b"[" * 100_000 + b"\n", *rows[9:]],
+}
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_rows_that_were_changed_meanwhile_lose_no_other(known: tb.Classifier, tmp_path: Path, form: str) -> None:
+    made = list(known.predict("photos", 2))
+    for name, change in CHANGES.items():
+        out, told = tmp_path / f"{name}.{form}", list[Any]()
+        begun = Growing(out, form_of(out, False, False) or "csv", "asked", 2)
+        for prediction in made[:50]:
+            begun.add(prediction)
+        begun.rows.close()
+        whole = begun.part.read_bytes().splitlines(keepends=True)
+        changed = b"".join(change(whole)) + b"half a li"
+        begun.part.write_bytes(changed)
+        again = Growing(out, begun.form, "asked", 2, told.append)
+        assert 48 <= len(again.done) <= 50, name
+        assert "was changed, in line" in told[0].text
+        assert out.with_name(f"{out.name}.part.damaged").read_bytes() == changed
+        for prediction in made:
+            if prediction.path not in again.done:
+                again.add(prediction)
+        again.end()
+        rows = out.read_bytes().splitlines(keepends=True)
+        assert len(rows) == len(set(rows)) == (121 if form == "csv" else 60), name
+        assert set(rows) > set(whole)
+
+
+def test_a_quote_too_many_costs_work_and_no_row(known: tb.Classifier, tmp_path: Path) -> None:
+    begun = Growing(tmp_path / "rows.csv", "csv", "asked", 1)
+    for prediction in known.predict("photos", 1):
+        begun.add(prediction)
+    begun.rows.close()
+    whole = begun.part.read_text()
+    begun.part.write_text(whole.replace("photos/b/03", '"photos/b/03'))
+    again = Growing(tmp_path / "rows.csv", "csv", "asked", 1)
+    assert len(again.done) == 23
+    for prediction in known.predict("photos", 1, without=again.done):
+        again.add(prediction)
+    again.end()
+    assert (tmp_path / "rows.csv").read_text() == whole
+
+
+def test_two_commands_never_write_to_one_file(place: Path, tmp_path: Path, ask) -> None:
+    out = tmp_path / "rows.csv"
+    words = ["predict", "run", "photos", "--out", str(out)]
+    with store.lock(out):
+        told = ask(*words)
+        assert told.code == 2
+        assert "rows.csv is being written by another process" in told.err.splitlines()[-1]
+        assert not out.with_name("rows.csv.part").exists()
+    assert ask(*words).code == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "known_of"),
+    [
+        (lambda: "photos", [60]),
+        (lambda: ["photos/a", photo(), "photos/b"], [41, 41]),
+        (lambda: np.zeros((40, 8, 8, 3), np.uint8), [40, 40]),
+        (lambda: (photo() for _ in range(70)), []),
+    ],
+)
+def test_progress_is_told_as_far_as_the_end_is_known(known: tb.Classifier, given: Any, known_of: list[int]) -> None:
+    told: list[Any] = []
+    made = list(known.predict(given(), tell=told.append))
+    found = [(event.done, event.total) for event in told if isinstance(event, Doing)]
+    assert [total for _, total in found][: len(known_of)] == known_of or not known_of
+    assert not found or found[-1] == (len(made), len(made))
+    assert bool(found) == bool(known_of)
+
+
+def test_no_progress_comes_between_rows(place: Path, ask) -> None:
+    for form, rows in (("--csv", 61), ("--json", 60), ("", 60)):
+        told = ask("predict", "run", "photos", *filter(None, [form]))
+        assert len(told.out.splitlines()) == rows
 
 
 def test_classes_of_other_names_are_mapped(place: Path, tmp_path: Path, ask) -> None:

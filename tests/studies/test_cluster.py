@@ -22,7 +22,7 @@ from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Event, Note
 from trickbag.studies.cluster import Cluster, Lot, answered, divide, remote
 from trickbag.studies.jobs import Cell, Job
-from trickbag.studies.plan import Plan
+from trickbag.studies.plan import StudyPlan
 from trickbag.studies.planning import Planner
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'trickbag[ray]'")
@@ -164,7 +164,7 @@ def test_what_is_timed_and_chosen_for_a_device_is_so_on_the_clusters(
     for place in ("trickbag.runs.auto.fastest", "trickbag.studies.pilot.fastest"):
         monkeypatch.setattr(place, lambda *_: pytest.fail("the driver timed steps"))
 
-    def planned(**options: Any) -> Plan:
+    def planned(**options: Any) -> StudyPlan:
         asked = {"recipe": str(file), "tricks": ["mixup"], "seeds": 1} | options
         return Planner(data, None, tmp_path / "study", None, told.append, asked).planned_there(lending)
 

@@ -64,7 +64,15 @@ class Versus:
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Shown):
-    """Each method against the reference."""
+    """Each method against the reference.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> found = tb.compare("run", "mixup-run")
+        >>> [method.name for method in found.methods], found.images
+        (['run', 'mixup-run'], 4)
+
+    """
 
     kind: Kind
     """What is compared: methods over seeds and images, single networks over images, or scores over seeds."""
@@ -128,6 +136,13 @@ def compare(
 
     The statistics are those of studies: ``trickbag.statistics.effects.effects``, or ``one_way`` for networks and scores. Raises
     UsageError where nothing can be said: a single seed, other images, labels that disagree, NaN, rows that stand there twice.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> found = tb.compare("run", "mixup-run")
+        >>> found.kind, len(found.pairs)
+        ('networks', 1)
+
     """
     if delta is not None and not 0 <= delta <= 100:
         raise UsageError(f"delta {delta:g}: give percentage points from 0 to 100.")

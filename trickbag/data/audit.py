@@ -43,7 +43,14 @@ LEAST = ("", "train", "val", "test")
 
 @dataclass(frozen=True, repr=False)
 class Audit(Shown):
-    """A data set that has been looked at."""
+    """A data set that has been looked at.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> tb.check("photos").counts["cat"]
+        {'unassigned': 12}
+
+    """
 
     images: Images
     """Without the files left out, with hashes and sizes, and with exact duplicates in one group."""

@@ -42,7 +42,7 @@ from trickbag.data.sniff import (
 )
 from trickbag.ground import files
 
-__all__ = ["Decoded", "Unreadable", "decode", "opened"]
+__all__ = ["Decoded", "Unreadable", "decode", "opened", "upright"]
 
 # Pillow's readers are called by themselves: Image.open would try others, and warns about sizes that are judged here.
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
@@ -146,7 +146,7 @@ def _picture(file: BinaryIO, kind: str, channels: int | None, limit_pixels: int,
         image.draft(None, (shorter, shorter))
     top = 2 ** image.tag_v2.get(_BITS, (16,))[0] - 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else 65535
     image.load()
-    picture = _upright(image, notes)
+    picture = upright(image, notes)
     if kind == "JPEG" and picture.mode == "CMYK" and "adobe" not in image.info:
         picture = ImageChops.invert(picture)  # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted
     if channels is not None and channels > 3:
@@ -169,9 +169,10 @@ def _is_raw(image: TiffImagePlugin.TiffImageFile) -> bool:
     return _DNG in tags or (_SUBDIRECTORIES in tags and bool(tags.get(_SUBFILE, 0) & 1))
 
 
-def _upright(image: ImageFile.ImageFile, notes: list[str]) -> Image.Image:
-    block = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+def upright(image: Image.Image, notes: list[str]) -> Image.Image:
+    """The picture as the camera says that it was held; a broken note is left and told."""
     try:
+        block = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
         orientation = None if block and block[:4] not in (b"II*\0", b"MM\0*") else image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - whatever a broken block makes its parser raise, the pixels are good
         orientation = None

@@ -30,7 +30,16 @@ IMBALANCE = 10
 
 
 class Finding(BaseModel):
-    """One thing that a person should know about the data."""
+    """One thing that a person should know about the data.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> from PIL import Image
+        >>> photo = Image.open("photos/cat/00.png")
+        >>> print(tb.check([(photo, "cat"), (photo, "dog")]).findings[0].message)
+        1 pair of images are in two classes: 00000000.png and 00000001.png.
+
+    """
 
     kind: str
     severity: Severity

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from trickbag.data.columns import COLUMNS, columns
+from trickbag.data.decode import upright
 from trickbag.data.sheets import Sheet
 from trickbag.ground.cache import cache_dir, made_once
 from trickbag.ground.errors import UsageError
@@ -94,14 +95,16 @@ def kept(data: Data, tell: Tell = silent) -> str | Path:
 def picture(image: Any) -> Image.Image:
     """An image in memory as Pillow has it.
 
-    Of Pillow; an array [H, W] or [H, W, C] or a tensor [C, H, W] with 1, 3 or 4 channels, uint8, or floats from 0 to 1, which
-    are multiplied by 255 and rounded. Raises UsageError for other shapes, numbers and types.
+    Of Pillow, upright where it still has the camera's note (``ImageOps.exif_transpose`` takes it away); an array [H, W] or
+    [H, W, C] or a tensor [C, H, W] with 1, 3 or 4 channels, uint8, or floats from 0 to 1, which are multiplied by 255 and
+    rounded. Raises UsageError for other shapes, numbers and types.
 
     >>> picture(np.full((2, 3, 3), 0.5)).getpixel((0, 0))
     (128, 128, 128)
     """
     if isinstance(image, Image.Image):
-        return image if image.mode in PNG_MODES else image.convert("RGB")
+        held = upright(image, [])
+        return held if held.mode in PNG_MODES else held.convert("RGB")
     if not isinstance(image, np.ndarray | torch.Tensor):
         raise UsageError(f"{brief(repr(image))} is no image. Give a path, an image of Pillow, an array or a tensor.")
     found = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image

@@ -20,6 +20,7 @@ from trickbag.data import long_tail
 from trickbag.data.listing import SPLITS, Ignored
 from trickbag.data.splits import Ints, Words, fill, follow
 from trickbag.ground.errors import UsageError
+from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.streams import generator
 from trickbag.ground.text import counted
 
@@ -52,14 +53,16 @@ class Rows(NamedTuple):
     remarks: Sequence[Remark] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class Images:
+@dataclass(frozen=True, eq=False, repr=False)
+class Images(Shown):
     """N images of K classes.
 
-    >>> rows = {"labels": np.array([0, 0, 1]), "splits": np.array(["train", "val", "train"]), "groups": np.arange(3)}
-    >>> images = Images(Path("photos"), ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg"), **rows, classes=("cat", "dog"))
-    >>> len(images.split("train")), images.split("val").counts()
-    (2, array([1, 0]))
+    Examples:
+        >>> rows = {"labels": np.array([0, 0, 1]), "splits": np.array(["train", "val", "train"]), "groups": np.arange(3)}
+        >>> images = Images(Path("photos"), ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg"), **rows, classes=("cat", "dog"))
+        >>> len(images.split("train")), images.split("val").counts()
+        (2, array([1, 0]))
+
     """
 
     root: Path
@@ -85,6 +88,10 @@ class Images:
     nothing where no image has one."""
     sizes: Ints = field(default_factory=lambda: np.empty((0, 2), np.int64))
     """[N, 2] height and width of the upright image in pixels, or nothing as long as nobody looked."""
+
+    def _sheet(self) -> Sheet:
+        counted_in = {name or "to be split": f"{count:,}" for name, count in Counter(self.splits.tolist()).items()}
+        return Sheet(f"{counted(len(self), 'image')} of {counted(len(self.classes), 'class', 'classes')}", counted_in)
 
     @classmethod
     def of(cls, root: Path, rows: Rows) -> Self:

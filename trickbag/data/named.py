@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from trickbag.data.given import PNG_MODES
+from trickbag.data.given import picture
 from trickbag.ground import spec
 from trickbag.ground.cache import cache_dir, key_of, made_once
 from trickbag.ground.errors import UsageError
@@ -68,7 +68,7 @@ def _write(parts: Iterable[tuple[str, Any]], folder: Path) -> None:
                     raise UsageError(f"{type(dataset).__name__} yields no images. Give a set of classified images.")
                 label = _label(dataset, names, target)
                 path = f"{number:08d}.png"
-                (image if image.mode in PNG_MODES else image.convert("RGB")).save(folder / path)
+                picture(image).save(folder / path)
                 rows.writerow((path, label, split))
                 number += 1
 

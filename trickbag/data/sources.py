@@ -2,8 +2,8 @@
 
 import io
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -19,10 +19,12 @@ from trickbag.data.given import picture
 from trickbag.data.listing import IMAGE_SUFFIXES, list_folder, suffix
 from trickbag.data.sniff import HEAD, Unreadable, sniff
 from trickbag.ground.errors import UsageError
-from trickbag.ground.events import Note, Tell, silent
+from trickbag.ground.events import Doing, Note, Tell, silent
 from trickbag.ground.text import brief, counted
 
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+OFTEN = 32
+"""Images after which progress is told."""
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
 
 
@@ -57,17 +59,34 @@ def sources(images: Any, tell: Tell = silent) -> Iterator[Source]:
 
     A path of an image, a folder or an archive of images, a pattern such as ``photos/*.jpg``; bytes or an open file; an image of
     Pillow, an array or a tensor (``trickbag.data.given.picture``); a batch, a list or an iterator of these. Files in folders
-    that are plainly no images are passed over, and counted at the end.
+    that are plainly no images are passed over, and counted at the end; progress is told as far as the end is known.
 
     Raises UsageError for addresses on the web, for folders and patterns without an image, and for anything else.
     """
-    counts = Counter[str]()
-    yield from _sources(images, counts, tell)
-    if passed := counts["passed over"]:
+    counts = _Counts()
+    for source in _sources(images, counts, tell):
+        counts.taken += 1
+        if counts.bounded and (counts.taken % OFTEN == 0 or counts.taken == counts.known):
+            tell(Doing("looking at images", counts.taken, counts.known))
+        yield source
+    if passed := counts.passed_over:
         tell(Note(f"{counted(passed, 'file')} in folders {'is' if passed == 1 else 'are'} no image and passed over"))
 
 
-def _sources(images: Any, counts: Counter[str], tell: Tell) -> Iterator[Source]:
+@dataclass
+class _Counts:
+    """Of images so far."""
+
+    taken: int = 0
+    known: int = 1
+    """To be taken in all, as far as folders have been listed."""
+    bounded: bool = True
+    """Whether there is an end that can be known."""
+    passed_over: int = 0
+    unnamed: int = 0
+
+
+def _sources(images: Any, counts: _Counts, tell: Tell) -> Iterator[Source]:
     if isinstance(images, str | Path):
         yield from _named(str(images), counts, tell)
     elif isinstance(images, bytes | bytearray | memoryview):
@@ -77,13 +96,17 @@ def _sources(images: Any, counts: Counter[str], tell: Tell) -> Iterator[Source]:
     elif isinstance(images, Image.Image | np.ndarray | torch.Tensor) and not _is_batch(images):
         yield Source(_number(counts), _encoded(picture(images)))
     elif isinstance(images, Iterable):
+        if isinstance(images, Sized):
+            counts.known += len(images) - 1
+        else:
+            counts.bounded = False
         for image in images:
             yield from _sources(image, counts, tell)
     else:
         raise UsageError(f"{brief(repr(images))} is no image. Give a path, bytes, an open file, a Pillow image or an array.")
 
 
-def _named(text: str, counts: Counter[str], tell: Tell) -> Iterator[Source]:
+def _named(text: str, counts: _Counts, tell: Tell) -> Iterator[Source]:
     path = Path(text)
     if path.is_dir():
         yield from _below(path, text, counts)
@@ -97,17 +120,20 @@ def _named(text: str, counts: Counter[str], tell: Tell) -> Iterator[Source]:
         there = sorted(glob(text, recursive=True))  # noqa: PTH207  the pattern may begin anywhere
         if not there:
             raise UsageError(f"{brief(text)} matches no file. Give a pattern that does, or a path.")
+        counts.known += len(there) - 1
         for name in there:
             yield from _named(name, counts, tell)
 
 
-def _below(root: Path, shown: str, counts: Counter[str]) -> Iterator[Source]:
+def _below(root: Path, shown: str, counts: _Counts) -> Iterator[Source]:
     listing, any_image = list_folder(root), False
-    counts["passed over"] += len(listing.ignored)
+    counts.passed_over += len(listing.ignored)
+    counts.known += len(listing.files) - 1
     for name in listing.files:
         source = Source(f"{shown}/{name}", root / name, found=True)
         if source.is_other():
-            counts["passed over"] += 1
+            counts.passed_over += 1
+            counts.known -= 1
         else:
             any_image = True
             yield source
@@ -120,9 +146,9 @@ def _is_batch(images: Any) -> bool:
     return getattr(images, "ndim", 0) == 4
 
 
-def _number(counts: Counter[str]) -> str:
-    counts["unnamed"] += 1
-    return f"image {counts['unnamed'] - 1}"
+def _number(counts: _Counts) -> str:
+    counts.unnamed += 1
+    return f"image {counts.unnamed - 1}"
 
 
 def _encoded(image: Image.Image) -> bytes:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from trickbag.ground import files, store
 from trickbag.ground.errors import TrickbagError, UsageError
-from trickbag.ground.text import as_bytes, brief
+from trickbag.ground.events import Note, Tell, silent
+from trickbag.ground.text import as_bytes, brief, counted
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from trickbag.runs.classifier import Prediction
@@ -51,36 +52,72 @@ def row(*rows: tuple[object, ...]) -> str:
 class Growing:
     """A file of predictions under way, ``FILE.part``; it gets its name when all are made."""
 
-    def __init__(self, file: Path, form: Form, asked: str, each: int) -> None:
-        """``asked``: whatever decides a row; ``each``: rows of an image. Raises UsageError where the file is there already."""
+    def __init__(self, file: Path, form: Form, asked: str, each: int, tell: Tell = silent) -> None:
+        """``asked``: whatever decides a row; ``each``: rows of an image.
+
+        Rows that are no longer what was written are set aside with their file, which is told, and the others kept. Raises
+        UsageError where the file is there already.
+        """
         if os.path.lexists(file):
             raise UsageError(f"--out {brief(str(file))} is there already. Remove it, or choose another name.")
         self.file, self.form, self.each = file, form, each
         self.part, self.asked = (file.with_name(f"{file.name}.part{ending}") for ending in ("", ".asked"))
         self.done: set[str] = set()
-        before = self.asked.read_text("utf-8") if self.asked.is_file() else ""
-        kept = "".join(self._whole()) if before == asked and self.part.is_file() else ""
-        store.write(self.part, as_bytes(kept or (row(HEAD) if form == "csv" else "")))
-        store.write(self.asked, asked)
+        self.damaged = 0
+        same = self.asked.is_file() and self.asked.read_bytes() == as_bytes(asked)
+        kept = "".join(self._whole()) if same and self.part.is_file() else ""
+        if self.damaged:
+            aside = store.set_aside(self.part).name
+            tell(
+                Note(
+                    f"{self.part} was changed, in line {self.damaged:,} for one: it is now {aside}. The predictions of "
+                    f"{counted(len(self.done), 'image')} are kept, and those that cannot be read made again."
+                )
+            )
+        store.write(self.part, as_bytes(kept or self._head()))
+        store.write(self.asked, as_bytes(asked))
         self.rows = self.part.open("ab")
 
     def _whole(self) -> Iterator[str]:
-        """The rows of the images that are complete in the file."""
-        content = self.part.read_bytes().decode("utf-8", "surrogateescape")
-        if self.form == "json":
-            for line in content.splitlines(keepends=True):
-                if line.endswith("\n"):
-                    self.done.add(json.loads(line)["path"])
-                    yield line
-            return
-        yield row(HEAD)
-        waiting: list[tuple[object, ...]] = []
-        for cells in list(csv.reader(io.StringIO(content, newline="")))[1:]:
-            waiting.append(tuple(cells))
-            if len(cells) == len(HEAD) and len(waiting) == self.each and content.endswith("\n"):
-                self.done.add(cells[0])
-                yield row(*waiting)
-                waiting = []
+        """The rows of the images that are complete in the file; an end that was not written is no damage."""
+        written = self.part.read_bytes().decode("utf-8", "surrogateescape").rpartition("\n")[0]
+        yield self._head()
+        for line, path, rows in (self._lines if self.form == "json" else self._groups)(written):
+            if rows:
+                self.done.add(path)
+                yield rows
+            else:
+                self.damaged = line
+
+    def _head(self) -> str:
+        return row(HEAD) if self.form == "csv" else ""
+
+    def _lines(self, written: str) -> Iterator[tuple[int, str, str]]:
+        for number, line in enumerate(written.split("\n") if written else (), 1):
+            try:
+                match json.loads(line):
+                    case {"path": str(path), "predictions": list(best), "unsure": bool()} if len(best) == self.each:
+                        yield number, path, line + "\n"
+                        continue
+            except (ValueError, RecursionError):
+                pass
+            yield number, "", ""
+
+    def _groups(self, written: str) -> Iterator[tuple[int, str, str]]:
+        reader, group = csv.reader(io.StringIO(written, newline="")), list[list[str]]()
+        try:
+            for cells in reader:
+                if reader.line_num == 1 and cells == list(HEAD):
+                    continue
+                group.append(cells)
+                if len(cells) != len(HEAD) or cells[:2] != [group[0][0], str(len(group))]:
+                    yield reader.line_num, "", ""
+                    group = [cells] if len(cells) == len(HEAD) and cells[1] == "1" else []
+                if len(group) == self.each:
+                    yield reader.line_num, cells[0], row(*map(tuple, group))
+                    group = []
+        except csv.Error:
+            yield reader.line_num, "", ""
 
     def add(self, prediction: "Prediction") -> None:
         """Write a prediction, at once. Raises TrickbagError where it cannot be written."""

@@ -71,6 +71,11 @@ class Screen:
         else:
             self._tenths(event)
 
+    def beside_rows(self, event: Event) -> None:
+        """The same while rows are written to standard output: of progress only what does not come between them."""
+        if not isinstance(event, Doing) or (self.console is self.out) == sys.stdout.isatty():
+            self.tell(event)
+
     def _bar(self, event: Doing) -> None:
         kind = "training" if event.task.startswith("epoch") else event.task
         if kind not in self.tasks:

@@ -21,6 +21,10 @@ from trickbag.ground.text import show
 
 MOST = 1 << 30
 """Bytes of a list of files."""
+MOST_USED = 100
+"""Folders that are kept in use: each takes an open file."""
+BESIDE = (".part", ".gone")
+"""What lies beside a folder while it is made."""
 Stamp = tuple[int, int, int, int]
 """Bytes of a file, when it was changed and when its entry was, in nanoseconds, and its number on the disk."""
 
@@ -74,14 +78,17 @@ def made_once(target: Path, build: Callable[[Path], None], tell: Tell = silent) 
     """The folder ``target``, filled by ``build(folder)`` where it is missing, or not what was made (``altered``).
 
     It appears whole or not at all: a killed builder leaves nothing that counts, two builders wait for each other, and who has
-    files of a damaged folder open can read on in them. Raises TrickbagError where it cannot be written.
+    files of a damaged folder open can read on in them. While this process lives, ``clearing`` leaves it where it is. Raises
+    TrickbagError where it cannot be written.
     """
+    use(target)
     if not altered(target):
         return target
-    part, gone = (target.with_name(target.name + ending) for ending in (".part", ".gone"))
+    part, gone = (target.with_name(target.name + ending) for ending in BESIDE)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
+            use(target)
             if not (reason := altered(target)):
                 return target
             if os.path.lexists(target):
@@ -90,8 +97,8 @@ def made_once(target: Path, build: Callable[[Path], None], tell: Tell = silent) 
                 remove(part, gone)
                 part.mkdir()
                 build(part)
-                remove(_seal_of(target))
-                store.write(_seal_of(target), json.dumps(_entries(part, {})))
+                remove(seal_of(target))
+                store.write(seal_of(target), json.dumps(_entries(part, {})))
                 if os.path.lexists(target):
                     target.rename(gone)
                 part.rename(target)
@@ -111,23 +118,51 @@ def altered(target: Path) -> str:
     if target.is_symlink() or not target.is_dir():
         return "it is no folder" if os.path.lexists(target) else "it is missing"
     try:
-        sealed: dict[str, list[Any]] = dict(json.loads(content(_seal_of(target), MOST)))
+        sealed: dict[str, list[Any]] = dict(json.loads(content(seal_of(target), MOST)))
         found = _entries(target, sealed)
         for name in sorted(sealed.keys() | found.keys()):
             if reason := _difference(sealed.get(name), found.get(name)):
                 return f"{show(name)} {reason}"
         if found != sealed:
             with suppress(TrickbagError):  # then they are compared again
-                store.write(_seal_of(target), json.dumps(found))
+                store.write(seal_of(target), json.dumps(found))
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return "its list of files cannot be read"
     return ""
 
 
+_used: dict[Path, int] = {}
+"""Folders that this process works with, the latest last, and the open files by whose locks others know of it."""
+
+
+def use(target: Path) -> None:
+    """Have others know, for as long as this process lives, that it works with a folder, where the cache can be written."""
+    with suppress(OSError, ImportError):
+        _used[target] = _used.pop(target) if target in _used else locked(target, alone=False)
+    if len(_used) > MOST_USED:
+        os.close(_used.pop(next(iter(_used))))
+
+
+def locked(target: Path, alone: bool) -> int:
+    """An open file beside a folder, locked for one of many who use the folder, or for one alone.
+
+    Raises BlockingIOError where others use it, ImportError on systems without such locks.
+    """
+    import fcntl  # Windows has none
+
+    held = os.open(target.with_name(f"{target.name}.used"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    except BaseException:
+        os.close(held)
+        raise
+    return held
+
+
 def spoil(target: Path) -> None:
     """Have ``made_once`` make a folder again, whose content turned out to be damaged."""
     with suppress(OSError):
-        remove(_seal_of(target))
+        remove(seal_of(target))
 
 
 def _difference(sealed: list[Any] | None, found: list[Any] | None) -> str:
@@ -161,7 +196,7 @@ def _entry(path: Path, known: list[Any]) -> list[Any]:
     return ["folder" if stat.S_ISDIR(status.st_mode) else "no file"]
 
 
-def _seal_of(target: Path) -> Path:
+def seal_of(target: Path) -> Path:
     """Beside the folder, whose files are data."""
     return target.with_name(target.name + ".files.json")
 

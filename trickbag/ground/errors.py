@@ -2,13 +2,33 @@
 
 
 class TrickbagError(Exception):
-    """Something failed that is not the caller's mistake: a diverged run, an unreadable checkpoint. Exit code 1."""
+    """Something failed that is not the caller's mistake: a diverged run, an unreadable checkpoint. Exit code 1.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> try:
+        ...     list(tb.load("run").predict("photos/cat/lost.png"))
+        ... except tb.TrickbagError as error:
+        ...     print(error)
+        photos/cat/lost.png cannot be predicted: unreadable: No such file or directory.
+
+    """
 
     exit_code = 1
 
 
 class UsageError(TrickbagError):
-    """The request cannot be carried out as written: an unknown name, a value out of range. Exit code 2."""
+    """The request cannot be carried out as written: an unknown name, a value out of range. Exit code 2.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> try:
+        ...     tb.plan("photos", with_="mixpu")
+        ... except tb.UsageError as error:
+        ...     print(error)
+        there is no trick mixpu; did you mean mixup? List them: trickbag tricks.
+
+    """
 
     exit_code = 2
 

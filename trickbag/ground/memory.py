@@ -3,10 +3,13 @@
 from contextlib import suppress
 from pathlib import Path
 
+UNKNOWN = 1 << 60
+"""More bytes than any machine has."""
+
 
 def available() -> int:
-    """Bytes that programs may still take, where the system tells; else more than any machine has."""
+    """Bytes that programs may still take, where the system tells; else ``UNKNOWN``."""
     with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    return 1 << 60
+    return UNKNOWN

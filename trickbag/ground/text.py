@@ -112,3 +112,12 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def volume(count: int) -> str:
+    """Bytes for people.
+
+    >>> volume(1_234_567_890), volume(34_500_000), volume(812)
+    ('1.2 GB', '34 MB', '1 kB')
+    """
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

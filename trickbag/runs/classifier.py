@@ -20,7 +20,7 @@ from trickbag.engine.loop import load_trick_state
 from trickbag.engine.pixels import ahead, fitted
 from trickbag.engine.precision import fabric_for
 from trickbag.engine.scores import finite
-from trickbag.ground import store
+from trickbag.ground import signals, store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.records import MALFORMED
@@ -36,7 +36,15 @@ BATCH = 32
 
 
 class Prediction(NamedTuple):
-    """The classes of one image, the most probable first."""
+    """The classes of one image, the most probable first.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> (found,) = tb.load("run").predict("photos/cat/00.png")
+        >>> sorted(found.classes), round(sum(found.probabilities), 4)
+        (['cat', 'dog'], 1.0)
+
+    """
 
     path: str
     classes: tuple[str, ...]
@@ -63,7 +71,14 @@ class Explanation(NamedTuple):
 
 
 class Classifier(Shown):
-    """A network with its class map, preprocessing and evaluation tricks; ``card`` is the content of ``model.json``."""
+    """A network with its class map, preprocessing and evaluation tricks; ``card`` is the content of ``model.json``.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> tb.load("run")
+        <classifier cifar_resnet8: classes 2 (cat, dog), pixels 16>
+
+    """
 
     def __init__(self, model: networks.Net, chosen: Sequence[Trick], card: Card) -> None:
         self.model, self.tricks, self.card = model, ordered(chosen), card
@@ -161,6 +176,7 @@ class Classifier(Shown):
         bad = 0
         try:
             for name, found in ahead(self._pixels, wanted, 2, BATCH):
+                signals.look()
                 if isinstance(found, TrickbagError):
                     raise found
                 if isinstance(found, Tensor):

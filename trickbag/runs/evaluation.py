@@ -36,7 +36,15 @@ from trickbag.trick import Tricks
 
 @dataclass(frozen=True, repr=False)
 class Evaluation(Shown):
-    """How a trained run does on a data set, and on what it has not seen of it."""
+    """How a trained run does on a data set, and on what it has not seen of it.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> found = tb.evaluate("run", "photos")
+        >>> found.scores.per_class.count, found.unseen.n
+        ([12, 12], 4)
+
+    """
 
     scores: Scores
     """Of all images."""

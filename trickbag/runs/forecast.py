@@ -23,7 +23,15 @@ from trickbag.trick import Facts, Fit, having
 
 @dataclass(frozen=True, repr=False)
 class Plan(Shown):
-    """The decided recipe and what it will take."""
+    """The decided recipe and what it will take.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> made = tb.plan("photos", "cifar", model="cifar_resnet8", set_={"size": 16, "epochs": 1})
+        >>> print(made.lines()[0])
+        images: train 18, val 2, test 4
+
+    """
 
     recipe: Recipe
     reasons: tuple[str, ...]

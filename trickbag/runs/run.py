@@ -41,7 +41,15 @@ LOG_EVERY = 50
 
 @dataclass(frozen=True, repr=False)
 class Result(Shown):
-    """A finished run: its folder and the content of ``result.json``."""
+    r"""A finished run: its folder and the content of ``result.json``.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> result = tb.finish("run")
+        >>> sorted({error.true for error in result.errors()} - {"cat", "dog"}), result.curves()[:4]
+        ([], b'\x89PNG')
+
+    """
 
     folder: Path
     record: dict[str, Any]

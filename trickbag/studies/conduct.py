@@ -28,7 +28,7 @@ from trickbag.runs import provenance
 from trickbag.statistics.looks import planned
 from trickbag.studies import analysis, pictures, proof, questions
 from trickbag.studies.arms import Arm
-from trickbag.studies.decisions import facts, spelled
+from trickbag.studies.decisions import declared, facts, spelled
 from trickbag.studies.design import DEAR, MATCHED, matched
 from trickbag.studies.execute import Carrier, Here, Outcome, Processes, execute
 from trickbag.studies.folder import LEDGER, STUDY, ArmRecord, LedgerLine, StudyRecord, stored
@@ -36,7 +36,7 @@ from trickbag.studies.folds import Role
 from trickbag.studies.jobs import jobs
 from trickbag.studies.options import Options
 from trickbag.studies.packing import packing
-from trickbag.studies.plan import PROOF_SEEDS, Plan, ProofPlan, cells
+from trickbag.studies.plan import PROOF_SEEDS, ProofPlan, StudyPlan, cells
 from trickbag.studies.planning import Planner
 from trickbag.studies.record import Study, entry, table
 from trickbag.studies.words import points
@@ -51,7 +51,16 @@ FRESH = 100_000
 
 @dataclass(frozen=True, repr=False)
 class Finished(Shown):
-    """A study that was carried out."""
+    """A study that was carried out.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> small = {"recipe": "cifar", "model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}, "proof": False}
+        >>> found = tb.study("photos", tricks="mixup, ema", **small, out="study")
+        >>> found.recommended.model, found.table().column_names[:2]
+        ('cifar_resnet8', ['name', 'kind'])
+
+    """
 
     folder: Path
     findings: Findings
@@ -129,9 +138,10 @@ def plan(
     began: float | None = None,
     tell: Tell = silent,
     **asked: Any,
-) -> Plan:
+) -> StudyPlan:
     """What ``study`` would do and cost; nothing is trained but a few steps to be timed."""
-    return Planner(data, options, out, began, tell, asked).planned()
+    made = Planner(data, options, out, began, tell, asked).planned()
+    return replace(made, hash=declared(made))
 
 
 def report(folder: str | Path) -> Finished:
@@ -191,13 +201,13 @@ class Conductor:
             if reason := refusal(partial(stored, run)):
                 self.tell(Note(f"{reason} It is now {store.set_aside(run).name}, and the run is trained again."))
 
-    def pack(self, plan: Plan) -> None:
+    def pack(self, plan: StudyPlan) -> None:
         """Decide how many trainings go on at a time."""
         workers, reason = packing(plan.reference, self.planner.data, self.options.seed, len(plan.design.arms) * len(plan.seeds))
         self.tell(Note(reason))
         self.means = replace(self.means, workers=workers)
 
-    def run_looks(self, plan: Plan) -> None:
+    def run_looks(self, plan: StudyPlan) -> None:
         """Carry out the runs; with looks, after each only those of arms that are not decided."""
         arms, begun = plan.design.arms, 0
         for seeds in planned(len(plan.seeds)) if self.options.looks else [len(plan.seeds)]:
@@ -264,7 +274,7 @@ class Conductor:
             arm = cell.arm if cell.role == "study" else f"{cell.arm}, proof"  # judged by other images: no mean goes over both
             self.tell(CellDone(arm, cell.seed, accuracy, outcome.cause or record.get("diverged", ""), done, total, left))
 
-    def write(self, plan: Plan) -> None:
+    def write(self, plan: StudyPlan) -> None:
         """Store what was decided, before the first run, and any departure from an earlier call's decision."""
         if not self.planner.held:
             provenance.keep(self.planner.wanted, self.place.folder, on=self.options.on)
@@ -288,7 +298,7 @@ class Conductor:
         self.update(arms=[*known, *new])
         self.run(arms, list(enumerate(seeds)))
 
-    def add_matched(self, plan: Plan) -> None:
+    def add_matched(self, plan: StudyPlan) -> None:
         """Train the reference as long as every trick that costs more takes."""
         if not self.options.matched:
             return

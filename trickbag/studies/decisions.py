@@ -16,12 +16,12 @@ from trickbag.statistics.belief import Prior
 from trickbag.statistics.looks import planned
 from trickbag.studies.arms import Arm, Question
 from trickbag.studies.folds import who
-from trickbag.studies.plan import PROOF_SEEDS, Plan
+from trickbag.studies.plan import PROOF_SEEDS, StudyPlan
 from trickbag.studies.prior import load_prior, regime_of
 from trickbag.studies.words import points
 
 
-def decided(plan: Plan, priors: Mapping[str, Prior]) -> dict[str, str]:
+def decided(plan: StudyPlan, priors: Mapping[str, Prior]) -> dict[str, str]:
     """All that is fixed in advance, in words and hashes; a later call that says otherwise departs from it.
 
     ``priors`` are what is expected of tricks.
@@ -61,7 +61,7 @@ def plan_hash(decided: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def declared(plan: Plan) -> str:
+def declared(plan: StudyPlan) -> str:
     """The hash under which a study would store this plan, had it none yet."""
     return plan_hash(decided(plan, expected_before(plan)))
 
@@ -80,7 +80,7 @@ def _expected(prior: Prior) -> str:
     return f"{points(prior.mean)} points (sd {100 * math.sqrt(prior.variance + prior.mean_variance):.2f}), by {prior.source}"
 
 
-def facts(plan: Plan, wanted: Request, held: Mapping[str, Any]) -> dict[str, Any]:
+def facts(plan: StudyPlan, wanted: Request, held: Mapping[str, Any]) -> dict[str, Any]:
     """The content of ``study.json``; ``held`` is what an earlier call has stored."""
     o, images, judging, priors = plan.options, wanted.data.images, plan.judging, expected_before(plan)
     now = decided(plan, priors)
@@ -131,7 +131,7 @@ def facts(plan: Plan, wanted: Request, held: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def expected_before(plan: Plan) -> dict[str, Prior]:
+def expected_before(plan: StudyPlan) -> dict[str, Prior]:
     """What an atlas of other data sets lets expect of the tricks."""
     named = plan.options.prior
     known = load_prior(named, regime_of(plan.reference), plan.fingerprint) if named else {}

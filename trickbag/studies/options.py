@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -38,8 +39,10 @@ def _lists(given: Any) -> list[list[str]]:
 class Options(BaseModel):
     """A study's options: the parameters of ``trickbag.study``, which says what each means.
 
-    >>> Options(tricks=["mixup"], seeds=5).on
-    'val'
+    Examples:
+        >>> Options(tricks=["mixup"], seeds=5).on
+        'val'
+
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
@@ -114,6 +117,12 @@ class Options(BaseModel):
                 reason = f"a study has no such field. It has: {', '.join(f.alias or n for n, f in cls.model_fields.items())}"
             said = f"{reason[0].lower()}{reason[1:].rstrip('.')}."
             raise UsageError(where + ": ".join(filter(None, [name, said]))) from None
+
+    @classmethod
+    def given(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Those arguments of a call that are options, and are not left open by None."""
+        fields = cls.model_fields.items()
+        return {field.alias or name: arguments[name] for name, field in fields if arguments[name] is not None}
 
     @classmethod
     def load(cls, file: str | Path, **changes: Any) -> Self:

@@ -9,6 +9,7 @@ import numpy as np
 
 from trickbag.data.images import Images
 from trickbag.engine.assemble import build_model
+from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
 from trickbag.report.findings import CONTROLS
@@ -54,7 +55,7 @@ class ProofPlan:
         return cls(judging.proof_images(images), judged, seconds, PROOF_SEEDS - 1 + known + PRIOR)
 
     def line(self, churn: float) -> str:
-        """For people; see ``Plan.churn``."""
+        """For people; see ``StudyPlan.churn``."""
         pair = np.array([1.0, -1.0]), np.arange(2)
         error = expected_error(*pair, churn, self.judged // PROOF_SEEDS, PROOF_SEEDS, self.images)
         least = 100 * detectable(error, self.df)
@@ -64,9 +65,18 @@ class ProofPlan:
         )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A study that is ready to run."""
+@dataclass(frozen=True, repr=False)
+class StudyPlan(Shown):
+    """A study that is ready to run.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> small = {"recipe": "cifar", "model": "cifar_resnet8", "set_": {"size": 16, "epochs": 1}}
+        >>> made = tb.plan_study("photos", tricks="mixup", **small, out="planned")
+        >>> [arm.name for arm in made.design.arms]
+        ['reference', 'mixup', 'placebo']
+
+    """
 
     options: Options
     reference: Recipe
@@ -94,6 +104,8 @@ class Plan:
     rivals: tuple[tuple[str, float], ...]
     """What other designs resolve with as many trainings; see ``resolves``."""
     proof: ProofPlan | None
+    hash: str = ""
+    """Under which the study would store what it decides before its first run; empty where that is not asked for."""
 
     @classmethod
     def build(
@@ -156,6 +168,18 @@ class Plan:
         df = independent(by_arms(weights)) * max(seeds - 1, 0.0) + PRIOR
         return detectable(median(errors), df, 0.05 / len(declared))
 
+    def _sheet(self) -> Sheet:
+        arms = [(arm.name, arm.edits or "the reference recipe") for arm in self.design.arms]
+        facts = {
+            "design": self.design.kind,
+            "runs": f"{len(self.cells)}, each judged on {counted(self.images, 'image')}",
+            "time": f"about {duration(self.seconds)} on one worker",
+            "smallest effect found": f"{100 * self.resolves(len(self.seeds)):.2f} points with 80 % power",
+            "hash": self.hash,
+        }
+        title = f"plan: {counted(len(arms), 'arm')}, {counted(len(self.seeds), 'seed')}"
+        return Sheet(title, {name: text for name, text in facts.items() if text}, ("arm", "what it changes"), arms)
+
     def lines(self) -> list[str]:
         """The plan for people."""
         least = ", ".join(f"{100 * self.resolves(seeds):.2f} with {seeds} seeds" for seeds in LOOKS)
@@ -192,6 +216,8 @@ class Plan:
             )
         if self.options.on == "test":
             lines.append("the arms are compared on the test images: the recipe is chosen on them, and the report says so")
+        if self.hash:
+            lines.append(f"plan: {self.hash}, the hash that the study stores before its first run")
         return lines
 
 

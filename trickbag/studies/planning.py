@@ -28,7 +28,7 @@ from trickbag.studies.folder import STUDY, StudyRecord
 from trickbag.studies.folds import FOLDS, PROVING, Judging
 from trickbag.studies.options import Options
 from trickbag.studies.pilot import Pilot
-from trickbag.studies.plan import MOST_SEEDS, PROOF_SEEDS, Plan, ProofPlan
+from trickbag.studies.plan import MOST_SEEDS, PROOF_SEEDS, ProofPlan, StudyPlan
 from trickbag.studies.prior import expected, ordering, regime_of
 from trickbag.studies.propose import propose
 from trickbag.studies.worker import Place
@@ -74,7 +74,7 @@ class Planner:
         """What an earlier call has stored; nothing where there was none."""
         return StudyRecord.load(self.place.folder).plain() if (self.place.folder / STUDY).exists() else {}
 
-    def planned(self) -> Plan:
+    def planned(self) -> StudyPlan:
         """The plan: arms, seeds, trainings and their price; with a budget, the most that fits it, the proof included."""
         o = self.options
         named = [parse(text) for text in o.tricks] if o.tricks != "auto" else []
@@ -149,7 +149,7 @@ class Planner:
         kept = (FOLDS, PROVING) if rotate else (0, 0)
         return Judging(o.on, *kept, o.seed, self.wanted.recipe.val_share)
 
-    def within(self, reference: Recipe, made: Callable[..., Design], tricks: Sequence[Trick], pilot: Pilot) -> Plan:
+    def within(self, reference: Recipe, made: Callable[..., Design], tricks: Sequence[Trick], pilot: Pilot) -> StudyPlan:
         """The most that fits the budget: the proof before a larger design, a larger design before more seeds."""
         o = self.options
         if decided := self.decided():
@@ -216,16 +216,16 @@ class Planner:
         pilot: Pilot,
         proof: bool,
         rivals: Sequence[Design] = (),
-    ) -> Plan:
+    ) -> StudyPlan:
         """A plan with so many seeds."""
         seeds = tuple(range(self.options.seed, self.options.seed + count))
         last = None
         if proof:
             last = ProofPlan.build(self.data.images, self.judging, self.proof_seconds(made, pilot), made, count)
         asked = self.options, self.wanted, reference, made, tricks, seeds, self.data.fingerprint, self.judging
-        return Plan.build(*asked, pilot, last, rivals)
+        return StudyPlan.build(*asked, pilot, last, rivals)
 
-    def planned_there(self, ray: str) -> Plan:
+    def planned_there(self, ray: str) -> StudyPlan:
         """The plan as a machine of the cluster makes it: what is timed and chosen for a device is so for the jobs' one."""
         from trickbag.studies.cluster import answered
 
@@ -239,7 +239,7 @@ class Planner:
         return plan
 
 
-def retold(planner: Planner, gone: float) -> tuple[Plan, list[Event]]:
+def retold(planner: Planner, gone: float) -> tuple[StudyPlan, list[Event]]:
     """The plan and what is told on the way to it, on a machine with a clock of its own: ``gone`` are seconds of the budget."""
     told: list[Event] = []
     planner.tell, planner.wanted = told.append, replace(planner.wanted, began=time.monotonic() - gone)

@@ -12,6 +12,7 @@ import typer
 from trickbag.ground import glance
 from trickbag.ground.errors import UsageError
 from trickbag.terminal import BEGAN, using
+from trickbag.terminal.doctor import doctor
 from trickbag.terminal.options import (
     MANY,
     TRICK_NAMES,
@@ -196,16 +197,12 @@ def study(
     Run the same command again to continue a study that was stopped. With more tricks or seeds, only new runs are trained.
     """
     import trickbag as tb
-    from trickbag.studies import conduct
 
     own = tb.Options.model_fields
     given = {name: value for name, value in context.params.items() if name in own and value not in (None, "", [])}
     with screen_of() as screen:
         if plan:
-            from trickbag.studies.decisions import declared
-
-            made = conduct.plan(data, file, out=out, began=BEGAN, tell=screen.tell, **given)
-            screen.lines(*made.lines(), f"plan: {declared(made)}, the hash that the study stores before its first run")
+            screen.lines(*tb.plan_study(data, file, out=out, began=BEGAN, progress=screen.tell, **given).lines())
         else:
             command = shlex.join(["trickbag", *sys.argv[1:]])
             told: dict[str, Any] = {"command": command, "began": BEGAN, "progress": screen.tell}
@@ -287,7 +284,7 @@ def atlas(
         screen.atlas(*combine(studies, out))
 
 
-for _verb in (using.evaluate, using.predict, using.explain):
+for _verb in (using.evaluate, using.predict, using.explain, doctor):
     app.command()(_verb)
 
 

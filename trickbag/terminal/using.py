@@ -63,24 +63,24 @@ def predict(
     """Classify images. An image that cannot be read is an error, unless --on-bad skip is given."""
     import trickbag as tb
     from trickbag.display import predicted
+    from trickbag.ground import store
 
     form = predicted.form_of(out, json, csv)
     with screen_of(quiet=form is not None) as screen:
         classifier = tb.load(run)
-        asked: dict[str, Any] = {"threshold": threshold, "on_bad": on_bad, "tell": screen.tell}
+        asked: dict[str, Any] = {"top": top, "threshold": threshold, "on_bad": on_bad}
         if out is None:
-            screen.predictions(classifier.predict(images, top, **asked), form)
+            screen.predictions(classifier.predict(images, **asked, tell=screen.beside_rows), form)
             return
         each = min(top, len(classifier.classes))
         identity = f"{run.resolve()} {(run / 'MANIFEST.json').read_text('utf-8')} {images} {each} {threshold} {form}"
-        growing = predicted.Growing(out, form or "csv", identity, each)
-        if growing.done:
-            screen.note(f"{len(growing.done):,} images have their predictions already; what follows is of the others")
-        for number, prediction in enumerate(classifier.predict(images, top, without=growing.done, **asked), 1):
-            growing.add(prediction)
-            if number % 1000 == 0:
-                screen.note(f"{number:,} images predicted")
-        growing.end()
+        with store.lock(out):
+            growing = predicted.Growing(out, form or "csv", identity, each, screen.tell)
+            if growing.done:
+                screen.note(f"{len(growing.done):,} images have their predictions already; what follows is of the others")
+            for prediction in classifier.predict(images, **asked, without=growing.done, tell=screen.tell):
+                growing.add(prediction)
+            growing.end()
         screen.note(f"predictions: {out}")
 
 

@@ -1,0 +1,33 @@
+"""Where the examples of docstrings run: a folder with photos of cats and dogs, so to say, and two finished runs."""
+
+from pathlib import Path
+
+import pytest
+from _pytest.doctest import DoctestItem
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which ``photos``, ``run`` and ``mixup-run`` lie."""
+    from album import fill
+
+    import trickbag as tb
+
+    place = tmp_path_factory.mktemp("examples")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv("TRICKBAG_CACHE", str(place / "cache"))
+        fill(Path("photos"), {"cat": 0, "dog": 1}, 12)
+        for out, tricks in (("run", ""), ("mixup-run", "mixup")):
+            tb.train("photos", "cifar", model="cifar_resnet8", with_=tricks, set_={"size": 16, "epochs": 1}, out=out)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _there(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An example that names photos or a run finds them."""
+    item = request.node
+    if isinstance(item, DoctestItem) and item.dtest and "import trickbag as tb" in (item.dtest.docstring or ""):
+        place = request.getfixturevalue("photos")
+        monkeypatch.chdir(place)
+        monkeypatch.setenv("TRICKBAG_CACHE", str(place / "cache"))

@@ -1,0 +1,38 @@
+"""Types as a user's own ``mypy --strict`` sees them, over every public name."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import trickbag as tb
+
+HOUSE = Path(__file__).parent.parent
+TYPED = HOUSE / "tests" / "typed"
+
+
+def used(script: Path) -> set[str]:
+    """The names of trickbag that a script uses."""
+    found = (node for node in ast.walk(ast.parse(script.read_text("utf-8"))) if isinstance(node, ast.Attribute))
+    return {node.attr for node in found if isinstance(node.value, ast.Name) and node.value.id == "tb"}
+
+
+def test_the_script_of_a_user_is_rightly_typed_and_mistakes_are_found() -> None:
+    assert used(TYPED / "user.py") >= {*tb.__all__}, "a public name is missing from tests/typed/user.py"
+    scripts = [str(TYPED / name) for name in ("user.py", "wrong.py")]
+    options = ["--config-file", str(TYPED / "mypy.ini"), "--cache-dir", str(HOUSE / ".mypy_cache" / "user")]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "--no-error-summary", "--hide-error-context", *scripts],
+        cwd=TYPED,
+        env=os.environ | {"MYPYPATH": str(HOUSE)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert not done.stderr
+    lines = (TYPED / "wrong.py").read_text("utf-8").splitlines()
+    planted = [f"wrong.py:{number}" for number, line in enumerate(lines, 1) if line.startswith("    ")]
+    found = [line for line in done.stdout.splitlines() if " error: " in line]
+    assert sorted({line.rpartition(": error:")[0] for line in found}) == sorted(planted), done.stdout

@@ -26,13 +26,22 @@ Time = float | str
 """Seconds, or ``"90s"``, ``"10m"``, ``"2h"``."""
 
 
-def check(data: Data, *, on_bad: Bad = "skip", depth: int = 0, progress: Progress = None) -> Audit:
+def check(
+    data: Data,
+    *,
+    on_bad: Bad = "skip",
+    depth: int = 0,
+    corrections: str | Path = "",
+    progress: Progress = None,
+) -> Audit:
     """What is wrong with a data set: class counts, imbalance, copies, unreadable files, and what to do about them.
 
     Args:
         data: The images, as for ``train``.
         on_bad: Skip and list unreadable files, or stop with an error that lists them.
         depth: How many folders make a class: 1 for the top one. Default: all of them.
+        corrections: A CSV file with the columns `path,old,new` that corrects labels, as the page of `trickbag review` saves it;
+            with drop for a new class, an image is left out.
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
     Raises:
@@ -41,7 +50,7 @@ def check(data: Data, *, on_bad: Bad = "skip", depth: int = 0, progress: Progres
 
     """
     with listening(progress) as tell:
-        return checked(kept(data, tell), on_bad=on_bad, depth=depth, tell=tell)
+        return checked(kept(data, tell), on_bad=on_bad, depth=depth, corrections=corrections, tell=tell)
 
 
 def plan(
@@ -58,6 +67,7 @@ def plan(
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
     depth: int = 0,
+    corrections: str | Path = "",
     began: float | None = None,
     progress: Progress = None,
 ) -> forecast.Plan:
@@ -81,6 +91,7 @@ def plan(
             on_bad=on_bad,
             on_leak=on_leak,
             depth=depth,
+            corrections=corrections,
             began=began,
             tell=tell,
         )
@@ -102,6 +113,7 @@ def train(
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
     depth: int = 0,
+    corrections: str | Path = "",
     began: float | None = None,
     progress: Progress = None,
 ) -> running.Result:
@@ -127,6 +139,8 @@ def train(
         on_bad: Skip and list unreadable files, or stop with an error that lists them.
         on_leak: Images that appear in two splits: drop and list the training copies, or stop with an error.
         depth: How many folders make a class: 1 for the top one. Default: all of them.
+        corrections: A CSV file with the columns `path,old,new` that corrects labels, as the page of `trickbag review` saves it;
+            with drop for a new class, an image is left out.
         began: When the budget began to count, by ``time.monotonic()``. Default: now.
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
@@ -151,6 +165,7 @@ def train(
             on_bad=on_bad,
             on_leak=on_leak,
             depth=depth,
+            corrections=corrections,
             began=began,
             tell=tell,
         )
@@ -182,6 +197,7 @@ def evaluate(
     open_set: bool = False,
     energy: bool = False,
     depth: int = 0,
+    corrections: str | Path = "",
     map_: Mapping[str, str] | str | Path = MappingProxyType({}),
     progress: Progress = None,
 ) -> evaluation.Evaluation:
@@ -197,6 +213,8 @@ def evaluate(
             the run's own validation images.
         energy: With ``open_set``: reject by energy instead of by the largest probability.
         depth: How many folders make a class: 1 for the top one. Default: all of them.
+        corrections: A CSV file with the columns `path,old,new` that corrects labels, as the page of `trickbag review` saves it;
+            with drop for a new class, an image is left out.
         map_: A CSV file with two columns, a class of the data set and the run's name for it; in Python also a dict.
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
@@ -206,7 +224,7 @@ def evaluate(
 
     """
     with listening(progress) as tell:
-        return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth, map_)
+        return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth, map_, corrections)
 
 
 def load(run: str | Path, with_: Tricks = ()) -> Classifier:
@@ -253,6 +271,7 @@ def study(
     teacher: str | Path | None = None,
     sharing: bool | None = None,
     depth: int | None = None,
+    corrections: str | Path | None = None,
     budget: Time | None = None,
     workers: int | str = 1,
     ray: str = "",
@@ -301,6 +320,7 @@ def study(
         teacher: A run's folder or a recipe from which tricks = "auto" may propose to distil.
         sharing: Whether to train once what arms have in common. The results are the same. Default: yes.
         depth: How many folders make a class, where folders name the classes; 0 for all of them.
+        corrections: A CSV file with the columns `path,old,new` that corrects labels, as for ``train``.
         budget: Time for the whole study, for example 10m or 2h; the design and number of seeds are chosen to fit. Default:
             no limit.
         workers: How many trainings run at the same time; auto measures what is fastest.
@@ -341,6 +361,7 @@ def study(
         "teacher": teacher,
         "sharing": sharing,
         "depth": depth,
+        "corrections": corrections,
         "budget": budget,
     }
     given = {name: value for name, value in asked.items() if value is not None}

@@ -66,6 +66,7 @@ def fields(wanted: Request) -> dict[str, Any]:
     found = {"made by": f"trickbag {version('trickbag')}, engine {ENGINE}"} | spelled
     found |= {f"content of {name}": value for name, value in contents(wanted).items()}
     found |= {"recipe": "auto" if wanted.auto else "as given", "budget": wanted.budget, "seed": wanted.seed}
+    found |= {"corrections": str(applied)} if (applied := wanted.data.images.correction) else {}
     plain: dict[str, Any] = json.loads(store.to_json(found | {"set by you": sorted(wanted.chosen)}))
     return plain
 

@@ -1,8 +1,8 @@
-"""Probable label errors: confident learning, from probabilities that each image got from networks that did not learn from it.
+"""Probable label errors: confident learning, from what networks say of images that they did not learn from.
 
-Northcutt, Jiang, Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 70, 2021: thresholds and confident
-joint (eq. 1 and 2), its calibration (eq. 3), and of the ways to choose images *prune by noise rate* (section 3.2). Those that
-are chosen are ranked by normalised margin.
+Northcutt, Jiang, Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 70, 2021: thresholds and
+confident joint (eq. 1 and 2), its calibration (eq. 3), and of the ways to choose images *prune by noise rate* (section 3.2).
+Those that are chosen are ranked by normalised margin.
 """
 
 import numpy as np
@@ -12,7 +12,9 @@ from trickbag.statistics.variance import Floats, Ints
 
 
 def quality(labels: Ints, p: Floats) -> Floats:
-    """How well the label of each image fits its probabilities [N, K], 0 to 1: the normalised margin (1 + p_label - max other) / 2.
+    """How well the label of each image fits its probabilities [N, K], 0 to 1.
+
+    That is the normalised margin (1 + p_label - p_other) / 2, p_other being the largest of the other classes.
 
     >>> quality(np.array([0, 1]), np.array([[0.9, 0.1], [0.9, 0.1]])).round(2).tolist()
     [0.9, 0.1]

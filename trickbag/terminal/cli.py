@@ -16,6 +16,7 @@ from trickbag.terminal.options import (
     MANY,
     TRICK_NAMES,
     BudgetOption,
+    CorrectionsOption,
     DataArgument,
     DepthOption,
     ModelOption,
@@ -102,12 +103,13 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     on_bad: OnBadOption = "skip",
     depth: DepthOption = 0,
+    corrections: CorrectionsOption = "",
 ) -> None:
     """Check a data set: class counts, imbalance, duplicates, unreadable files, and what to do about them."""
     import trickbag as tb
 
     with screen_of(quiet=json) as screen:
-        found = tb.check(data, on_bad=on_bad, depth=depth, progress=screen.tell)
+        found = tb.check(data, on_bad=on_bad, depth=depth, corrections=corrections, progress=screen.tell)
         screen.json(found.as_json()) if json else screen.check(found)
 
 
@@ -127,6 +129,7 @@ def train(
     on_bad: OnBadOption = "skip",
     on_leak: OnLeakOption = "skip",
     depth: DepthOption = 0,
+    corrections: CorrectionsOption = "",
 ) -> None:
     """Train a classifier on a data set and score it once on the test split.
 
@@ -136,7 +139,7 @@ def train(
 
     asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "budget": budget, "seed": seed}
     asked |= {"with_": with_ or [], "without": without or [], "set_": set_ or []}
-    asked |= {"on_bad": on_bad, "on_leak": on_leak, "depth": depth, "began": BEGAN}
+    asked |= {"on_bad": on_bad, "on_leak": on_leak, "depth": depth, "corrections": corrections, "began": BEGAN}
     with screen_of() as screen:
         if plan:
             screen.plan(tb.plan(data, progress=screen.tell, **asked))
@@ -183,6 +186,7 @@ def study(
     teacher: Annotated[str | None, study_option("teacher", "RUN|RECIPE")] = None,
     sharing: Annotated[bool | None, study_option("sharing", None, "--sharing/--no-sharing")] = None,
     depth: Annotated[int | None, study_option("depth", "N")] = None,
+    corrections: Annotated[str, study_option("corrections", "FILE")] = "",
     budget: Annotated[str, study_option("budget", "TIME")] = "",
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what the study would train, cost and be able to detect, and stop.")

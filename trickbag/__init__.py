@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trickbag.api import check, evaluate, finish, load, plan, study, train
+    from trickbag.api import check, evaluate, finish, load, plan, review, study, train
     from trickbag.comparison.compare import Comparison, compare
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
     from trickbag.ground.errors import TrickbagError, UsageError
     from trickbag.recipe import Recipe
+    from trickbag.review.look import Review
     from trickbag.runs.classifier import Classifier, Prediction
     from trickbag.runs.evaluation import Evaluation
     from trickbag.runs.forecast import Plan
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from trickbag.studies.options import Options
 
 _ROOMS = {
-    "trickbag.api": ("check", "evaluate", "finish", "load", "plan", "study", "train"),
+    "trickbag.api": ("check", "evaluate", "finish", "load", "plan", "review", "study", "train"),
     "trickbag.comparison.compare": ("Comparison", "compare"),
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
     "trickbag.ground.errors": ("TrickbagError", "UsageError"),
     "trickbag.recipe": ("Recipe",),
+    "trickbag.review.look": ("Review",),
     "trickbag.runs.classifier": ("Classifier", "Prediction"),
     "trickbag.runs.evaluation": ("Evaluation",),
     "trickbag.runs.forecast": ("Plan",),
@@ -50,6 +52,7 @@ __all__ = [
     "Prediction",
     "Recipe",
     "Result",
+    "Review",
     "TrickbagError",
     "UsageError",
     "check",
@@ -58,6 +61,7 @@ __all__ = [
     "finish",
     "load",
     "plan",
+    "review",
     "study",
     "train",
 ]

@@ -9,8 +9,10 @@ from trickbag.data.audit import Audit
 from trickbag.data.given import Data, kept
 from trickbag.display.listening import Progress, listening
 from trickbag.ground import store
+from trickbag.ground.errors import UsageError
 from trickbag.ground.typed import processes
 from trickbag.recipe import Recipe
+from trickbag.review import features, look
 from trickbag.runs import evaluation, forecast
 from trickbag.runs import run as running
 from trickbag.runs.classifier import Classifier
@@ -32,6 +34,9 @@ def check(
     on_bad: Bad = "skip",
     depth: int = 0,
     corrections: str | Path = "",
+    labels: bool = False,
+    model: str | None = None,
+    weights: str | Path | None = None,
     progress: Progress = None,
 ) -> Audit:
     """What is wrong with a data set: class counts, imbalance, copies, unreadable files, and what to do about them.
@@ -42,6 +47,10 @@ def check(
         depth: How many folders make a class: 1 for the top one. Default: all of them.
         corrections: A CSV file with the columns `path,old,new` that corrects labels, as the page of `trickbag review` saves it;
             with drop for a new class, an image is left out.
+        labels: List probable label errors: images whose label a classifier doubts that was fitted to other images, by confident
+            learning on the features of a network that was trained on other photos.
+        model: A timm model for ``labels``. Default: what the recipe auto begins with.
+        weights: Its weights: a .safetensors file, a run's folder or hub.
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
     Raises:
@@ -49,8 +58,12 @@ def check(
         TrickbagError: With ``on_bad="error"``, for unreadable files.
 
     """
+    if not labels and (model or weights):
+        raise UsageError("a model and weights are for judging labels. Give --labels too, in Python labels=True.")
     with listening(progress) as tell:
-        return checked(kept(data, tell), on_bad=on_bad, depth=depth, corrections=corrections, tell=tell)
+        source = kept(data, tell)
+        found = checked(source, on_bad=on_bad, depth=depth, corrections=corrections, tell=tell)
+        return features.checked(found, source, model, weights, tell) if labels else found
 
 
 def plan(
@@ -225,6 +238,31 @@ def evaluate(
     """
     with listening(progress) as tell:
         return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth, map_, corrections)
+
+
+def review(
+    folder: str | Path, data: Data | None = None, *, out: str | Path | None = None, progress: Progress = None
+) -> look.Review:
+    """Look at the mistakes of a finished run or a study: wrong images, probable label errors, near copies, and what stands out.
+
+    The page, one HTML file that needs nothing else, shows them with pictures, and saves the corrections that you make there
+    for ``corrections`` of ``check``, ``train``, ``study`` and ``evaluate``.
+
+    Args:
+        folder: The folder of a run or of a study.
+        data: The images, as for ``train``. Default: where they lay when this machine trained on them.
+        out: The page. Default: review.html in the folder.
+        progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
+
+    Raises:
+        UsageError: The folder holds neither, or the images are not those that were judged.
+        TrickbagError: The folder is damaged.
+
+    """
+    with listening(progress) as tell:
+        found = look.review(Path(folder), data if data is None else kept(data, tell), tell)
+        found.write(Path(folder) / look.PAGE if out is None else out)
+        return found
 
 
 def load(run: str | Path, with_: Tricks = ()) -> Classifier:

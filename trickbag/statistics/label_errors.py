@@ -46,7 +46,8 @@ def joint(labels: Ints, p: Floats) -> Floats:
     counted = confident.any(1)
     found = np.bincount(classes * labels[counted] + true[counted], minlength=classes**2).reshape(classes, classes).astype(float)
     np.fill_diagonal(found, found.diagonal().clip(1))
-    return found / found.sum(1, keepdims=True) * counts[:, None]
+    made: Floats = found / found.sum(1, keepdims=True) * counts[:, None]
+    return made
 
 
 def suspects(labels: Ints, p: Floats) -> NDArray[np.bool_]:
@@ -68,7 +69,8 @@ def suspects(labels: Ints, p: Floats) -> NDArray[np.bool_]:
                 margin = p[rows, true] - p[rows, label]
                 least = np.sort(margin)[-wanted[label, true]]
                 found[rows[margin >= least]] = True
-    return found & (p.argmax(1) != labels)
+    found &= p.argmax(1) != labels
+    return found
 
 
 def whole(table: Floats) -> Floats:

@@ -29,6 +29,7 @@ from trickbag.terminal.options import (
     WeightsOption,
     WithOption,
     WithoutOption,
+    option,
     screen_of,
     study_option,
 )
@@ -104,12 +105,16 @@ def check(
     on_bad: OnBadOption = "skip",
     depth: DepthOption = 0,
     corrections: CorrectionsOption = "",
+    labels: Annotated[bool, option("labels", None, "--labels", verb="check")] = False,
+    model: Annotated[str | None, option("model", "NAME", verb="check")] = None,
+    weights: Annotated[str | None, option("weights", "FILE", verb="check")] = None,
 ) -> None:
     """Check a data set: class counts, imbalance, duplicates, unreadable files, and what to do about them."""
     import trickbag as tb
 
     with screen_of(quiet=json) as screen:
-        found = tb.check(data, on_bad=on_bad, depth=depth, corrections=corrections, progress=screen.tell)
+        judging: dict[str, Any] = {"labels": labels, "model": model, "weights": weights}
+        found = tb.check(data, on_bad=on_bad, depth=depth, corrections=corrections, progress=screen.tell, **judging)
         screen.json(found.as_json()) if json else screen.check(found)
 
 
@@ -291,7 +296,7 @@ def atlas(
         screen.atlas(*combine(studies, out))
 
 
-for _verb in (using.evaluate, using.predict, using.explain):
+for _verb in (using.evaluate, using.predict, using.explain, using.review):
     app.command()(_verb)
 
 

@@ -38,6 +38,18 @@ def evaluate(
         screen.json(found.as_json()) if json else screen.scores(found)
 
 
+def review(
+    folder: Annotated[str, typer.Argument(metavar="RUN|STUDY", help="The folder of a run or of a study.")],
+    data: Annotated[str | None, option("data", "DATA", verb="review")] = None,
+    out: Annotated[str | None, option("out", "FILE.html", verb="review")] = None,
+) -> None:
+    """Look at mistakes: a page with wrong images, probable label errors and near copies, on which labels can be corrected."""
+    import trickbag as tb
+
+    with screen_of() as screen:
+        screen.review(tb.review(folder, data, out=out, progress=screen.tell), out or str(Path(folder) / "review.html"))
+
+
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     images: Annotated[

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
     from trickbag.ground.errors import TrickbagError, UsageError
+    from trickbag.mistakes.look import Review
     from trickbag.recipe import Recipe
-    from trickbag.review.look import Review
     from trickbag.runs.classifier import Classifier, Prediction
     from trickbag.runs.evaluation import Evaluation
     from trickbag.runs.forecast import Plan
@@ -30,7 +30,7 @@ _ROOMS = {
     "trickbag.data.images": ("Images",),
     "trickbag.ground.errors": ("TrickbagError", "UsageError"),
     "trickbag.recipe": ("Recipe",),
-    "trickbag.review.look": ("Review",),
+    "trickbag.mistakes.look": ("Review",),
     "trickbag.runs.classifier": ("Classifier", "Prediction"),
     "trickbag.runs.evaluation": ("Evaluation",),
     "trickbag.runs.forecast": ("Plan",),

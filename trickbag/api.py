@@ -11,8 +11,8 @@ from trickbag.display.listening import Progress, listening
 from trickbag.ground import store
 from trickbag.ground.errors import UsageError
 from trickbag.ground.typed import processes
+from trickbag.mistakes import features, look
 from trickbag.recipe import Recipe
-from trickbag.review import features, look
 from trickbag.runs import evaluation, forecast
 from trickbag.runs import run as running
 from trickbag.runs.classifier import Classifier

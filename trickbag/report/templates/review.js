@@ -31,7 +31,7 @@
     let count = 0;
     cards.forEach((card, n) => {
       const image = data.images[n];
-      const fits = (!kind || kinds[n].includes(kind)) && (label === "" || image[TRUE] === Number(label)) &&
+      const fits = (kind === "all" || kinds[n].includes(kind)) && (label === "" || image[TRUE] === Number(label)) &&
         (said === "" || image[SAID] === Number(said)) && image[PATH].toLowerCase().includes(text);
       card.hidden = !fits;
       count += fits;
@@ -50,7 +50,7 @@
 
   function choose(cell) {
     const on = cell.getAttribute("aria-pressed") === "true";
-    tools.elements.kind.value = on ? "" : "wrong";
+    tools.elements.kind.value = on ? "all" : "wrong";
     tools.elements.true.value = on ? "" : cell.dataset.true;
     tools.elements.said.value = on ? "" : cell.dataset.said;
     tools.elements.text.value = "";

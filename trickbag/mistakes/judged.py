@@ -71,7 +71,7 @@ def _of_run(folder: Path) -> Said:
     record, classes = RunRecord.load(folder), Card.load(folder).classes
     splits = ["val", "test"] if record.test else ["val"]
     parts = [predictions(folder / PREDICTIONS, split, len(classes)) for split in splits]
-    by = f"the run's own {'validation and test' if record.test else 'validation'} images"
+    by = f"the run, on its {'validation and test' if record.test else 'validation'} images"
     return _joined(parts, by, kept_table(folder), classes, record.data_fingerprint, None)
 
 

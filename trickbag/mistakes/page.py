@@ -19,12 +19,13 @@ from markupsafe import Markup
 
 from trickbag.data.corrections import DROP
 from trickbag.ground.text import show
+from trickbag.mistakes.thumbnails import thumbnail
 from trickbag.report.page import environment
-from trickbag.review.thumbnails import thumbnail
+from trickbag.report.wording import shorten
 from trickbag.runs.folder import Mistake
 
 if TYPE_CHECKING:
-    from trickbag.review.look import Review
+    from trickbag.mistakes.look import Review
 
 MOST = 600
 """Images on the page, of however many: with pictures of about 5 kB it stays below 5 MB."""
@@ -83,6 +84,13 @@ def page(found: "Review") -> str:
             data=facts(found, cards),
             policy="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             kinds={kind: sum(kind in card.kinds for card in cards) for kind in ("label", "wrong", "copy", "unlike")},
+            totals={
+                "label": len(found.label_errors),
+                "wrong": len(found.wrong),
+                "copy": len({path for pair in found.copies for path in pair.paths}),
+                "unlike": len(found.unlike),
+            },
+            most=MOST,
             matrix=confused,
             heat=lambda true, told: heat(found, true, told),
             rows=sorted(found.per_class, key=lambda one: (one.recall is None, one.recall))[:MOST_ROWS],
@@ -144,7 +152,7 @@ def facts(found: "Review", cards: list[Card]) -> Markup:
     place = {name: k for k, name in enumerate(found.classes)}
     known = {
         "classes": list(map(written, found.classes)),
-        "shown": list(map(show, found.classes)),
+        "shown": [shorten(name, 40) for name in found.classes],
         "drop": next(word for word in DROP[::-1] if word not in place),
         "images": [
             [

@@ -17,8 +17,8 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import counted, show
-from trickbag.review import features
-from trickbag.review.judged import Said, said
+from trickbag.mistakes import features
+from trickbag.mistakes.judged import Said, said
 from trickbag.runs.folder import Mistake
 from trickbag.runs.provenance import remembered
 from trickbag.statistics.neighbours import remoteness
@@ -66,6 +66,8 @@ class Review(Shown):
     folder: Path
     by: str
     """Who judged, in words."""
+    total: int
+    """Images of the data set, judged or not."""
     classes: tuple[str, ...]
     confusion: Ints
     """[K, K] images by label (row) and by what was said (column)."""
@@ -106,7 +108,7 @@ class Review(Shown):
 
     def html(self) -> str:
         """A page that needs nothing else, on which labels can be corrected."""
-        from trickbag.review.page import page
+        from trickbag.mistakes.page import page
 
         return page(self)
 
@@ -138,6 +140,7 @@ def review(folder: Path, data: str | Path | None, tell: Tell) -> Review:
     return Review(
         folder,
         judged.by,
+        len(paths),
         judged.classes,
         confusion,
         features.errors(names, judged.classes, judged.labels, judged.p),

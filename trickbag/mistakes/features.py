@@ -19,7 +19,7 @@ from trickbag.engine.precision import fabric_for
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell
 from trickbag.recipe import Recipe
-from trickbag.runs import auto
+from trickbag.runs import auto, seen
 from trickbag.runs.classifier import BATCH, Classifier
 from trickbag.runs.request import Request, edited, started
 from trickbag.statistics.calibration import normalised
@@ -102,5 +102,7 @@ def checked(audit: Audit, data: str | Path, model: str | None, weights: str | Pa
     recipe = recipe.edit(fit="pad") if auto.padded(wanted) else recipe
     tell(Note(f"labels are judged by a classifier on features of {recipe.model} at {recipe.size} pixels, {FOLDS}-fold"))
     images = audit.images
+    if trained := int((seen.together(list(seen.runs(recipe))).splits(images) == "train").sum()):
+        tell(Note(f"{recipe.weights} was trained on {trained:,} of these images: it may have learned their wrong labels"))
     p = out_of_fold(of_start(recipe, images, table.channels, tell), images.labels, images.groups, len(images.classes), tell)
     return replace(audit, label_errors=errors(list(images.paths), images.classes, images.labels, p))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
-from torch import nn
+from torch import Tensor, nn
 
 from trickbag.data.audit import Audit, LabelError
 from trickbag.data.images import Images
@@ -22,11 +22,10 @@ from trickbag.recipe import Recipe
 from trickbag.runs import auto, seen
 from trickbag.runs.classifier import BATCH, Classifier
 from trickbag.runs.request import Request, edited, started
-from trickbag.statistics.calibration import normalised
 from trickbag.statistics.label_errors import quality, ranked
 from trickbag.statistics.variance import Floats, Ints
 from trickbag.studies.design import untrained
-from trickbag.tricks.fit_head import FitHead, best_head
+from trickbag.tricks.fit_head import FitHead, regression
 
 FOLDS = 5
 
@@ -58,23 +57,33 @@ def of_start(recipe: Recipe, images: Images, channels: int, tell: Tell) -> Float
 def out_of_fold(features: Floats, labels: Ints, groups: Ints, classes: int, tell: Tell) -> Floats:
     """Probabilities [N, K] by logistic regressions, each fitted to images of other groups than those that it judges.
 
-    Of five folds, stratified by class, one is judged, the next chooses the penalty, and the others are learned from.
+    There are five folds, stratified by class. The penalty is that with the smallest NLL on the first fold.
     Raises UsageError where no class has as many images as there are folds.
     """
     if not len(labels) or np.bincount(labels).max() < FOLDS:
         raise UsageError(f"No class has {FOLDS} images, too few to tell which labels are wrong. Add images.")
-    folds = np.zeros(len(labels), np.int64)
-    cut = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    for number, (_, rows) in enumerate(cut.split(features, labels, groups)):
-        folds[rows] = number
     x, y = torch.from_numpy(features).float(), nn.functional.one_hot(torch.from_numpy(labels), classes).float()
-    p, grid = np.zeros((len(labels), classes)), FitHead().l2
-    for fold in range(FOLDS):
-        val, train = folds == (fold + 1) % FOLDS, ~np.isin(folds, (fold, (fold + 1) % FOLDS))
-        weight, bias = best_head((x[train], y[train]), (x[val], y[val]), grid)
-        p[folds == fold] = np.exp(normalised((x[folds == fold] @ weight.T + bias).double().numpy()))
-        tell(Doing("judging labels", fold + 1, FOLDS))
+    x = (x - x.mean(0)) / x.var(0, correction=0).mean().sqrt().clamp_min(torch.finfo(x.dtype).tiny)
+    cut = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    p, l2 = np.zeros((len(labels), classes)), 0.0
+    for number, (learned, judged) in enumerate(cut.split(features, labels, groups), 1):
+        l2 = l2 or penalty((x[learned], y[learned]), (x[judged], y[judged]))
+        found = regression(x[learned], y[learned], l2, x.new_zeros(x.shape[1] + 1, classes))
+        p[judged] = (x[judged] @ found[:-1] + found[-1]).double().softmax(1).numpy()
+        tell(Doing("judging labels", number, FOLDS))
     return p
+
+
+def penalty(learned: tuple[Tensor, Tensor], judged: tuple[Tensor, Tensor]) -> float:
+    """Which of the penalties of ``fit_head`` suits others best than those that are learned from, the strongest tried first."""
+    best, lowest, found = 0.0, float("inf"), learned[0].new_zeros(learned[0].shape[1] + 1, learned[1].shape[1])
+    for l2 in sorted(FitHead().l2, reverse=True):
+        found = regression(*learned, l2, found)
+        nll = float(nn.functional.cross_entropy(judged[0] @ found[:-1] + found[-1], judged[1]))
+        if nll >= lowest:
+            break
+        best, lowest = l2, nll
+    return best
 
 
 def errors(paths: list[str], classes: tuple[str, ...], labels: Ints, p: Floats) -> tuple[LabelError, ...]:

@@ -22,7 +22,7 @@ from trickbag.mistakes.features import of_start, out_of_fold
 from trickbag.recipe import Recipe
 from trickbag.statistics.label_errors import ranked, suspects
 
-WAYS = ("trickbag", "cleanlab", "cleanlab, its own rounding and order")
+WAYS = ("trickbag", "cleanlab, by self-confidence", "cleanlab, by normalised margin")
 
 
 def planted(labels: np.ndarray, classes: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +49,7 @@ def lists(labels: np.ndarray, p: np.ndarray) -> dict[str, np.ndarray]:
         warnings.simplefilter("ignore")
         margin = find_label_issues(labels, p, return_indices_ranked_by="normalized_margin", n_jobs=1)
         own = find_label_issues(labels, p, return_indices_ranked_by="self_confidence", n_jobs=1)
-    return dict(zip(WAYS, (ranked(labels, p), margin, own), strict=True))
+    return dict(zip(WAYS, (ranked(labels, p), own, margin), strict=True))
 
 
 def spread(values: Sequence[float]) -> str:

@@ -30,13 +30,13 @@ def test_joint_quality_and_suspects_are_those_of_cleanlab(seed: int) -> None:
     counts = np.bincount(labels, minlength=p.shape[1])
     theirs = compute_confident_joint(labels, p, calibrate=False)
     np.testing.assert_allclose(joint(labels, p), theirs / theirs.sum(1, keepdims=True) * counts[:, None])
-    np.testing.assert_allclose(quality(labels, p), get_label_quality_scores(labels, p, method="normalized_margin"))
+    np.testing.assert_allclose(quality(labels, p), get_label_quality_scores(labels, p, method="self_confidence"))
     # What is rounded up where several cells have the same rest, they leave to the last bits: both go on from our whole numbers.
     table = whole(joint(labels, p)).astype(int)
     assert (table.sum(1) == counts).all()
     found = find_label_issues(labels, p, confident_joint=table, n_jobs=1)
     assert (found == suspects(labels, p)).all()
-    order = find_label_issues(labels, p, confident_joint=table, n_jobs=1, return_indices_ranked_by="normalized_margin")
+    order = find_label_issues(labels, p, confident_joint=table, n_jobs=1, return_indices_ranked_by="self_confidence")
     assert sorted(order) == sorted(ranked(labels, p))
     np.testing.assert_allclose(quality(labels, p)[order], quality(labels, p)[ranked(labels, p)])
 

@@ -1,5 +1,6 @@
 """The verbs as Python functions; the command line calls them, and shows what is said here of a parameter as its help."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -255,11 +256,13 @@ def review(
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
     Raises:
-        UsageError: The folder holds neither, or the images are not those that were judged.
+        UsageError: The folder holds neither, the page would be a folder, or the images are not those that were judged.
         TrickbagError: The folder is damaged.
 
     """
     with listening(progress) as tell:
+        if out is not None and os.path.isdir(out):
+            raise UsageError(f"{out} is a folder. Name the file of the page, for example review.html.")
         found = look.review(Path(folder), data if data is None else kept(data, tell), tell)
         found.write(Path(folder) / look.PAGE if out is None else out)
         return found

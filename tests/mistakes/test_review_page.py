@@ -141,6 +141,13 @@ def test_filters_and_orders(tab: Browser) -> None:
     assert [data[n][0] for n in pick("sort", "path")] == sorted(one[0] for one in data)
     assert {data[n][0] for n in pick("sort", "pair")[:2]} == {FILES[0], FILES[3]}
     assert all(data[n][1] == 2 for n in pick("true", "2"))
+    pick("true", "")
+    for kind, sort in (("unlike", "distance"), ("wrong", "confidence"), ("label", "rank")):
+        tab.value(f"document.querySelector('input[value={kind}]').click()")
+        assert tab.value("document.getElementById('tools').elements.sort.value") == sort
+        assert all(
+            kind in tab.value(f"document.querySelector('[data-card=\"{n}\"]').dataset.kinds").split() for n in shown(tab)
+        )
 
 
 def test_corrections_are_saved_as_the_verbs_read_them(tab: Browser, found: Review, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What a run or a study said of the images that judged it, read back from its folder."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,15 +94,15 @@ def _judged(study: Study) -> Iterator[Predictions]:
 
 
 def _joined(
-    parts: Iterable[Predictions], by: str, table: Table, classes: Iterable[str], fingerprint: str, start: Recipe | None
+    parts: Sequence[Predictions], by: str, table: Table, classes: Iterable[str], fingerprint: str, start: Recipe | None
 ) -> Said:
-    names = tuple(classes)
-    sums, times, labels = np.zeros((len(table), len(names))), np.zeros(len(table)), np.zeros(len(table), np.int64)
+    names, rows = tuple(classes), np.unique(np.concatenate([part.rows for part in parts]))
+    if rows[-1] >= len(table):
+        raise TrickbagError(f"{PREDICTIONS} is of images that images.csv.gz does not list. Restore both from a copy.")
+    p, times, labels = np.zeros((len(rows), len(names))), np.zeros(len(rows)), np.zeros(len(rows), np.int64)
     for part in parts:
-        if part.rows.max() >= len(table):
-            raise TrickbagError(f"{PREDICTIONS} is of images that images.csv.gz does not list. Restore both from a copy.")
-        sums[part.rows] += np.exp(normalised(part.logits.astype(np.float64)))
-        times[part.rows] += 1
-        labels[part.rows] = part.labels
-    rows = np.flatnonzero(times)
-    return Said(by, table, names, rows, labels[rows], sums[rows] / times[rows, None], fingerprint, start)
+        places = np.searchsorted(rows, part.rows)
+        p[places] += np.exp(normalised(part.logits.astype(np.float64)))
+        times[places] += 1
+        labels[places] = part.labels
+    return Said(by, table, names, rows, labels, p / times[:, None], fingerprint, start)

@@ -24,6 +24,8 @@
     path: (a, b) => (a[PATH] < b[PATH] ? -1 : 1),
   };
 
+  const natural = {label: "rank", wrong: "confidence", copy: "pair", unlike: "distance", all: "rank"};
+
   function refresh() {
     const {kind, sort} = Object.fromEntries(["kind", "sort"].map(name => [name, tools.elements[name].value]));
     const [label, said] = ["true", "said"].map(name => tools.elements[name].value);
@@ -51,6 +53,7 @@
   function choose(cell) {
     const on = cell.getAttribute("aria-pressed") === "true";
     tools.elements.kind.value = on ? "all" : "wrong";
+    tools.elements.sort.value = natural[tools.elements.kind.value];
     tools.elements.true.value = on ? "" : cell.dataset.true;
     tools.elements.said.value = on ? "" : cell.dataset.said;
     tools.elements.text.value = "";
@@ -124,7 +127,10 @@
   });
   addEventListener("beforeunload", event => { if (!saved) event.preventDefault(); });
 
-  tools.addEventListener("input", refresh);
+  tools.addEventListener("input", event => {
+    if (event.target.name === "kind") tools.elements.sort.value = natural[event.target.value];
+    refresh();
+  });
   tools.addEventListener("submit", event => event.preventDefault());
   tools.addEventListener("reset", () => setTimeout(refresh));
   addEventListener("keydown", event => { if (event.key === "Escape") tools.reset(); });

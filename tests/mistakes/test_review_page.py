@@ -249,3 +249,13 @@ def test_a_page_of_many_images_and_classes_stays_small() -> None:
     assert len(text) < 1_500_000
     assert f"{pages.MOST_ERRORS} of 1,000" in text
     assert "The 30 classes with the most mistakes, of 1000." in text
+
+
+def test_a_cell_of_many_mistakes_leaves_room_for_others() -> None:
+    many = [Mistake(f"{n}.jpg", "val", "a", "b", 0.99) for n in range(700)]
+    few = [Mistake(f"other {n}.jpg", "val", "b", "a", 0.5) for n in range(3)]
+    confusion = np.array([[0, 700], [3, 0]])
+    found = Review(Path("run"), "a run", 703, ("a", "b"), confusion, (), (*many, *few), (), (), (), (), None, {})
+    chosen = pages.chosen(found)
+    assert len(chosen) == pages.MOST
+    assert {one.path for one in few} <= {*chosen}

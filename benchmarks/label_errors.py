@@ -9,6 +9,7 @@ import argparse
 import tempfile
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -67,7 +68,7 @@ def by_features(data: Path, asked: argparse.Namespace) -> None:
     listed, right, kept = [], [], []
     for seed in range(asked.seeds):
         labels, wrong = planted(images.labels, classes, asked.share, seed)
-        p = out_of_fold(features, labels, images.groups, classes, silent)
+        p = out_of_fold(features, replace(images, labels=labels), silent)
         for way, order in lists(labels, p).items():
             found[way].append(first(order, wrong))
         chosen = suspects(labels, p)

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from album import fill, recipe_file
 from PIL import Image
 
 import trickbag as tb
+from trickbag.data.images import Images
 from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.mistakes.features import out_of_fold
 from trickbag.runs.folder import kept_table
 from trickbag.statistics.label_errors import ranked
 from trickbag.statistics.neighbours import remoteness
@@ -131,7 +134,7 @@ def test_photos_that_moved_or_changed_are_told_and_found_again(place: Path, tmp_
         Path("away").rename("photos")
     changed = tmp_path / "moved" / again.wrong[0].path
     Image.new("RGB", (30, 30)).save(changed)
-    assert any("1 image of 45 " in note for note in tb.review(tmp_path / "run", tmp_path / "moved").notes)
+    assert any("1 image is gone or changed, of 45" in note for note in tb.review(tmp_path / "run", tmp_path / "moved").notes)
 
 
 def test_corrections_of_a_review_apply_to_the_run_they_came_from(place: Path) -> None:
@@ -160,6 +163,22 @@ def test_check_finds_planted_label_errors_by_the_features_of_a_run(place: Path, 
     assert f"{found[0]['path']}: {found[0]['given']}, rather {found[0]['suggested']}" in told.out
     assert [one["quality"] for one in found] == sorted(one["quality"] for one in found)
     assert "label_errors" not in json.loads(ask("check", "photos", "--json").out)
+
+
+def test_classes_and_groups_of_few_images_are_judged_without_a_warning(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 20 + [1] * 20 + [2] * 2)
+    groups = np.array([*range(38), 38, 38, 39, 39])
+    names = tuple(f"{n}.png" for n in range(42))
+    images = Images(tmp_path, names, labels, np.full(42, ""), groups, ("a", "b", "c"))
+    features = rng.normal(size=(42, 4)) + 3 * np.eye(4)[labels]
+    p = out_of_fold(features, images, lambda event: None)
+    np.testing.assert_allclose(p.sum(1), 1)
+    assert (p.argmax(1) == labels)[:38].mean() > 0.9
+    assert (p[-2:, 2] < 0.2).all(), "both of a group are judged by what learned from neither"
+    one = replace(images, groups=np.zeros(42, int))
+    with pytest.raises(UsageError, match="No class has 5 images"):
+        out_of_fold(features, one, lambda event: None)
 
 
 def test_check_without_weights_says_what_it_needs(place: Path, ask) -> None:

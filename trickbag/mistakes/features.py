@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
 
 from trickbag.data.audit import Audit, LabelError
@@ -25,6 +24,7 @@ from trickbag.runs.request import Request, edited, started
 from trickbag.statistics.label_errors import quality, ranked
 from trickbag.statistics.variance import Floats, Ints
 from trickbag.studies.design import untrained
+from trickbag.studies.folds import partitioned
 from trickbag.tricks.fit_head import FitHead, regression
 
 FOLDS = 5
@@ -54,19 +54,22 @@ def of_start(recipe: Recipe, images: Images, channels: int, tell: Tell) -> Float
     return np.asarray(torch.cat(parts).double())
 
 
-def out_of_fold(features: Floats, labels: Ints, groups: Ints, classes: int, tell: Tell) -> Floats:
+def out_of_fold(features: Floats, images: Images, tell: Tell) -> Floats:
     """Probabilities [N, K] by logistic regressions, each fitted to images of other groups than those that it judges.
 
     There are five folds, stratified by class. The penalty is that with the smallest NLL on the first fold.
-    Raises UsageError where no class has as many images as there are folds.
+    Raises UsageError where no class has as many images as there are folds, or all have fewer groups.
     """
-    if not len(labels) or np.bincount(labels).max() < FOLDS:
-        raise UsageError(f"No class has {FOLDS} images, too few to tell which labels are wrong. Add images.")
+    labels, classes = images.labels, len(images.classes)
+    if images.counts().max(initial=0) < FOLDS or len(np.unique(images.groups)) < FOLDS:
+        raise UsageError(
+            f"No class has {FOLDS} images, or all are of few groups: too few to tell which labels are wrong. Add images."
+        )
     x, y = torch.from_numpy(features).float(), nn.functional.one_hot(torch.from_numpy(labels), classes).float()
     x = (x - x.mean(0)) / x.var(0, correction=0).mean().sqrt().clamp_min(torch.finfo(x.dtype).tiny)
-    cut = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
     p, l2 = np.zeros((len(labels), classes)), 0.0
-    for number, (learned, judged) in enumerate(cut.split(features, labels, groups), 1):
+    for number, judged in enumerate(partitioned(images, np.arange(len(images)), FOLDS, 0), 1):
+        learned = np.setdiff1d(np.arange(len(images)), judged)
         l2 = l2 or penalty((x[learned], y[learned]), (x[judged], y[judged]))
         found = regression(x[learned], y[learned], l2, x.new_zeros(x.shape[1] + 1, classes))
         p[judged] = (x[judged] @ found[:-1] + found[-1]).double().softmax(1).numpy()
@@ -113,5 +116,5 @@ def checked(audit: Audit, data: str | Path, model: str | None, weights: str | Pa
     images = audit.images
     if trained := int((seen.together(list(seen.runs(recipe))).splits(images) == "train").sum()):
         tell(Note(f"{recipe.weights} was trained on {trained:,} of these images: it may have learned their wrong labels"))
-    p = out_of_fold(of_start(recipe, images, table.channels, tell), images.labels, images.groups, len(images.classes), tell)
+    p = out_of_fold(of_start(recipe, images, table.channels, tell), images, tell)
     return replace(audit, label_errors=errors(list(images.paths), images.classes, images.labels, p))

@@ -129,14 +129,13 @@ def review(folder: Path, data: str | Path | None, tell: Tell) -> Review:
     names, best = [paths[row] for row in judged.rows.tolist()], judged.p.argmax(1)
     root = _root(judged, data, notes)
     facts = _facts(root, judged, tell) if root else {}
-    if root and len(facts) < len(paths):
-        notes.append(
-            f"{counted(len(paths) - len(facts), 'image')} of {len(paths):,} are gone or have changed: without picture."
-        )
-    confusion = np.zeros((len(judged.classes),) * 2, np.int64)
-    np.add.at(confusion, (judged.labels, best), 1)
+    if root and (gone := len(paths) - len(facts)):
+        notes.append(f"{counted(gone, 'image is', 'images are')} gone or changed, of {len(paths):,}: without picture.")
+    unlike = _unlike(folder, root, judged, facts, notes, tell)
     for note in notes:
         tell(Note(note))
+    confusion = np.zeros((len(judged.classes),) * 2, np.int64)
+    np.add.at(confusion, (judged.labels, best), 1)
     return Review(
         folder,
         judged.by,
@@ -146,7 +145,7 @@ def review(folder: Path, data: str | Path | None, tell: Tell) -> Review:
         features.errors(names, judged.classes, judged.labels, judged.p),
         _wrong(judged, names, best),
         _copies(judged, facts),
-        _unlike(folder, root, judged, facts, notes, tell),
+        unlike,
         tuple(_of_class(confusion, judged.classes, k) for k in range(len(judged.classes))),
         tuple(notes),
         root,
@@ -180,19 +179,11 @@ def _facts(root: Path, judged: Said, tell: Tell) -> dict[str, Facts]:
 
 
 def _wrong(judged: Said, names: list[str], best: Ints) -> tuple[Mistake, ...]:
-    rows = np.flatnonzero(best != judged.labels)
-    p = judged.p[rows, best[rows]]
-    order = rows[np.argsort(-p, kind="stable")].tolist()
-    split = [judged.table[name][1] for name in names]
+    rows, classes = np.flatnonzero(best != judged.labels), judged.classes
+    order = rows[np.argsort(-judged.p[rows, best[rows]], kind="stable")].tolist()
     return tuple(
-        Mistake(
-            names[row],
-            split[row],
-            judged.classes[judged.labels[row]],
-            judged.classes[best[row]],
-            float(judged.p[row, best[row]]),
-        )
-        for row in order
+        Mistake(name, judged.table[name][1], classes[judged.labels[row]], classes[best[row]], float(judged.p[row, best[row]]))
+        for name, row in ((names[row], row) for row in order)
     )
 
 

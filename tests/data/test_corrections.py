@@ -134,6 +134,17 @@ def test_a_file_that_is_no_table_of_corrections_is_refused(place: Path, ask, con
     assert not Path("run").exists()
 
 
+def test_files_put_one_after_the_other_correct_what_was_corrected(place: Path) -> None:
+    first, more = fixes(GOOD, ("dog/01.png", "dog", "cat")), fixes(("cat/00.png", "dog", "drop"), name="more.csv")
+    Path("both.csv").write_bytes(first.read_bytes() + more.read_bytes())
+    found = read("photos", corrections="both.csv").correction
+    assert found is not None
+    assert (found.changed, found.dropped) == (1, 1)
+    Path("both.csv").write_bytes(first.read_bytes() + more.read_bytes() + more.read_bytes())
+    with pytest.raises(UsageError, match=r"line 7: 'cat/00.png' is already in both.csv, line 5\."):
+        read("photos", corrections="both.csv")
+
+
 def test_no_image_may_be_left_and_a_class_may_be_called_drop(place: Path) -> None:
     fill(place / "tools", {"drop": 0, "lift": 1}, 2)
     found = read("tools", corrections=fixes(("lift/00.png", "lift", "drop"), ("lift/01.png", "lift", "")))

@@ -13,6 +13,7 @@ from trickbag.data.findings import some
 from trickbag.data.images import Correction, Images, Remark
 from trickbag.data.listing import DROPPED, Ignored
 from trickbag.data.sheets import opened
+from trickbag.data.splits import Ints
 from trickbag.ground.errors import UsageError
 from trickbag.ground.text import brief, show
 
@@ -36,33 +37,12 @@ class Line(NamedTuple):
 def corrected(images: Images, file: str | Path) -> Images:
     """The table with the corrections of a file: labels changed, images to be dropped left out; the class map stays.
 
+    A later line may correct what an earlier one made of an image, so that two files can be put one after the other.
     Raises UsageError, with the line, where the file cannot be read or is no such table, names an image or a class that the
     table does not have, an image twice, or a class that the image does not have.
     """
     path = Path(file).expanduser()
-    paths, classes = _Names(images.paths), _Names(images.classes)
-    labels, lines = images.labels.copy(), dict[int, Line]()
-    for line in _lines(path):
-        row = paths.place(line.path)
-        if row is None:
-            raise UsageError(f"{line.where}: the data set has no image {brief(line.path)}{paths.near(line.path)}. {WRITE}")
-        if row in lines:
-            raise UsageError(f"{line.where}: {brief(line.path)} is already in {lines[row].where}. Remove one of them.")
-        if classes.place(line.old) != images.labels[row]:
-            raise UsageError(
-                f"{line.where}: {brief(line.path)} is of the class {brief(images.classes[images.labels[row]])} in the data set,"
-                f" not {brief(line.old)}. The file was made for other labels: remove the line, or write the class that it has."
-            )
-        lines[row], new = line, classes.place(line.new)
-        if new is None and line.new.strip() not in DROP:
-            known = some([show(name) for name in images.classes], 10)
-            raise UsageError(
-                f"{line.where}: the data set has no class {brief(line.new)}{classes.near(line.new)}. It has: {known}. To leave "
-                "the image out, write drop."
-            )
-        labels[row] = -1 if new is None else new
-    if not lines:
-        raise UsageError(f"{path.name} corrects nothing: it has no line below its columns. {WRITE}")
+    labels = _relabelled(images, path)
     dropped = labels < 0
     if dropped.all():
         raise UsageError(f"{path.name} drops every image of the data set. Keep some.")
@@ -75,6 +55,33 @@ def corrected(images: Images, file: str | Path) -> Images:
         remarks=(*images.remarks, Remark(f"Corrections of {made}.")),
         correction=made,
     )
+
+
+def _relabelled(images: Images, path: Path) -> Ints:
+    """The labels [N] with those of a file, -1 where an image is dropped."""
+    paths, classes = _Names(images.paths), _Names(images.classes)
+    labels, lines = images.labels.copy(), dict[int, Line]()
+    for line in _lines(path):
+        row, old, new = paths.place(line.path), classes.place(line.old), classes.place(line.new)
+        if row is None:
+            raise UsageError(f"{line.where}: the data set has no image {brief(line.path)}{paths.near(line.path)}. {WRITE}")
+        if row in lines and old != labels[row]:
+            raise UsageError(f"{line.where}: {brief(line.path)} is already in {lines[row].where}. Remove one of them.")
+        if old != labels[row]:
+            raise UsageError(
+                f"{line.where}: {brief(line.path)} is of the class {brief(images.classes[labels[row]])} in the data set, not "
+                f"{brief(line.old)}. The file was made for other labels: remove the line, or write the class that it has."
+            )
+        if new is None and line.new.strip() not in DROP:
+            known = some([show(name) for name in images.classes], 10)
+            raise UsageError(
+                f"{line.where}: the data set has no class {brief(line.new)}{classes.near(line.new)}. It has: {known}. To leave "
+                "the image out, write drop."
+            )
+        lines[row], labels[row] = line, -1 if new is None else new
+    if not lines:
+        raise UsageError(f"{path.name} corrects nothing: it has no line below its columns. {WRITE}")
+    return labels
 
 
 def _lines(path: Path) -> Iterator[Line]:
@@ -91,7 +98,8 @@ def _lines(path: Path) -> Iterator[Line]:
         line = Line(f"{sheet.name}, {sheet.unit} {place}", *cells)
         if any("\udc80" <= sign <= "\udcff" for cell in cells for sign in cell):
             raise UsageError(f"{line.where}: this is not UTF-8. Save the file as CSV in UTF-8.")
-        yield line
+        if cells != list(COLUMNS):  # of another file, put below the first
+            yield line
 
 
 class _Names:

@@ -251,7 +251,7 @@ def review(
 
     Args:
         folder: The folder of a run or of a study.
-        data: The images, as for ``train``. Default: where they lay when this machine trained on them.
+        data: The data set, as `trickbag train` takes it. Default: where it lay when this machine trained on it.
         out: The page. Default: review.html in the folder.
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
@@ -361,7 +361,7 @@ def study(
         teacher: A run's folder or a recipe from which tricks = "auto" may propose to distil.
         sharing: Whether to train once what arms have in common. The results are the same. Default: yes.
         depth: How many folders make a class, where folders name the classes; 0 for all of them.
-        corrections: A CSV file with the columns `path,old,new` that corrects labels, as for ``train``.
+        corrections: A CSV file with the columns `path,old,new` that corrects labels, as `trickbag train` takes it.
         budget: Time for the whole study, for example 10m or 2h; the design and number of seeds are chosen to fit. Default:
             no limit.
         workers: How many trainings run at the same time; auto measures what is fastest.

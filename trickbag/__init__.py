@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trickbag.api import check, evaluate, finish, load, plan, plan_study, study, train
+    from trickbag.api import check, evaluate, finish, load, plan, plan_study, review, study, train
     from trickbag.checkup import Checkup, doctor
     from trickbag.comparison.compare import Comparison, compare
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
     from trickbag.ground.errors import TrickbagError, UsageError
+    from trickbag.mistakes.look import Review
     from trickbag.recipe import Recipe
     from trickbag.runs.classifier import Classifier, Prediction
     from trickbag.runs.evaluation import Evaluation
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from trickbag.studies.plan import StudyPlan
 
 _ROOMS = {
-    "trickbag.api": ("check", "evaluate", "finish", "load", "plan", "plan_study", "study", "train"),
+    "trickbag.api": ("check", "evaluate", "finish", "load", "plan", "plan_study", "review", "study", "train"),
     "trickbag.checkup": ("Checkup", "doctor"),
     "trickbag.comparison.compare": ("Comparison", "compare"),
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
     "trickbag.ground.errors": ("TrickbagError", "UsageError"),
     "trickbag.recipe": ("Recipe",),
+    "trickbag.mistakes.look": ("Review",),
     "trickbag.runs.classifier": ("Classifier", "Prediction"),
     "trickbag.runs.evaluation": ("Evaluation",),
     "trickbag.runs.forecast": ("Plan",),
@@ -55,6 +57,7 @@ __all__ = [
     "Prediction",
     "Recipe",
     "Result",
+    "Review",
     "StudyPlan",
     "TrickbagError",
     "UsageError",
@@ -66,6 +69,7 @@ __all__ = [
     "load",
     "plan",
     "plan_study",
+    "review",
     "study",
     "train",
 ]

@@ -1,5 +1,6 @@
 """The verbs as Python functions; the command line calls them, and shows what is said here of a parameter as its help."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -9,7 +10,9 @@ from trickbag.data.audit import Audit
 from trickbag.data.given import Data, kept
 from trickbag.display.listening import Progress, listening
 from trickbag.ground import store
+from trickbag.ground.errors import UsageError
 from trickbag.ground.typed import processes
+from trickbag.mistakes import features, look
 from trickbag.recipe import Recipe
 from trickbag.runs import evaluation, forecast
 from trickbag.runs import run as running
@@ -27,7 +30,17 @@ Time = float | str
 """Seconds, or ``"90s"``, ``"10m"``, ``"2h"``."""
 
 
-def check(data: Data, *, on_bad: Bad = "skip", depth: int = 0, progress: Progress = None) -> Audit:
+def check(
+    data: Data,
+    *,
+    on_bad: Bad = "skip",
+    depth: int = 0,
+    corrections: str | Path = "",
+    labels: bool = False,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    progress: Progress = None,
+) -> Audit:
     """What is wrong with a data set: class counts, imbalance, copies, unreadable files, and what to do about them.
 
     Examples:
@@ -39,6 +52,12 @@ def check(data: Data, *, on_bad: Bad = "skip", depth: int = 0, progress: Progres
         data: The images, as for ``train``.
         on_bad: Skip and list unreadable files, or stop with an error that lists them.
         depth: How many folders make a class: 1 for the top one. Default: all of them.
+        corrections: A CSV file with the columns `path,old,new` that corrects labels, as the page of `trickbag review` saves it;
+            with drop for a new class, an image is left out.
+        labels: List probable label errors: images whose label a classifier doubts that was fitted to other images, by confident
+            learning on the features of a network that was trained on other photos.
+        model: A timm model for ``labels``. Default: what the recipe auto begins with.
+        weights: Its weights: a .safetensors file, a run's folder or hub.
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
     Raises:
@@ -46,8 +65,12 @@ def check(data: Data, *, on_bad: Bad = "skip", depth: int = 0, progress: Progres
         TrickbagError: With ``on_bad="error"``, for unreadable files.
 
     """
+    if not labels and (model or weights):
+        raise UsageError("a model and weights are for judging labels. Give --labels too, in Python labels=True.")
     with listening(progress) as tell:
-        return checked(kept(data, tell), on_bad=on_bad, depth=depth, tell=tell)
+        source = kept(data, tell)
+        found = checked(source, on_bad=on_bad, depth=depth, corrections=corrections, tell=tell)
+        return features.checked(found, source, model, weights, tell) if labels else found
 
 
 def plan(
@@ -64,6 +87,7 @@ def plan(
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
     depth: int = 0,
+    corrections: str | Path = "",
     began: float | None = None,
     progress: Progress = None,
 ) -> forecast.Plan:
@@ -93,6 +117,7 @@ def plan(
             on_bad=on_bad,
             on_leak=on_leak,
             depth=depth,
+            corrections=corrections,
             began=began,
             tell=tell,
         )
@@ -114,6 +139,7 @@ def train(
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
     depth: int = 0,
+    corrections: str | Path = "",
     began: float | None = None,
     progress: Progress = None,
 ) -> running.Result:
@@ -146,6 +172,8 @@ def train(
         on_bad: Skip and list unreadable files, or stop with an error that lists them.
         on_leak: Images that appear in two splits: drop and list the training copies, or stop with an error.
         depth: How many folders make a class: 1 for the top one. Default: all of them.
+        corrections: A CSV file with the columns `path,old,new` that corrects labels, as the page of `trickbag review` saves it;
+            with drop for a new class, an image is left out.
         began: When the budget began to count, by ``time.monotonic()``. Default: now.
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
@@ -170,6 +198,7 @@ def train(
             on_bad=on_bad,
             on_leak=on_leak,
             depth=depth,
+            corrections=corrections,
             began=began,
             tell=tell,
         )
@@ -206,6 +235,7 @@ def evaluate(
     open_set: bool = False,
     energy: bool = False,
     depth: int = 0,
+    corrections: str | Path = "",
     map_: Mapping[str, str] | str | Path = MappingProxyType({}),
     progress: Progress = None,
 ) -> evaluation.Evaluation:
@@ -227,6 +257,8 @@ def evaluate(
             the run's own validation images.
         energy: With ``open_set``: reject by energy instead of by the largest probability.
         depth: How many folders make a class: 1 for the top one. Default: all of them.
+        corrections: A CSV file with the columns `path,old,new` that corrects labels, as the page of `trickbag review` saves it;
+            with drop for a new class, an image is left out.
         map_: A CSV file with two columns, a class of the data set and the run's name for it; in Python also a dict.
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
@@ -236,7 +268,34 @@ def evaluate(
 
     """
     with listening(progress) as tell:
-        return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth, map_)
+        return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth, map_, corrections)
+
+
+def review(
+    folder: str | Path, data: Data | None = None, *, out: str | Path | None = None, progress: Progress = None
+) -> look.Review:
+    """Look at the mistakes of a finished run or a study: wrong images, probable label errors, near copies, and what stands out.
+
+    The page, one HTML file that needs nothing else, shows them with pictures, and saves the corrections that you make there
+    for ``corrections`` of ``check``, ``train``, ``study`` and ``evaluate``.
+
+    Args:
+        folder: The folder of a run or of a study.
+        data: The data set, as `trickbag train` takes it. Default: where it lay when this machine trained on it.
+        out: The page. Default: review.html in the folder.
+        progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
+
+    Raises:
+        UsageError: The folder holds neither, the page would be a folder, or the images are not those that were judged.
+        TrickbagError: The folder is damaged.
+
+    """
+    with listening(progress) as tell:
+        if out is not None and os.path.isdir(out):
+            raise UsageError(f"{out} is a folder. Name the file of the page, for example review.html.")
+        found = look.review(Path(folder), data if data is None else kept(data, tell), tell)
+        found.write(Path(folder) / look.PAGE if out is None else out)
+        return found
 
 
 def load(run: str | Path, with_: Tricks = ()) -> Classifier:
@@ -290,6 +349,7 @@ def study(
     teacher: str | Path | None = None,
     sharing: bool | None = None,
     depth: int | None = None,
+    corrections: str | Path | None = None,
     budget: Time | None = None,
     workers: int | str = 1,
     ray: str = "",
@@ -345,6 +405,7 @@ def study(
         teacher: A run's folder or a recipe from which tricks = "auto" may propose to distil.
         sharing: Whether to train once what arms have in common. The results are the same. Default: yes.
         depth: How many folders make a class, where folders name the classes; 0 for all of them.
+        corrections: A CSV file with the columns `path,old,new` that corrects labels, as `trickbag train` takes it.
         budget: Time for the whole study, for example 10m or 2h; the design and number of seeds are chosen to fit. Default:
             no limit.
         workers: How many trainings run at the same time; auto measures what is fastest.
@@ -394,6 +455,7 @@ def plan_study(
     teacher: str | Path | None = None,
     sharing: bool | None = None,
     depth: int | None = None,
+    corrections: str | Path | None = None,
     budget: Time | None = None,
     out: str | Path | None = None,
     began: float | None = None,

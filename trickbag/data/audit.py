@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -41,6 +41,20 @@ LEAST = ("", "train", "val", "test")
 """Splits, the one first whose copy is given up."""
 
 
+class LabelError(NamedTuple):
+    """An image whose label is probably wrong."""
+
+    path: str
+    """As in the data set."""
+    given: str
+    """Its class."""
+    suggested: str
+    probability: float
+    """Of the suggested class, 0 to 1, by networks that did not learn from the image."""
+    quality: float
+    """How well the label fits, 0 to 1 (``trickbag.statistics.label_errors.quality``)."""
+
+
 @dataclass(frozen=True, repr=False)
 class Audit(Shown):
     """A data set that has been looked at.
@@ -59,6 +73,8 @@ class Audit(Shown):
     """Path as in the file system -> reason."""
     sizes: dict[str, int]
     """Median, least and greatest height and width in pixels, and the commonest number of channels."""
+    label_errors: tuple[LabelError, ...] | None = None
+    """Probable label errors, the worst first; None where nobody looked for them."""
 
     @property
     def errors(self) -> list[Finding]:
@@ -105,12 +121,14 @@ class Audit(Shown):
         kinds = Counter(finding.severity for finding in self.findings)
         facts = {f"{severity}s": str(kinds[severity]) for severity in ("error", "warning", "note") if kinds[severity]}
         facts |= {"left out": f"{len(self.left_out):,}"} if self.left_out else {}
+        facts |= {"probable label errors": f"{len(self.label_errors):,}"} if self.label_errors is not None else {}
         rows = [(finding.severity, finding.message, finding.suggestion) for finding in self.findings]
         return Sheet(title, facts, ("finding", "what", "what to do") if rows else (), rows)
 
     def as_json(self) -> dict[str, Any]:
         """All of it in plain values; names are what they are."""
-        return {
+        labels = {} if self.label_errors is None else {"label_errors": [one._asdict() for one in self.label_errors]}
+        return labels | {
             "images": len(self.images.paths),
             "classes": dict(self.counts),
             "imbalance": round(self.imbalance, 3),

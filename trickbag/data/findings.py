@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from trickbag.data.duplicates import near
 from trickbag.data.facts import Facts
 from trickbag.data.images import Images, gaps
-from trickbag.data.listing import HIDDEN, OURS, SIDE, SYSTEM, UNLABELLED
+from trickbag.data.listing import DROPPED, HIDDEN, OURS, SIDE, SYSTEM, UNLABELLED
 from trickbag.data.manifests import SLACK
 from trickbag.ground.text import counted, show
 
@@ -264,6 +264,7 @@ HARMLESS = {
     SIDE: "",
     HIDDEN: "",
     OURS: "",
+    DROPPED: "",
     UNLABELLED: "They have no labels: trickbag predict RUN names their classes.",
 }
 """Reasons why something is ignored that need no mending -> what to do with it."""

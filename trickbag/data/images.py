@@ -22,7 +22,7 @@ from trickbag.data.splits import Ints, Words, fill, follow
 from trickbag.ground.errors import UsageError
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.streams import generator
-from trickbag.ground.text import counted
+from trickbag.ground.text import counted, show
 
 Floats = npt.NDArray[np.float64]
 NOWHERE = (math.nan,) * 4
@@ -36,6 +36,22 @@ class Remark(NamedTuple):
     message: str
     suggestion: str = ""
     warning: bool = False
+
+
+class Correction(NamedTuple):
+    """That a file of corrections was applied to the labels (``trickbag.data.corrections``)."""
+
+    file: str
+    sha256: str
+    """Of the file."""
+    changed: int
+    """Labels."""
+    dropped: int
+    """Images."""
+
+    def __str__(self) -> str:
+        changed, dropped = counted(self.changed, "label"), counted(self.dropped, "image")
+        return f"{show(self.file)}: {changed} changed, {dropped} dropped"
 
 
 class Rows(NamedTuple):
@@ -88,6 +104,8 @@ class Images(Shown):
     nothing where no image has one."""
     sizes: Ints = field(default_factory=lambda: np.empty((0, 2), np.int64))
     """[N, 2] height and width of the upright image in pixels, or nothing as long as nobody looked."""
+    correction: Correction | None = None
+    """What was corrected of the labels that the data set itself has."""
 
     def _sheet(self) -> Sheet:
         counted_in = {name or "to be split": f"{count:,}" for name, count in Counter(self.splits.tolist()).items()}

@@ -35,6 +35,7 @@ SYSTEM_NAMES = {
 
 SYSTEM, SIDE, HIDDEN, OURS = "system file", "side file", "hidden", "output of trickbag or another cache"
 UNLABELLED, BESIDE_SPLITS = "in a split folder without class folders", "beside the split folders"
+DROPPED = "dropped by corrections"
 """Reasons why something is left aside."""
 
 RECORDS = ("MANIFEST.json", "study.json", ".work/request.json")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trickbag.data import archives, manifests, named, shards
+from trickbag.data.corrections import corrected
 from trickbag.data.images import Images, Rows
 from trickbag.data.layout import arrange
 from trickbag.data.listing import Listing, is_run, list_folder, suffix
@@ -35,11 +36,13 @@ class Found(NamedTuple):
     rows: Rows
 
 
-def read(data: str | Path, tell: Tell = silent, depth: int = 0) -> Images:
+def read(data: str | Path, tell: Tell = silent, depth: int = 0, corrections: str | Path = "") -> Images:
     """The data set that a folder, a manifest, an archive, a pattern of shards or a name spells; see FORMS.
 
-    ``depth``: how many folders make a class, where folders name the classes; 0 for all of them.
-    Raises UsageError where there is nothing of that kind, no image in it, or more than one way to read it.
+    ``depth``: how many folders make a class, where folders name the classes; 0 for all of them. ``corrections``: a file, or
+    nothing, for ``corrected``.
+    Raises UsageError where there is nothing of that kind, no image in it, or more than one way to read it, and for corrections
+    that do not fit.
     """
     if not str(data):
         raise UsageError(f"no data set is named. {FORMS}")
@@ -47,7 +50,8 @@ def read(data: str | Path, tell: Tell = silent, depth: int = 0) -> Images:
     place = Place.of(source)
     for reader in (_folder, _manifest, _archive, _shards):
         if found := reader(place, depth, tell):
-            return _table(found)
+            images = _table(found)
+            return corrected(images, corrections) if str(corrections) else images
     if place.kind == "file":
         raise UsageError(f"{source!r} is neither a manifest nor an archive. {FORMS}")
     if place.kind:

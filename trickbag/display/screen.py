@@ -26,6 +26,8 @@ SIGNS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below")
 PIPE_WIDTH = 160
 MOST_CLASSES, WORST_CLASSES = 50, 20
 """Rows of the tables of classes."""
+MOST_ERRORS = 20
+"""Probable label errors that are printed."""
 NARROW = ("seeds", "ΔNLL", "time ratio")
 """Columns that a terminal has no room for; the report has them."""
 
@@ -252,6 +254,7 @@ class Screen:
                 self.lines(f"    and {len(finding.paths) - 10:,} more (all of them: --json)")
             if finding.suggestion:
                 self.lines(f"    -> {finding.suggestion}")
+        self.label_errors(found.label_errors, len(images))
         if not brief:
             if not found.findings:
                 self.lines("nothing is wrong with these images")
@@ -261,6 +264,23 @@ class Screen:
                 table.add_row(Text(show(name)), "  ".join(f"{split} {count}" for split, count in row.items()) or "0")
             self.out.print(table)
             self.rest(len(found.counts) - MOST_CLASSES)
+
+    def review(self, found: Any, page: str) -> None:
+        """What went wrong, and where the page lies."""
+        self.lines(*found.answer)
+        self.label_errors(found.label_errors, int(found.confusion.sum()), "on the page")
+        self.lines(f"page: {show(page)}")
+
+    def label_errors(self, errors: Any, images: int, rest: str = "--json") -> None:
+        """The probable label errors that were found, the worst first."""
+        if errors is None:
+            return
+        self.lines(f"probable label errors: {len(errors):,} of {images:,} images" + (", the worst first" if errors else ""))
+        for one in errors[:MOST_ERRORS]:
+            said = f"{show(one.given)}, rather {show(one.suggested)} ({percent(one.probability)})"
+            self.lines(f"    {show(one.path)}: {said}")
+        if len(errors) > MOST_ERRORS:
+            self.lines(f"    and {len(errors) - MOST_ERRORS:,} more (all of them: {rest})")
 
     def rest(self, more: int) -> None:
         """That a table of classes goes on."""

@@ -113,7 +113,7 @@ def _trained(wanted: Request) -> tuple[Recipe, list[str]]:
     side = typical_side(wanted)
     if side <= SMALL_IMAGES and wanted.recipe.weights == "none":
         return _from_scratch(wanted, side, len(train))
-    recipe, reasons = _with_weights(wanted)
+    recipe, reasons = with_weights(wanted)
     if recipe.weights == "none":
         return _from_scratch(wanted, side, len(train), reasons)
     if per_class < FEW_IMAGES and "epochs" not in wanted.chosen:
@@ -160,7 +160,8 @@ def _keeping(wanted: Request, base: Recipe) -> Recipe:
     return base.edit(own.values(), gone, **{name: getattr(wanted.recipe, name) for name in named & Recipe.model_fields.keys()})
 
 
-def _with_weights(wanted: Request) -> tuple[Recipe, list[str]]:
+def with_weights(wanted: Request) -> tuple[Recipe, list[str]]:
+    """The network to start from, with published weights where neither the user names some nor they are out of reach; why."""
     recipe = wanted.recipe
     if "model" not in wanted.chosen:
         recipe = recipe.edit(model="resnet50" if torch.cuda.is_available() else "mobilenetv3_large_100")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trickbag.data.audit import audit
 from trickbag.data.findings import some
-from trickbag.data.images import Images
+from trickbag.data.images import Correction, Images
 from trickbag.data.reading import read
 from trickbag.engine.assemble import regions
 from trickbag.engine.open_set import UNKNOWN, score_open
@@ -56,6 +56,8 @@ class Evaluation(Shown):
     """Further images, of the run's validation: they chose its epoch."""
     unseen: Scores | None
     """Of the other images; None where all are others, or where too few are."""
+    correction: Correction | None = None
+    """What was corrected of the data set's labels."""
 
     def _sheet(self) -> Sheet:
         s = self.scores
@@ -71,6 +73,7 @@ class Evaluation(Shown):
     def as_json(self) -> dict[str, Any]:
         """All of it in plain values, with a class's name beside each of its numbers."""
         found = self.scores.named(self.classes) | {"trained_on": self.trained_on, "chosen_on": self.chosen_on}
+        found |= {"corrections": self.correction._asdict() if self.correction else None}
         return found | {"unseen": self.unseen.named(self.classes) if self.unseen else None}
 
 
@@ -83,6 +86,7 @@ def evaluate(
     energy: bool = False,
     depth: int = 0,
     renamed: Mapping[str, str] | str | Path = MappingProxyType({}),
+    corrections: str | Path = "",
 ) -> Evaluation:
     """Metrics of a trained run on all images of a data set, with more test-time tricks if wanted.
 
@@ -90,7 +94,8 @@ def evaluate(
 
     With ``open_set`` images of classes that the run does not know are there to be rejected, by the largest probability or by
     the ``energy``, and the scores are an ``OpenScores``; the run's own validation images choose the threshold.
-    ``renamed`` says which class of the run a class of the data set is, a dict or a CSV file of two columns.
+    ``renamed`` says which class of the run a class of the data set is, a dict or a CSV file of two columns; ``corrections``
+    are of the data set's labels.
     Raises UsageError where the data set has a class that the run does not know; with ``open_set``, where it has no image of
     such a class or none of another, where the run keeps no validation predictions, and where ``with_`` would change them.
     """
@@ -99,7 +104,7 @@ def evaluate(
     extra = spellings(with_)
     found = Classifier.load(run, extra)
     validation = _validation(Path(run), extra, energy, len(found.classes)) if open_set else None
-    images = _readable(data, found.card.channels, depth, tell)
+    images = _readable(data, found.card.channels, depth, corrections, tell)
     images = replace(images, classes=_renamed(images.classes, renamed))
     labels = _labels(data, images, found.classes, open_set, tell)
     files = Files(images, found.card.channels, found.card.kept, found.fit)
@@ -129,6 +134,7 @@ def evaluate(
         int((before == "train").sum()),
         int((before == "val").sum()),
         None if fresh.all() else scored(fresh),
+        images.correction,
     )
 
 
@@ -151,9 +157,11 @@ def _validation(run: Path, extra: Sequence[str], energy: bool, classes: int) -> 
     return logits
 
 
-def _readable(data: str | Path, channels: int, depth: int, tell: Tell) -> Images:
-    images = read(data, tell, depth)
+def _readable(data: str | Path, channels: int, depth: int, corrections: str | Path, tell: Tell) -> Images:
+    images = read(data, tell, depth, corrections)
     checked = audit(images, channels, progress=lambda done, total: tell(Doing("checking images", done, total)))
+    if images.correction:
+        tell(Note(f"corrections of {images.correction}"))
     for finding in checked.findings:
         if finding.kind in ("left out", "box"):
             tell(Note(finding.message))

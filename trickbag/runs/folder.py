@@ -87,6 +87,15 @@ class Divided(Record):
     """How many of them were trained on by the runs that this one builds on."""
 
 
+class Corrected(Record):
+    """The file of corrections that was applied to the labels."""
+
+    file: str
+    sha256: str
+    changed: Count
+    dropped: Count
+
+
 class RunRecord(Record):
     """The content of a run's ``result.json``."""
 
@@ -102,6 +111,8 @@ class RunRecord(Record):
     data_fingerprint: str
     seed: Count
     splits: dict[SplitName, Divided]
+    corrections: Corrected | None = None
+    """None where the labels are as the data set has them."""
     request: str
     environment: dict[str, str | int | None]
 

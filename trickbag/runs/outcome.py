@@ -27,7 +27,7 @@ from trickbag.models.networks import Net
 from trickbag.recipe import Recipe
 from trickbag.report import figures
 from trickbag.runs.classifier import export
-from trickbag.runs.folder import LOG, PREDICTIONS, RESULT, Divided, Judged, LogLine, RunRecord, SplitName
+from trickbag.runs.folder import LOG, PREDICTIONS, RESULT, Corrected, Divided, Judged, LogLine, RunRecord, SplitName
 from trickbag.runs.request import Request
 from trickbag.runs.seen import IMAGES, Seen
 from trickbag.trick import Trick, having, judged_weights
@@ -115,6 +115,7 @@ def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spen
         data_fingerprint=wanted.data.fingerprint,
         seed=wanted.seed,
         splits=divided(wanted),
+        corrections=Corrected(**images.correction._asdict()) if images.correction else None,
         request=wanted.key,
         environment=environment(),
     )

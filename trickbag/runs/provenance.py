@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +18,12 @@ import numpy as np
 from trickbag.data.findings import some
 from trickbag.data.images import Images
 from trickbag.engine.loop import ENGINE
-from trickbag.ground import records, store
+from trickbag.ground import files, records, store
+from trickbag.ground.cache import cache_dir
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Tell
 from trickbag.ground.records import Open
-from trickbag.ground.text import counted, duration, show
+from trickbag.ground.text import counted, duration, file_name, show
 from trickbag.recipe import Recipe
 from trickbag.runs.folder import ASKED, BEGUN, COLUMNS, GROUP, IMAGES, UNREADABLE, Asked, Begun, Table, kept_table
 from trickbag.runs.request import Request, identity, request
@@ -37,10 +39,29 @@ def keep(wanted: Request, folder: Path, **more: Any) -> None:
     """Write what was asked for, and ``more`` of it, the images that it was asked for, and where a run finds them again."""
     if wanted.source:
         store.write(folder / SOURCE, json.dumps(wanted.source))
+    remember(wanted)
     store.write(folder / ASKED, store.to_json(fields(wanted) | more, indent=2))
     lines, rows = io.StringIO(), [(path, *row) for path, row in table(wanted.data.images).items()]
     csv.writer(lines, lineterminator="\n").writerows([(*COLUMNS, GROUP)[: len(rows[0])], *rows])
     store.write(folder / IMAGES, gzip.compress(lines.getvalue().encode("utf-8", "surrogateescape"), 1, mtime=0))
+
+
+def remember(wanted: Request) -> None:
+    """Keep in the cache of this machine where the images lie: a finished run, which is handed around, does not say."""
+    with suppress(TrickbagError, OSError):
+        store.write(_place(wanted.data.fingerprint), str(wanted.data.images.root))
+
+
+def remembered(fingerprint: str) -> Path | None:
+    """Where the images of the data set of this fingerprint lay on this machine; None where it is not known."""
+    try:
+        return Path(files.text(_place(fingerprint)))
+    except OSError:
+        return None
+
+
+def _place(fingerprint: str) -> Path:
+    return cache_dir() / "places" / file_name(fingerprint)
 
 
 def again(folder: Path, tell: Tell) -> Request:
@@ -66,6 +87,7 @@ def fields(wanted: Request) -> dict[str, Any]:
     found = {"made by": f"trickbag {version('trickbag')}, engine {ENGINE}"} | spelled
     found |= {f"content of {name}": value for name, value in contents(wanted).items()}
     found |= {"recipe": "auto" if wanted.auto else "as given", "budget": wanted.budget, "seed": wanted.seed}
+    found |= {"corrections": str(applied)} if (applied := wanted.data.images.correction) else {}
     plain: dict[str, Any] = json.loads(store.to_json(found | {"set by you": sorted(wanted.chosen)}))
     return plain
 

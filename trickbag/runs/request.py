@@ -108,25 +108,34 @@ def called(data: str | Path) -> str:
     return Path(text).absolute().name.split(".")[0] or "data"
 
 
-def check(data: str | Path, *, on_bad: Bad = "skip", depth: int = 0, tell: Tell = silent) -> Audit:
+def check(
+    data: str | Path, *, on_bad: Bad = "skip", depth: int = 0, corrections: str | Path = "", tell: Tell = silent
+) -> Audit:
     """What is wrong with a data set: an ``Audit`` of its images, with findings and suggestions.
 
-    ``depth``: how many folders make a class, where folders name the classes; 0 for all.
+    ``depth``: how many folders make a class, where folders name the classes; 0 for all. ``corrections``: of labels, a file.
     Raises UsageError where there is no data set, TrickbagError at the list of unreadable files if ``on_bad`` is "error".
     """
-    images = read(data, tell, depth)
+    images = read(data, tell, depth, corrections)
     return audit(images, on_bad=on_bad, progress=lambda done, total: tell(Doing("checking images", done, total)))
 
 
 def ingest(
-    source: str | Path, recipe: Recipe, seed: int, on_bad: Bad, on_leak: Bad, tell: Tell, depth: int = 0
+    source: str | Path,
+    recipe: Recipe,
+    seed: int,
+    on_bad: Bad,
+    on_leak: Bad,
+    tell: Tell,
+    depth: int = 0,
+    corrections: str | Path = "",
 ) -> tuple[Data, Audit]:
     """Read, check and divide a data set. Raises UsageError where its errors forbid training.
 
     Where a split is not given, images keep the one that they had in the runs that the recipe builds on.
     """
     check_writable()
-    found = check(source, on_bad=on_bad, depth=depth, tell=tell)
+    found = check(source, on_bad=on_bad, depth=depth, corrections=corrections, tell=tell)
     if on_leak == "skip":
         found = found.without_leaks()
     if found.errors:
@@ -234,6 +243,7 @@ def request(
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
     depth: int = 0,
+    corrections: str | Path = "",
     began: float | None = None,
     tell: Tell = silent,
 ) -> Request:
@@ -247,9 +257,10 @@ def request(
     asked, chosen = started(*edited(recipe, model, weights, with_, without, set_), recipe == "auto", tell)
     check_named(asked.tricks)
     check_idle(asked, chosen)
-    table, found = ingest(data, asked, seed, on_bad, on_leak, tell, depth)
+    table, found = ingest(data, asked, seed, on_bad, on_leak, tell, depth, corrections)
     place = str(data) if is_named(str(data)) else str(Path(data).expanduser().absolute())
     source: dict[str, str | int] = {"data": place, "on_bad": on_bad, "on_leak": on_leak, "depth": depth}
+    source |= {"corrections": str(Path(corrections).expanduser().absolute())} if str(corrections) else {}
     before = seen.together(seen.runs(asked))
     return Request(table, found, asked, recipe == "auto", chosen, seconds(budget), seed, called(data), began, source, before)
 

@@ -72,6 +72,7 @@ class Options(BaseModel):
     matched: bool = False
     sharing: bool = True
     depth: Annotated[int, Field(ge=0)] = 0
+    corrections: Word = ""
     budget: Annotated[float, BeforeValidator(seconds), Field(ge=0)] = 0.0
 
     @field_serializer("recipe")

@@ -61,7 +61,7 @@ class Planner:
         recipe, chosen = started(
             *edited(o.recipe, o.model, o.weights, o.with_, o.without, o.set_ | kept), o.recipe == "auto", tell
         )
-        self.data, self.audit = ingest(data, recipe, o.seed, "skip", "skip", tell, o.depth)
+        self.data, self.audit = ingest(data, recipe, o.seed, "skip", "skip", tell, o.depth, o.corrections)
         name = called(data)
         self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, began)
         self.lost: dict[str, Any] = {}

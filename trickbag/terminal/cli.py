@@ -17,6 +17,7 @@ from trickbag.terminal.options import (
     MANY,
     TRICK_NAMES,
     BudgetOption,
+    CorrectionsOption,
     DataArgument,
     DepthOption,
     ModelOption,
@@ -29,6 +30,7 @@ from trickbag.terminal.options import (
     WeightsOption,
     WithOption,
     WithoutOption,
+    option,
     screen_of,
     study_option,
 )
@@ -103,12 +105,17 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     on_bad: OnBadOption = "skip",
     depth: DepthOption = 0,
+    corrections: CorrectionsOption = "",
+    labels: Annotated[bool, option("labels", None, "--labels", verb="check")] = False,
+    model: Annotated[str | None, option("model", "NAME", verb="check")] = None,
+    weights: Annotated[str | None, option("weights", "FILE", verb="check")] = None,
 ) -> None:
     """Check a data set: class counts, imbalance, duplicates, unreadable files, and what to do about them."""
     import trickbag as tb
 
     with screen_of(quiet=json) as screen:
-        found = tb.check(data, on_bad=on_bad, depth=depth, progress=screen.tell)
+        judging: dict[str, Any] = {"labels": labels, "model": model, "weights": weights}
+        found = tb.check(data, on_bad=on_bad, depth=depth, corrections=corrections, progress=screen.tell, **judging)
         screen.json(found.as_json()) if json else screen.check(found)
 
 
@@ -128,6 +135,7 @@ def train(
     on_bad: OnBadOption = "skip",
     on_leak: OnLeakOption = "skip",
     depth: DepthOption = 0,
+    corrections: CorrectionsOption = "",
 ) -> None:
     """Train a classifier on a data set and score it once on the test split.
 
@@ -137,7 +145,7 @@ def train(
 
     asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "budget": budget, "seed": seed}
     asked |= {"with_": with_ or [], "without": without or [], "set_": set_ or []}
-    asked |= {"on_bad": on_bad, "on_leak": on_leak, "depth": depth, "began": BEGAN}
+    asked |= {"on_bad": on_bad, "on_leak": on_leak, "depth": depth, "corrections": corrections, "began": BEGAN}
     with screen_of() as screen:
         if plan:
             screen.plan(tb.plan(data, progress=screen.tell, **asked))
@@ -184,6 +192,7 @@ def study(
     teacher: Annotated[str | None, study_option("teacher", "RUN|RECIPE")] = None,
     sharing: Annotated[bool | None, study_option("sharing", None, "--sharing/--no-sharing")] = None,
     depth: Annotated[int | None, study_option("depth", "N")] = None,
+    corrections: Annotated[str, study_option("corrections", "FILE")] = "",
     budget: Annotated[str, study_option("budget", "TIME")] = "",
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what the study would train, cost and be able to detect, and stop.")
@@ -284,7 +293,7 @@ def atlas(
         screen.atlas(*combine(studies, out))
 
 
-for _verb in (using.evaluate, using.predict, using.explain, doctor):
+for _verb in (using.evaluate, using.predict, using.explain, doctor, using.review):
     app.command()(_verb)
 
 

@@ -40,6 +40,7 @@ BudgetOption = Annotated[str, option("budget", "TIME")]
 OutOption = Annotated[str | None, option("out", "DIR")]
 OnBadOption = Annotated[Literal["skip", "error"], option("on_bad")]
 OnLeakOption = Annotated[Literal["skip", "error"], option("on_leak")]
+CorrectionsOption = Annotated[str, option("corrections", "FILE")]
 DepthOption = Annotated[int, option("depth", "N", min=0)]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from trickbag.ground.text import file_name, show
-from trickbag.terminal.options import DataArgument, DepthOption, WithOption, option, screen_of
+from trickbag.terminal.options import CorrectionsOption, DataArgument, DepthOption, WithOption, option, screen_of
 
 
 def evaluate(
@@ -16,6 +16,7 @@ def evaluate(
     open_set: Annotated[bool, option("open_set", None, "--open-set", verb="evaluate")] = False,
     energy: Annotated[bool, option("energy", None, "--energy", verb="evaluate")] = False,
     depth: DepthOption = 0,
+    corrections: CorrectionsOption = "",
     map_: Annotated[Path | None, option("map_", "FILE", "--map", verb="evaluate")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
@@ -30,10 +31,23 @@ def evaluate(
             open_set=open_set,
             energy=energy,
             depth=depth,
+            corrections=corrections,
             map_=map_ or {},
             progress=screen.tell,
         )
         screen.json(found.as_json()) if json else screen.scores(found)
+
+
+def review(
+    folder: Annotated[str, typer.Argument(metavar="RUN|STUDY", help="The folder of a run or of a study.")],
+    data: Annotated[str | None, option("data", "DATA", verb="review")] = None,
+    out: Annotated[str | None, option("out", "FILE.html", verb="review")] = None,
+) -> None:
+    """Look at mistakes: a page with wrong images, probable label errors and near copies, on which labels can be corrected."""
+    import trickbag as tb
+
+    with screen_of() as screen:
+        screen.review(tb.review(folder, data, out=out, progress=screen.tell), out or str(Path(folder) / "review.html"))
 
 
 def predict(

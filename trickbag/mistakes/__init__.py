@@ -1,0 +1,1 @@
+"""Looking at mistakes: what a run or a study got wrong, and which labels are probably wrong."""

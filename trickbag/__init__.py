@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
     from trickbag.ground.errors import TrickbagError, UsageError
+    from trickbag.plugins.measures import metric
     from trickbag.recipe import Recipe
     from trickbag.runs.classifier import Classifier, Prediction
     from trickbag.runs.evaluation import Evaluation
@@ -28,6 +29,7 @@ _ROOMS = {
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
     "trickbag.ground.errors": ("TrickbagError", "UsageError"),
+    "trickbag.plugins.measures": ("metric",),
     "trickbag.recipe": ("Recipe",),
     "trickbag.runs.classifier": ("Classifier", "Prediction"),
     "trickbag.runs.evaluation": ("Evaluation",),
@@ -57,6 +59,7 @@ __all__ = [
     "evaluate",
     "finish",
     "load",
+    "metric",
     "plan",
     "study",
     "train",

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from trickbag import plugins as own
 from trickbag.data.audit import Audit
 from trickbag.data.given import Data, kept
 from trickbag.display.listening import Progress, listening
@@ -54,6 +55,7 @@ def plan(
     with_: Tricks = (),
     without: Tricks = (),
     set_: Fields = (),
+    plugins: own.Files = (),
     seed: int = 0,
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
@@ -67,7 +69,7 @@ def plan(
         UsageError: As ``train`` does.
 
     """
-    with listening(progress) as tell:
+    with listening(progress) as tell, own.using(plugins):
         wanted = request(
             kept(data, tell),
             recipe,
@@ -97,6 +99,7 @@ def train(
     with_: Tricks = (),
     without: Tricks = (),
     set_: Fields = (),
+    plugins: own.Files = (),
     seed: int = 0,
     out: str | Path | None = None,
     on_bad: Bad = "skip",
@@ -122,6 +125,7 @@ def train(
         with_: Add a trick, for example 'mixup(alpha=0.4)'.
         without: Remove a trick.
         set_: Set a field of the recipe or of a trick, for example lr=0.1 or mixup.alpha=0.4.
+        plugins: A Python file with a trick, a network or metrics of your own.
         seed: The random seed. The same seed gives the same result.
         out: Folder for the run. Default: a new one in runs/.
         on_bad: Skip and list unreadable files, or stop with an error that lists them.
@@ -135,7 +139,7 @@ def train(
         TrickbagError: The run fails.
 
     """
-    with listening(progress) as tell:
+    with listening(progress) as tell, own.using(plugins):
         place = None if out is None else store.folder_of(out)
         source = kept(data, tell)
         wanted = request(
@@ -179,6 +183,7 @@ def evaluate(
     data: Data,
     *,
     with_: Tricks = (),
+    plugins: own.Files = (),
     open_set: bool = False,
     energy: bool = False,
     depth: int = 0,
@@ -193,6 +198,7 @@ def evaluate(
         run: The folder of a run.
         data: The images, as for ``train``.
         with_: Add a trick that acts when images are judged, for example flip_tta.
+        plugins: A Python file with a trick, a network or metrics of your own.
         open_set: Measure how well images of classes unknown to the run are rejected: by the threshold that keeps most of
             the run's own validation images.
         energy: With ``open_set``: reject by energy instead of by the largest probability.
@@ -205,23 +211,26 @@ def evaluate(
             none of another, or the run keeps no predictions of its validation images.
 
     """
-    with listening(progress) as tell:
+    with listening(progress) as tell, own.using(plugins):
         return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth, map_)
 
 
-def load(run: str | Path, with_: Tricks = ()) -> Classifier:
+def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classifier:
     """The classifier of a finished run.
 
     Args:
         run: The folder of a run.
         with_: Add a trick that acts when images are judged, for example flip_tta.
+        plugins: A Python file with a trick, a network or metrics of your own.
 
     Raises:
         UsageError: The folder holds no finished run, or a trick needs training.
         TrickbagError: The folder is damaged.
 
     """
-    return Classifier.load(run, with_)
+    with own.using(plugins):
+        own.check_apart(run)
+        return Classifier.load(run, with_)
 
 
 def study(
@@ -234,6 +243,7 @@ def study(
     with_: Tricks | None = None,
     without: Tricks | None = None,
     set_: Fields | None = None,
+    plugins: own.Files = (),
     tricks: Tricks | None = None,
     combine: Iterable[Tricks] | None = None,
     vary: Fields | None = None,
@@ -275,6 +285,7 @@ def study(
         with_: Tricks added to the reference arm.
         without: Tricks removed from the reference arm.
         set_: Fields of the reference arm.
+        plugins: A Python file with a trick, a network or metrics of your own.
         tricks: The tricks to try; auto: those that the check of the data set suggests.
         combine: Lists of tricks to add together; each list is an arm.
         vary: Fields to try with other values.
@@ -344,6 +355,6 @@ def study(
         "budget": budget,
     }
     given = {name: value for name, value in asked.items() if value is not None}
-    with listening(progress) as tell:
+    with listening(progress) as tell, own.using(plugins):
         means = conduct.Means(processes(workers), ray, command)
         return conduct.study(kept(data, tell), file, out=out, means=means, began=began, tell=tell, **given)

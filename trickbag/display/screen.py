@@ -129,8 +129,7 @@ class Screen:
             f"trained {sharing.trained_steps:,} steps; the runs alone would have taken {sharing.naive_steps:,}",
             *(f"failed: {f.arm}, seed {f.seed}: {f.kind}: {f.cause}" for f in finished.findings.failures),
             f"report: {finished.folder / 'report.html'}",
-            "try next: "
-            + shlex.join(["trickbag", "train", finished.data, "--recipe", str(finished.folder / "recommended.toml")]),
+            f"try next: {shlex.join(['trickbag', *finished.following])}",
         )
 
     def atlas(self, made: Any, folder: Any) -> None:
@@ -183,6 +182,7 @@ class Screen:
             f"{validation}   {duration(record['seconds'])}{rate}",
             f"95 % interval for new images from the same source; macro recall {percent(judged['macro_recall'])}, "
             f"NLL {judged['nll']:.3f}, calibration error {percent(judged['ece'])}",
+            *own(judged["metrics"]),
             *caveats(record),
             f"the run lies in {show(str(result.folder))}: curves.png, confusion.png, result.json, model.safetensors",
         )
@@ -208,7 +208,7 @@ class Screen:
                 f"images: {percent(scores.rejected_unknown)} of the unknown, {percent(scores.rejected_known)} of the known",
                 f"open-set F-measure {percent(scores.f_measure)}, {percent(scores.f_measure_unrejected)} with nothing rejected",
             )
-        self.lines(*overlap(found))
+        self.lines(*own(found.metrics), *overlap(found))
         table = Table("class", "images", "recall", "precision", box=None)
         per = scores.per_class
         rows = sorted(zip(per.recall, found.classes, per.count, per.precision, strict=True), key=lambda row: row[0])
@@ -288,16 +288,19 @@ class Screen:
         """All tricks, a line each."""
         table = Table("trick", "what it does", "plugs into", box=None)
         for name, trick in bag.items():
-            table.add_row(name, trick.title, ", ".join(trick.plugs))
+            origin = f" (from {show(trick.origin)})" if trick.origin else ""
+            table.add_row(name, Text(trick.title + origin), ", ".join(trick.plugs))
         self.out.print(table)
 
     def card(self, trick: Any) -> None:
         """One trick's card."""
+        from trickbag.plugins import of
         from trickbag.trick import card
 
         words = card(trick)
         self.lines(trick.usage(), words.pop("Title"), "")
         self.lines(*(f"{word + ':':<9}{text}" for word, text in words.items()))
+        self.lines(*(f"{'From:':<9}{one.origin}, {one.digest}" for one in of([trick]).values()))
         self.lines(f"{'Plugs:':<9}{', '.join(trick.plugs())} (stage {trick.stage.name})", "")
         for name, field in trick.model_fields.items():
             default = "required" if field.is_required() else f"default {field.default!r}"
@@ -308,6 +311,12 @@ class Screen:
 def bounds(field: Any) -> str:
     """Between which values a trick's field lies; empty for one without."""
     return " and ".join(f"{sign} {getattr(m, word)}" for m in field.metadata for word, sign in SIGNS if hasattr(m, word))
+
+
+def own(metrics: Mapping[str, float | None]) -> Iterator[str]:
+    """What one's own metrics say, in a line."""
+    if metrics:
+        yield "   ".join(f"{name} {'failed' if value is None else f'{value:.4g}'}" for name, value in metrics.items())
 
 
 def caveats(record: Mapping[str, Any]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 import trickbag.models.cifar_resnet  # noqa: F401  makes its networks known to timm
+from trickbag import plugins
 from trickbag.ground.errors import UsageError
 from trickbag.trick import Outputs
 
@@ -221,9 +222,12 @@ class Pooling(nn.Module):
 
 def check(name: str) -> None:
     """Raise UsageError where there is no model of that name."""
-    if not timm.is_model(name) or ("." in name and name not in timm.list_models(pretrained=True)):
-        near = difflib.get_close_matches(name, timm.list_models(), 3) or ["resnet50"]
-        raise UsageError(f"There is no model {name!r}. Choose one of timm's, for example {' or '.join(near)}.")
+    if not timm.is_model(name) or plugins.hidden(name) or ("." in name and name not in timm.list_models(pretrained=True)):
+        near = difflib.get_close_matches(name, [m for m in timm.list_models() if not plugins.hidden(m)], 3) or ["resnet50"]
+        raise UsageError(
+            f"There is no model {name!r}. Choose one of timm's, for example {' or '.join(near)}, or name the file of your own "
+            "with --plugin."
+        )
 
 
 def build(name: str, classes: int, channels: int = 3, size: int = 224, weights: str = "") -> Net:

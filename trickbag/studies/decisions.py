@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from trickbag import plugins
 from trickbag.data.splits import Ints
 from trickbag.ground.text import counted
 from trickbag.runs.outcome import environment
@@ -27,7 +28,7 @@ def decided(plan: Plan, priors: Mapping[str, Prior]) -> dict[str, str]:
     ``priors`` are what is expected of tricks.
     """
     o, questions = plan.options, plan.design.questions
-    return {
+    return {f"plugin {name}": plugin.digest for name, plugin in sorted(used(plan).items())} | {
         "data": f"{plan.fingerprint[:16]}, {counted(plan.pool, 'independent image')} to judge by",
         "reference": f"{plan.reference.model}, {counted(plan.reference.epochs, 'epoch')}, recipe {plan.reference.key}",
         "arms": ", ".join(map(_named, plan.design.arms)),
@@ -50,6 +51,14 @@ def decided(plan: Plan, priors: Mapping[str, Prior]) -> dict[str, str]:
         "highest price of a recommendation": f"{o.price:g} times the reference's",
         "a run that diverges counts with": "its last valid accuracy, else that of a guess",
     }
+
+
+def used(plan: Plan) -> dict[str, plugins.Plugin]:
+    """The plugins that hold parts of the arms, or metrics, by name."""
+    found = plugins.measuring()
+    for arm in plan.design.arms:
+        found |= plugins.of(arm.recipe.tricks, arm.recipe.model)
+    return found
 
 
 def plan_hash(decided: Mapping[str, str]) -> str:

@@ -22,12 +22,14 @@ from trickbag.terminal.options import (
     OnBadOption,
     OnLeakOption,
     OutOption,
+    PluginOption,
     RecipeOption,
     SeedOption,
     SetOption,
     WeightsOption,
     WithOption,
     WithoutOption,
+    known,
     screen_of,
     study_option,
 )
@@ -121,6 +123,7 @@ def train(
     with_: WithOption = None,
     without: WithoutOption = None,
     set_: SetOption = None,
+    plugins: PluginOption = None,
     seed: SeedOption = 0,
     out: OutOption = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what the training would do and cost, and stop.")] = False,
@@ -135,7 +138,7 @@ def train(
     import trickbag as tb
 
     asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "budget": budget, "seed": seed}
-    asked |= {"with_": with_ or [], "without": without or [], "set_": set_ or []}
+    asked |= {"with_": with_ or [], "without": without or [], "set_": set_ or [], "plugins": plugins or []}
     asked |= {"on_bad": on_bad, "on_leak": on_leak, "depth": depth, "began": BEGAN}
     with screen_of() as screen:
         if plan:
@@ -164,6 +167,7 @@ def study(
     with_: WithOption = None,
     without: WithoutOption = None,
     set_: SetOption = None,
+    plugins: PluginOption = None,
     tricks: Annotated[str, study_option("tricks", "A,B,…|auto")] = "",
     combine: Annotated[list[str] | None, study_option("combine", "A,B,…", more=MANY)] = None,
     vary: Annotated[list[str] | None, study_option("vary", "FIELD=V1,V2,…", more=MANY)] = None,
@@ -204,12 +208,13 @@ def study(
         if plan:
             from trickbag.studies.decisions import declared
 
-            made = conduct.plan(data, file, out=out, began=BEGAN, tell=screen.tell, **given)
-            screen.lines(*made.lines(), f"plan: {declared(made)}, the hash that the study stores before its first run")
+            with known(plugins):
+                made = conduct.plan(data, file, out=out, began=BEGAN, tell=screen.tell, **given)
+                screen.lines(*made.lines(), f"plan: {declared(made)}, the hash that the study stores before its first run")
         else:
             command = shlex.join(["trickbag", *sys.argv[1:]])
             told: dict[str, Any] = {"command": command, "began": BEGAN, "progress": screen.tell}
-            screen.study(tb.study(data, file, workers=workers, ray=ray, out=out, **told, **given))
+            screen.study(tb.study(data, file, plugins=plugins or [], workers=workers, ray=ray, out=out, **told, **given))
 
 
 @app.command()
@@ -303,13 +308,14 @@ def tricks(
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw the curve of a schedule, or what an augmentation does to a photo."),
     ] = None,
+    plugins: PluginOption = None,
 ) -> None:
     """List all tricks, or describe one: formula, paper, cost, when it helps and hurts, fields with their bounds."""
-    with screen_of() as screen:
-        if not spec and plot:
-            raise UsageError("--plot draws one trick. Name it: trickbag tricks cosine --plot cosine.png.")
+    if not spec and plot:
+        raise UsageError("--plot draws one trick. Name it: trickbag tricks cosine --plot cosine.png.")
+    with screen_of() as screen, known(plugins):
         if not spec:
-            screen.bag(glance.shelf())
+            screen.bag(glance.shelf(plugins or []))
         else:
             from trickbag.tricks import find
 
@@ -330,12 +336,13 @@ def loop(
     with_: WithOption = None,
     without: WithoutOption = None,
     set_: SetOption = None,
+    plugins: PluginOption = None,
 ) -> None:
     """Print the training loop with the tricks at each plug point, and the parameter groups."""
     from trickbag.engine.outline import outline
     from trickbag.runs.request import edited
 
-    with screen_of() as screen:
+    with screen_of() as screen, known(plugins):
         screen.lines(*outline(edited(recipe, model, weights, with_ or [], without or [], set_ or [])[0]))
 
 

@@ -9,11 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trickbag.api import check, evaluate, finish, load, plan, study, train
+    from trickbag.api import check, evaluate, finish, laws, load, plan, study, train
     from trickbag.comparison.compare import Comparison, compare
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
     from trickbag.ground.errors import TrickbagError, UsageError
+    from trickbag.laboratory.verdicts import Verdicts
     from trickbag.plugins.measures import metric
     from trickbag.recipe import Recipe
     from trickbag.runs.classifier import Classifier, Prediction
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from trickbag.studies.options import Options
 
 _ROOMS = {
-    "trickbag.api": ("check", "evaluate", "finish", "load", "plan", "study", "train"),
+    "trickbag.api": ("check", "evaluate", "finish", "laws", "load", "plan", "study", "train"),
     "trickbag.comparison.compare": ("Comparison", "compare"),
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
     "trickbag.ground.errors": ("TrickbagError", "UsageError"),
+    "trickbag.laboratory.verdicts": ("Verdicts",),
     "trickbag.plugins.measures": ("metric",),
     "trickbag.recipe": ("Recipe",),
     "trickbag.runs.classifier": ("Classifier", "Prediction"),
@@ -54,10 +56,12 @@ __all__ = [
     "Result",
     "TrickbagError",
     "UsageError",
+    "Verdicts",
     "check",
     "compare",
     "evaluate",
     "finish",
+    "laws",
     "load",
     "metric",
     "plan",

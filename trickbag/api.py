@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from trickbag import plugins as own
 from trickbag.data.audit import Audit
@@ -20,6 +20,9 @@ from trickbag.runs.request import check as checked
 from trickbag.studies import conduct
 from trickbag.studies.options import DESIGNS, Options
 from trickbag.trick import Tricks
+
+if TYPE_CHECKING:
+    from trickbag.laboratory.verdicts import Verdicts
 
 Fields = Mapping[str, Any] | Iterable[str]
 """``{"epochs": 3, "mixup.alpha": 0.4}`` or ``["epochs=3", "mixup.alpha=0.4"]``."""
@@ -213,6 +216,25 @@ def evaluate(
     """
     with listening(progress) as tell, own.using(plugins):
         return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth, map_)
+
+
+def laws(file: str | Path, *, progress: Progress = None) -> "Verdicts":
+    """Try the laws that every trick obeys on a trick of your own: neutral values, randomness, resuming, bounds, card.
+
+    Each law trains tiny networks on a few images in memory; all of them take less than a minute.
+
+    Args:
+        file: A Python file with a trick.
+        progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
+
+    Raises:
+        UsageError: The file holds no trick that can be used; the sentence names the line.
+
+    """
+    from trickbag.laboratory.verdicts import verdicts  # with doctest and unittest, which no other verb needs
+
+    with listening(progress) as tell:
+        return verdicts(file, tell)
 
 
 def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classifier:

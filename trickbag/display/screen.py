@@ -292,6 +292,13 @@ class Screen:
             table.add_row(name, Text(trick.title + origin), ", ".join(trick.plugs))
         self.out.print(table)
 
+    def laws(self, found: Any) -> None:
+        """A line for each law."""
+        for one in found.laws:
+            word = "broken" if not one.obeyed else "obeyed" if not one.why else "idle"
+            self.lines(f"{word:<8}{one.law:<20}{one.says if word == 'obeyed' else show(one.why)}")
+        self.lines("", f"{found.trick} obeys {len(found.laws) - len(found.broken)} of {len(found.laws)} laws")
+
     def card(self, trick: Any) -> None:
         """One trick's card."""
         from trickbag.plugins import of

@@ -1,6 +1,6 @@
 """The verbs as Python functions; the command line calls them, and shows what is said here of a parameter as its help."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Fields = Mapping[str, Any] | Iterable[str]
 """``{"epochs": 3, "mixup.alpha": 0.4}`` or ``["epochs=3", "mixup.alpha=0.4"]``."""
+Model = str | Callable[..., Any] | None
+"""A network by name, or timm's function that builds it."""
 Time = float | str
 """Seconds, or ``"90s"``, ``"10m"``, ``"2h"``."""
 
@@ -52,7 +54,7 @@ def plan(
     data: Data,
     recipe: str | Path | Recipe = "auto",
     *,
-    model: str | None = None,
+    model: Model = None,
     weights: str | Path | None = None,
     budget: Time = 0,
     with_: Tricks = (),
@@ -72,11 +74,12 @@ def plan(
         UsageError: As ``train`` does.
 
     """
-    with listening(progress) as tell, own.using(plugins):
+    name, file = own.named(model)
+    with listening(progress) as tell, own.using(plugins, file):
         wanted = request(
             kept(data, tell),
             recipe,
-            model=model,
+            model=name,
             weights=weights,
             budget=budget,
             with_=with_,
@@ -96,7 +99,7 @@ def train(
     data: Data,
     recipe: str | Path | Recipe = "auto",
     *,
-    model: str | None = None,
+    model: Model = None,
     weights: str | Path | None = None,
     budget: Time = 0,
     with_: Tricks = (),
@@ -122,7 +125,7 @@ def train(
             columns `path,label[,split][,group][,left,top,right,bottom]`; an archive of such a folder; a quoted pattern of
             WebDataset shards, for example 'shards/{train,val}-{000000..000003}.tar'; torchvision:NAME or timm:NAME.
         recipe: A built-in recipe, or a TOML file.
-        model: A timm model, or cifar_resnet8, 20, 32 or 56.
+        model: A timm model, or cifar_resnet8, 20, 32 or 56, or one of your own.
         weights: Initial weights: a .safetensors file, a run's folder, hub or none.
         budget: Time limit for the whole run, for example 90s, 10m or 2h.
         with_: Add a trick, for example 'mixup(alpha=0.4)'.
@@ -142,13 +145,14 @@ def train(
         TrickbagError: The run fails.
 
     """
-    with listening(progress) as tell, own.using(plugins):
+    name, file = own.named(model)
+    with listening(progress) as tell, own.using(plugins, file):
         place = None if out is None else store.folder_of(out)
         source = kept(data, tell)
         wanted = request(
             source,
             recipe,
-            model=model,
+            model=name,
             weights=weights,
             budget=budget,
             with_=with_,
@@ -260,7 +264,7 @@ def study(
     file: Options | str | Path | None = None,
     *,
     recipe: str | Path | Recipe | None = None,
-    model: str | None = None,
+    model: Model = None,
     weights: str | Path | None = None,
     with_: Tricks | None = None,
     without: Tricks | None = None,
@@ -302,7 +306,7 @@ def study(
         data: The images, as for ``train``.
         file: A TOML file with the options below, or ``Options``.
         recipe: The reference arm: a built-in recipe, or a TOML file. Default: auto.
-        model: A timm model, or cifar_resnet8, 20, 32 or 56.
+        model: A timm model, or cifar_resnet8, 20, 32 or 56, or one of your own.
         weights: Initial weights: a .safetensors file, a run's folder, hub or none.
         with_: Tricks added to the reference arm.
         without: Tricks removed from the reference arm.
@@ -348,9 +352,10 @@ def study(
         TrickbagError: Not one run of the reference succeeded.
 
     """
+    name, file_of_model = own.named(model)
     asked = {
         "recipe": recipe,
-        "model": model,
+        "model": name,
         "weights": weights,
         "with": with_,
         "without": without,
@@ -376,7 +381,7 @@ def study(
         "depth": depth,
         "budget": budget,
     }
-    given = {name: value for name, value in asked.items() if value is not None}
-    with listening(progress) as tell, own.using(plugins):
+    given = {field: value for field, value in asked.items() if value is not None}
+    with listening(progress) as tell, own.using(plugins, file_of_model):
         means = conduct.Means(processes(workers), ray, command)
         return conduct.study(kept(data, tell), file, out=out, means=means, began=began, tell=tell, **given)

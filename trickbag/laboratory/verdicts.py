@@ -61,9 +61,10 @@ def verdict(law: Law, name: str) -> Verdict:
     says = " ".join((law.__doc__ or "").split())
     try:
         return Verdict(law.__name__, says, True, law(name) or "")
-    except AssertionError as error:
-        return Verdict(law.__name__, says, False, str(error))
     except TrickbagError as error:
         return Verdict(law.__name__, says, False, f"it is refused in the laboratory: {error}")
     except Exception as error:  # noqa: BLE001 - the user's own code
-        return Verdict(law.__name__, says, False, f"{plugins.place(error)}{type(error).__name__}: {error}")
+        where = plugins.place(error)
+        own = isinstance(error, AssertionError) and not where
+        said = str(error) if own else f"{where}{type(error).__name__}: {error}".rstrip(": ")
+        return Verdict(law.__name__, says, False, said)

@@ -246,15 +246,29 @@ def build(name: str, classes: int, channels: int = 3, size: int = 224, weights: 
         options["img_size"] = size
     try:
         net = timm.create_model(name, num_classes=classes, **options)
-    except (RuntimeError, AssertionError, ValueError, TypeError, ZeroDivisionError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
+    except Exception as error:
+        where = plugins.place(error)
+        if not where and not isinstance(error, RuntimeError | AssertionError | ValueError | TypeError | ZeroDivisionError):
+            raise
+        reason = where + str(error).strip().split("\n")[0].rstrip(".")
         raise UsageError(f"{name} cannot be built for {channels} channels of {size} pixels ({reason}).") from None
+    _complete(net, name, channels, size)
     if weights:
         file = _from_hub(name) if weights == "hub" else local(weights)
         _load(net, name, file, options, weights)
     else:
         _unzero(net)
     return Net(net, name, classes, channels, size, bool(weights))
+
+
+def _complete(net: nn.Module, name: str, channels: int, size: int) -> None:
+    """Fill in what a network of one's own need not say. Raises UsageError where it lacks what all of timm's have."""
+    missing = [part for part in ("forward_features", "forward_head", "get_classifier") if not hasattr(net, part)]
+    if missing:
+        raise UsageError(f"{name} has no {' and no '.join(missing)}, as all of timm's networks have. Add what is missing.")
+    if not hasattr(net, "pretrained_cfg"):
+        known = {"input_size": (channels, size, size), "crop_pct": timm.data.DEFAULT_CROP_PCT}
+        cast(Any, net).pretrained_cfg = known | {"mean": timm.data.IMAGENET_DEFAULT_MEAN, "std": timm.data.IMAGENET_DEFAULT_STD}
 
 
 def restore(net: Net, run: str) -> None:

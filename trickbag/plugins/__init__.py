@@ -5,12 +5,15 @@ side in one process; what is pickled carries the source with it; and a run's fol
 """
 
 import hashlib
+import inspect
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 
@@ -18,7 +21,7 @@ from trickbag.ground import files, glance, store
 from trickbag.ground.cache import cache_dir
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.plugins.measures import Metric, metric
-from trickbag.plugins.source import HOLDERS, ROOM, Plugin, entered, loaded, opened, place
+from trickbag.plugins.source import HOLDERS, Plugin, entered, foreign, loaded, opened, place
 from trickbag.trick import Trick
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "measuring",
     "metric",
     "metrics",
+    "named",
     "names",
     "of",
     "place",
@@ -47,13 +51,13 @@ _ACTIVE: ContextVar[Mapping[str, Plugin]] = ContextVar("plugins", default=Mappin
 
 
 @contextmanager
-def using(given: Files | Iterable[Plugin] = (), kept: str | Path = "") -> Iterator[None]:
+def using(*given: Files | Iterable[Plugin], kept: str | Path = "") -> Iterator[None]:
     """Inside, the plugins in these files are known by name, and those that the folder ``kept`` of a run or study holds.
 
     Raises UsageError, with file and line, for what is no plugin, and where two of them have one name.
     """
     outer, own = _ACTIVE.get(), dict[str, Plugin]()
-    for one in [given] if isinstance(given, str | Path) else given:
+    for one in chain.from_iterable([some] if isinstance(some, str | Path) else some for some in given):
         plugin = one if isinstance(one, Plugin) else _trusting(opened(one))
         if (other := own.get(plugin.name)) and other.source != plugin.source:
             raise UsageError(f"{other.origin} and {plugin.origin} are both called {plugin.name}. Rename one of the files.")
@@ -121,11 +125,34 @@ def measuring() -> dict[str, Plugin]:
 
 
 def hidden(model: str) -> bool:
-    """Whether timm knows a network only because a plugin was read that is not asked for here."""
+    """Whether timm knows a network from a file that is not asked for here, so that no other process would know it."""
+    return foreign(model) and not any(model in plugin.networks for plugin in active())
+
+
+def named(model: "str | Callable[..., Any] | None") -> tuple[str | None, list[Path]]:
+    """A network by name or as timm's function that builds it -> its name, and the file that brings it, if that is not timm.
+
+    Raises UsageError for a function that another process could not find.
+    """
+    if model is None or isinstance(model, str):
+        return model, []
     import timm
 
-    own = timm.is_model(model) and timm.model_entrypoint(model).__module__.startswith(f"{ROOM}.")
-    return own and not any(model in plugin.networks for plugin in active())
+    name = getattr(model, "__name__", "")
+    if not foreign(name) and timm.is_model(name) and timm.model_entrypoint(name) is model:
+        return name, []
+    said, module = name or repr(model), getattr(model, "__module__", "")
+    if not inspect.isfunction(model) or model.__qualname__ != name or not name.isidentifier():
+        raise UsageError(f"model={said}: only a function at the top of a file can be found again. Move it there.")
+    file = inspect.getsourcefile(model)
+    if module == "__main__" or not file or not Path(file).is_file():
+        raise UsageError(f"model={said}: it stands in what runs just now. Move it to a file of its own, and import it.")
+    if name not in [node.name for node in glance.decorated(Path(file).read_bytes(), "register_model")]:
+        raise UsageError(
+            f"model={said}: {file}, line {model.__code__.co_firstlineno}: write @timm.models.register_model above it, which "
+            "makes it known by its name."
+        )
+    return name, [Path(file)]
 
 
 def keep(plugins: Mapping[str, Plugin], folder: Path) -> None:

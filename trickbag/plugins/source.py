@@ -176,10 +176,20 @@ def _check_trick(trick: type[Trick], file: str) -> None:
 def _check_networks(file: str, source: bytes) -> None:
     """Raise UsageError where the file would put a network in the place of one of timm's."""
     for node in glance.decorated(source, "register_model"):
-        import timm
-
-        if timm.is_model(node.name) and not timm.model_entrypoint(node.name).__module__.startswith(f"{ROOM}."):
+        if _origin(node.name) in ("timm", "trickbag"):
             raise UsageError(f"{file}, line {node.lineno}: timm has a network {node.name} of its own. Rename the function.")
+
+
+def foreign(model: str) -> bool:
+    """Whether timm knows a network that neither it nor trickbag brings."""
+    return _origin(model) not in ("", "timm", "trickbag")
+
+
+def _origin(model: str) -> str:
+    """The package that brings a network; empty where timm knows none of that name."""
+    import timm  # takes a second, which lists of tricks need not wait for
+
+    return timm.model_entrypoint(model).__module__.split(".")[0] if timm.is_model(model) else ""
 
 
 def place(error: BaseException) -> str:

@@ -55,7 +55,7 @@ FAULTS = {
     "resuming": ({"does": "seen.append(1); return batch._replace(x=batch.x + self.step * len(seen))"}, "same seed differ"),
     "apart": ({"does": "return batch._replace(x=batch.x + self.step * torch.rand(()))"}, "global generator of torch"),
     "apart ": ({"does": "return batch._replace(x=batch.x + self.step * random.random())"}, "global generator of random"),
-    "families": ({"does": "assert batch.x.shape[-1] < 32; " + DOES}, "brighter.py, line 36: AssertionError"),
+    "families": ({"does": "assert batch.x.shape[-1] < 32; " + DOES}, "brighter.py, line 33: AssertionError"),
 }
 
 

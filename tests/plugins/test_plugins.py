@@ -274,28 +274,28 @@ def test_files_that_collide_or_are_not_asked_for_are_refused(place: Path, ask) -
 
 
 def test_a_network_of_ones_own_by_name_and_as_a_function(place: Path, monkeypatch: pytest.MonkeyPatch, ask) -> None:
-    own.write(Path("nets"), "thin", own.THIN)
+    own.write(Path("nets"), "slim", own.THIN.replace("def thin", "def slim"))
     monkeypatch.syspath_prepend("nets")
-    thin = importlib.import_module("thin")
-    words = ("train", "photos", "--recipe", "tiny.toml", "--model", "thin", "--out", "run")
-    trained = ask(*words, "--plugin", "nets/thin.py")
+    slim = importlib.import_module("slim")
+    words = ("train", "photos", "--recipe", "tiny.toml", "--model", "slim", "--out", "run")
+    trained = ask(*words, "--plugin", "nets/slim.py")
     assert trained.code == 0, trained.err
     assert ask(*words).code == 2, "timm knows it by now, and another process would not"
     code, _, err = apart(place, "predict", "run", "photos/a/00.png")
     assert code == 0, err
-    run = tb.train("photos", "tiny.toml", model=thin.thin, out="again")
+    run = tb.train("photos", "tiny.toml", model=slim.slim, out="again")
     assert (run.folder / "model.safetensors").read_bytes() == Path("run/model.safetensors").read_bytes()
     assert run.record["plugins"] == json.loads(Path("run/result.json").read_text("utf-8"))["plugins"]
-    done = tb.study("photos", recipe="tiny.toml", model=thin.thin, set_=FEW, tricks="flip_tta", seeds=1, workers=2, out="study")
+    done = tb.study("photos", recipe="tiny.toml", model=slim.slim, set_=FEW, tricks="flip_tta", seeds=1, workers=2, out="study")
     assert not done.findings.failures
     for function, said in (
         (lambda **_: None, "at the top of a file"),
-        (thin.Thin, "at the top of a file"),
+        (slim.Thin, "at the top of a file"),
         (own.write, "register_model above it"),
     ):
         with pytest.raises(tb.UsageError, match=said):
             tb.train("photos", "tiny.toml", model=function)
-    del sys.modules["thin"]
+    del sys.modules["slim"]
 
 
 def test_a_network_that_lacks_what_all_have_or_fails_is_refused(place: Path) -> None:

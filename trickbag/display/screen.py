@@ -20,7 +20,17 @@ from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
 from trickbag.ground.glance import Listed
 from trickbag.ground.text import as_bytes, counted, duration, show
 from trickbag.report import atlas
-from trickbag.report.tables import ACCURACY_HEAD, EFFECT_HEAD, accuracy_row, effect_row, markdown, rows
+from trickbag.report.tables import (
+    ACCURACY_HEAD,
+    EFFECT_HEAD,
+    MEASURE_HEAD,
+    accuracy_row,
+    effect_row,
+    markdown,
+    measure_rows,
+    measure_title,
+    rows,
+)
 
 SIGNS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
 PIPE_WIDTH = 160
@@ -121,6 +131,9 @@ class Screen:
         if self.out.is_terminal:
             self.table(ACCURACY_HEAD, map(accuracy_row, rows(finished.findings)))
             self.table(EFFECT_HEAD, map(effect_row, shown))
+            for measure in finished.findings.measures:
+                self.lines(measure_title(measure))
+                self.table(MEASURE_HEAD, measure_rows(measure))
         else:
             self.out.print(markdown(replace(finished.findings, effects=shown)).strip(), markup=False)
         sharing = finished.findings.sharing

@@ -21,6 +21,8 @@ from trickbag.studies.plan import PROOF_SEEDS, Plan
 from trickbag.studies.prior import load_prior, regime_of
 from trickbag.studies.words import points
 
+ENDPOINTS = "accuracy; second, log-loss at the temperature that suits other judged images best"
+
 
 def decided(plan: Plan, priors: Mapping[str, Prior]) -> dict[str, str]:
     """All that is fixed in advance, in words and hashes; a later call that says otherwise departs from it.
@@ -38,7 +40,7 @@ def decided(plan: Plan, priors: Mapping[str, Prior]) -> dict[str, str]:
         else "none",
         "design": plan.design.kind,
         "judged on": f"{who(plan.judging)}; divided by seed {plan.judging.seed}",
-        "endpoints": "accuracy; second, log-loss at the temperature that suits other judged images best",
+        "endpoints": "; ".join([ENDPOINTS, *(f"your metric {name}" for name in plugins.metrics())]),
         "epoch that counts": "the last" if plan.reference.keep == "last" else "the best on images set apart from training",
         "proof": f"of the best candidate, {PROOF_SEEDS} fresh seeds on {counted(plan.proof.images, 'image')}, 5 % level"
         if plan.proof

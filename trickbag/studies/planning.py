@@ -65,7 +65,8 @@ class Planner:
         self.data, self.audit = ingest(data, recipe, o.seed, "skip", "skip", tell, o.depth)
         name = called(data)
         self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, began)
-        self.wanted = replace(self.wanted, plugins=plugins.active())
+        # Metrics are asked of stored predictions, at each report: with others, the runs are the same.
+        self.wanted = replace(self.wanted, plugins=tuple(p for p in plugins.active() if p.trick or p.networks))
         self.lost: dict[str, Any] = {}
         """What the new ``study.json`` says of a damaged one."""
         self.place = Place(Path("studies") / f"{name}-{self.wanted.key[:8]}" if out is None else store.folder_of(out))
@@ -101,6 +102,12 @@ class Planner:
 
     def check_plugins(self, tricks: Iterable[Trick]) -> None:
         """Raise UsageError where a plugin is given and nothing of it is tried."""
+        for name, metric in plugins.metrics().items():
+            if not metric.each:
+                raise UsageError(
+                    f"the metric {name} gives one number for all images. A study needs one for each, to know how far a mean "
+                    "may be off: return an array [N], or leave the plugin out."
+                )
         used = plugins.of(tricks, self.wanted.recipe.model) | plugins.measuring()
         for model in self.options.vary.get("model", ()):
             used |= plugins.of((), model)

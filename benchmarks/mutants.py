@@ -35,14 +35,14 @@ MUTANTS = (
         "engine/loop.py",
         "for n, v in trick.state().items()}",
         'for n, v in trick.state().items() if n != "average_"}',
-        "tests/tricks/test_laws.py -k resumed and ema",
+        "tests/tricks/test_laws.py -k resuming and ema",
     ),
     Mutant(
         "shift the augmentation stream by the rank",
         "engine/loader.py",
         "else Keys(self.seed, epoch, rows, copies)",
         "else Keys(self.seed, epoch, rows + self.rank, copies)",
-        "tests/tricks/test_laws.py -k two_ranks and flip",
+        "tests/tricks/test_laws.py -k ranks and flip",
     ),
     Mutant(
         "show the same order in every epoch",
@@ -70,7 +70,7 @@ MUTANTS = (
         "tricks/label_smoothing.py",
         "return y * (1 - eps - others) + others",
         "return y.ge(y.max(1, keepdim=True).values) * (1 - eps - others) + others",
-        "tests/runs/test_run.py tests/tricks/test_laws.py tests/tricks/test_batch.py -k smooth or row_sums",
+        "tests/runs/test_run.py tests/tricks/test_laws.py tests/tricks/test_batch.py -k smooth or shapes",
     ),
     Mutant(
         "forget the norm statistics of an averaged network",
@@ -204,7 +204,7 @@ MUTANTS = (
         "engine/judge.py",
         "    model.eval()\n\n    def plain",
         "    def plain",
-        "tests/tricks/test_laws.py tests/runs/test_run.py -k same_image or watchers or odd",
+        "tests/tricks/test_laws.py tests/runs/test_run.py -k same_image or watching or odd",
     ),
 )  # fmt: skip
 

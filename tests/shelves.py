@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trickbag import tricks
-from trickbag.tricks import find, names
+from trickbag.tricks import names
 
 SHELF = Path(__file__).parent / "shelf"
 
@@ -15,7 +15,7 @@ SHELF = Path(__file__).parent / "shelf"
 def forget() -> None:
     """What is on the shelf is looked for anew."""
     names.cache_clear()
-    find.cache_clear()
+    tricks._built_in.cache_clear()
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def test_every_parameter_of_a_verb_is_typed_and_described(verb: str) -> None:
 
 def test_a_study_takes_what_its_file_may_hold_and_names_the_defaults() -> None:
     found = inspect.signature(tb.study).parameters
-    rest = ["workers", "ray", "out", "command", "began", "progress"]
+    rest = ["plugins", "workers", "ray", "out", "command", "began", "progress"]
     assert {*found} == {"data", "file", *Options.model_fields, *rest}
     for name, field in Options.model_fields.items():
         assert found[name].default is None

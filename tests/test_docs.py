@@ -18,7 +18,8 @@ import trickbag
 from trickbag.tricks import bag
 
 HOUSE = Path(__file__).parent.parent
-GUIDES = [HOUSE / "README.md", HOUSE / "docs" / "look.md", *sorted((HOUSE / "docs" / "guides").glob("*.md"))]
+PAGES = ("look.md", "own-trick.md")
+GUIDES = [HOUSE / "README.md", *(HOUSE / "docs" / name for name in PAGES), *sorted((HOUSE / "docs" / "guides").glob("*.md"))]
 NOTEBOOK = HOUSE / "docs" / "example.ipynb"
 SMALL = "--model cifar_resnet8 --weights none --set size=16 --set batch_size=8 --set epochs=1 --set precision=fp32"
 """What lets a command that takes minutes end in a second; everything else stays as the guide has it."""
@@ -42,10 +43,13 @@ def test_every_command_of_the_readme_and_the_guides_works(
     fill(Path("new-photos"), {"": 0}, 3, seed=2)
     fill(Path("found"), {"a": 0, "of no class": 2}, 3, seed=1)
     Path("corrections.csv").write_text("path,old,new\na/00.png,a,b\nc/01.png,c,drop\n")
+    for name, source in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", guide.read_text("utf-8"), re.DOTALL):
+        Path(name).write_text(source, "utf-8")
     typed = commands(guide)
     assert len(typed) >= 3
     for words in typed:
         small = shlex.split(SMALL) if words[0] in ("train", "study") else ["--weights", "run"] if "--labels" in words else []
+        small = small[2:] if "--model" in words else small
         told = ask(*words, *small)
         assert told.code == 0, (words, told.err)
         assert told.out

@@ -9,13 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trickbag.api import check, evaluate, finish, load, plan, plan_study, review, study, train
+    from trickbag.api import check, evaluate, finish, laws, load, plan, plan_study, review, study, train
     from trickbag.checkup import Checkup, doctor
     from trickbag.comparison.compare import Comparison, compare
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
     from trickbag.ground.errors import TrickbagError, UsageError
+    from trickbag.laboratory.verdicts import Verdicts
     from trickbag.mistakes.look import Review
+    from trickbag.plugins.measures import metric
     from trickbag.recipe import Recipe
     from trickbag.runs.classifier import Classifier, Prediction
     from trickbag.runs.evaluation import Evaluation
@@ -26,12 +28,14 @@ if TYPE_CHECKING:
     from trickbag.studies.plan import StudyPlan
 
 _ROOMS = {
-    "trickbag.api": ("check", "evaluate", "finish", "load", "plan", "plan_study", "review", "study", "train"),
+    "trickbag.api": ("check", "evaluate", "finish", "laws", "load", "plan", "plan_study", "review", "study", "train"),
     "trickbag.checkup": ("Checkup", "doctor"),
     "trickbag.comparison.compare": ("Comparison", "compare"),
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
     "trickbag.ground.errors": ("TrickbagError", "UsageError"),
+    "trickbag.laboratory.verdicts": ("Verdicts",),
+    "trickbag.plugins.measures": ("metric",),
     "trickbag.recipe": ("Recipe",),
     "trickbag.mistakes.look": ("Review",),
     "trickbag.runs.classifier": ("Classifier", "Prediction"),
@@ -61,12 +65,15 @@ __all__ = [
     "StudyPlan",
     "TrickbagError",
     "UsageError",
+    "Verdicts",
     "check",
     "compare",
     "doctor",
     "evaluate",
     "finish",
+    "laws",
     "load",
+    "metric",
     "plan",
     "plan_study",
     "review",

@@ -1,11 +1,12 @@
 """The verbs as Python functions; the command line calls them, and shows what is said here of a parameter as its help."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from trickbag import plugins as own
 from trickbag.data.audit import Audit
 from trickbag.data.given import Data, kept
 from trickbag.display.listening import Progress, listening
@@ -24,8 +25,13 @@ from trickbag.studies.options import DESIGNS, Options
 from trickbag.studies.plan import StudyPlan
 from trickbag.trick import Tricks
 
+if TYPE_CHECKING:
+    from trickbag.laboratory.verdicts import Verdicts
+
 Fields = Mapping[str, Any] | Iterable[str]
 """``{"epochs": 3, "mixup.alpha": 0.4}`` or ``["epochs=3", "mixup.alpha=0.4"]``."""
+Model = str | Callable[..., Any] | None
+"""A network by name, or timm's function that builds it."""
 Time = float | str
 """Seconds, or ``"90s"``, ``"10m"``, ``"2h"``."""
 
@@ -77,12 +83,13 @@ def plan(
     data: Data,
     recipe: str | Path | Recipe = "auto",
     *,
-    model: str | None = None,
+    model: Model = None,
     weights: str | Path | None = None,
     budget: Time = 0,
     with_: Tricks = (),
     without: Tricks = (),
     set_: Fields = (),
+    plugins: own.Files = (),
     seed: int = 0,
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
@@ -103,11 +110,12 @@ def plan(
         UsageError: As ``train`` does.
 
     """
-    with listening(progress) as tell:
+    name, file = own.named(model)
+    with listening(progress) as tell, own.using(plugins, file):
         wanted = request(
             kept(data, tell),
             recipe,
-            model=model,
+            model=name,
             weights=weights,
             budget=budget,
             with_=with_,
@@ -128,12 +136,13 @@ def train(
     data: Data,
     recipe: str | Path | Recipe = "auto",
     *,
-    model: str | None = None,
+    model: Model = None,
     weights: str | Path | None = None,
     budget: Time = 0,
     with_: Tricks = (),
     without: Tricks = (),
     set_: Fields = (),
+    plugins: own.Files = (),
     seed: int = 0,
     out: str | Path | None = None,
     on_bad: Bad = "skip",
@@ -161,12 +170,13 @@ def train(
             columns `path,label[,split][,group][,left,top,right,bottom]`; an archive of such a folder; a quoted pattern of
             WebDataset shards, for example 'shards/{train,val}-{000000..000003}.tar'; torchvision:NAME or timm:NAME.
         recipe: A built-in recipe, or a TOML file.
-        model: A timm model, or cifar_resnet8, 20, 32 or 56.
+        model: A timm model, or cifar_resnet8, 20, 32 or 56, or one of your own.
         weights: Initial weights: a .safetensors file, a run's folder, hub or none.
         budget: Time limit for the whole run, for example 90s, 10m or 2h.
         with_: Add a trick, for example 'mixup(alpha=0.4)'.
         without: Remove a trick.
         set_: Set a field of the recipe or of a trick, for example lr=0.1 or mixup.alpha=0.4.
+        plugins: A Python file with a trick, a network or metrics of your own.
         seed: The random seed. The same seed gives the same result.
         out: Folder for the run. Default: a new one in runs/.
         on_bad: Skip and list unreadable files, or stop with an error that lists them.
@@ -182,13 +192,14 @@ def train(
         TrickbagError: The run fails.
 
     """
-    with listening(progress) as tell:
+    name, file = own.named(model)
+    with listening(progress) as tell, own.using(plugins, file):
         place = None if out is None else store.folder_of(out)
         source = kept(data, tell)
         wanted = request(
             source,
             recipe,
-            model=model,
+            model=name,
             weights=weights,
             budget=budget,
             with_=with_,
@@ -232,6 +243,7 @@ def evaluate(
     data: Data,
     *,
     with_: Tricks = (),
+    plugins: own.Files = (),
     open_set: bool = False,
     energy: bool = False,
     depth: int = 0,
@@ -253,6 +265,7 @@ def evaluate(
         run: The folder of a run.
         data: The images, as for ``train``.
         with_: Add a trick that acts when images are judged, for example flip_tta.
+        plugins: A Python file with a trick, a network or metrics of your own.
         open_set: Measure how well images of classes unknown to the run are rejected: by the threshold that keeps most of
             the run's own validation images.
         energy: With ``open_set``: reject by energy instead of by the largest probability.
@@ -267,7 +280,7 @@ def evaluate(
             none of another, or the run keeps no predictions of its validation images.
 
     """
-    with listening(progress) as tell:
+    with listening(progress) as tell, own.using(plugins):
         return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth, map_, corrections)
 
 
@@ -298,7 +311,26 @@ def review(
         return found
 
 
-def load(run: str | Path, with_: Tricks = ()) -> Classifier:
+def laws(file: str | Path, *, progress: Progress = None) -> "Verdicts":
+    """Try the laws that every trick obeys on a trick of your own: neutral values, randomness, resuming, bounds, card.
+
+    Each law trains tiny networks on a few images in memory; all of them take less than a minute.
+
+    Args:
+        file: A Python file with a trick.
+        progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
+
+    Raises:
+        UsageError: The file holds no trick that can be used; the sentence names the line.
+
+    """
+    from trickbag.laboratory.verdicts import verdicts  # with doctest and unittest, which no other verb needs
+
+    with listening(progress) as tell:
+        return verdicts(file, tell)
+
+
+def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classifier:
     """The classifier of a finished run.
 
     Examples:
@@ -311,13 +343,16 @@ def load(run: str | Path, with_: Tricks = ()) -> Classifier:
     Args:
         run: The folder of a run.
         with_: Add a trick that acts when images are judged, for example flip_tta.
+        plugins: A Python file with a trick, a network or metrics of your own.
 
     Raises:
         UsageError: The folder holds no finished run, or a trick needs training.
         TrickbagError: The folder is damaged.
 
     """
-    return Classifier.load(run, with_)
+    with own.using(plugins):
+        own.check_apart(run)
+        return Classifier.load(run, with_)
 
 
 def study(
@@ -325,11 +360,12 @@ def study(
     file: Options | str | Path | None = None,
     *,
     recipe: str | Path | Recipe | None = None,
-    model: str | None = None,
+    model: Model = None,
     weights: str | Path | None = None,
     with_: Tricks | None = None,
     without: Tricks | None = None,
     set_: Fields | None = None,
+    plugins: own.Files = (),
     tricks: Tricks | None = None,
     combine: Iterable[Tricks] | None = None,
     vary: Fields | None = None,
@@ -374,11 +410,12 @@ def study(
         data: The images, as for ``train``.
         file: A TOML file with the options below, or ``Options``.
         recipe: The reference arm: a built-in recipe, or a TOML file. Default: auto.
-        model: A timm model, or cifar_resnet8, 20, 32 or 56.
+        model: A timm model, or cifar_resnet8, 20, 32 or 56, or one of your own.
         weights: Initial weights: a .safetensors file, a run's folder, hub or none.
         with_: Tricks added to the reference arm.
         without: Tricks removed from the reference arm.
         set_: Fields of the reference arm.
+        plugins: A Python file with a trick, a network or metrics of your own.
         tricks: The tricks to try; auto: those that the check of the data set suggests.
         combine: Lists of tricks to add together; each list is an arm.
         vary: Fields to try with other values.
@@ -420,8 +457,9 @@ def study(
         TrickbagError: Not one run of the reference succeeded.
 
     """
+    model, file_of_model = own.named(model)
     given = Options.given(locals())
-    with listening(progress) as tell:
+    with listening(progress) as tell, own.using(plugins, file_of_model):
         means = conduct.Means(processes(workers), ray, command)
         return conduct.study(kept(data, tell), file, out=out, means=means, began=began, tell=tell, **given)
 
@@ -431,11 +469,12 @@ def plan_study(
     file: Options | str | Path | None = None,
     *,
     recipe: str | Path | Recipe | None = None,
-    model: str | None = None,
+    model: Model = None,
     weights: str | Path | None = None,
     with_: Tricks | None = None,
     without: Tricks | None = None,
     set_: Fields | None = None,
+    plugins: own.Files = (),
     tricks: Tricks | None = None,
     combine: Iterable[Tricks] | None = None,
     vary: Fields | None = None,
@@ -476,6 +515,7 @@ def plan_study(
         UsageError: As ``study`` does.
 
     """
+    model, file_of_model = own.named(model)
     given = Options.given(locals())
-    with listening(progress) as tell:
+    with listening(progress) as tell, own.using(plugins, file_of_model):
         return conduct.plan(kept(data, tell), file, out=out, began=began, tell=tell, **given)

@@ -15,7 +15,7 @@ def test_the_list_says_what_the_tricks_themselves_say() -> None:
     listed = glance.shelf()
     assert list(listed) == list(bag())
     for name, trick in bag().items():
-        assert listed[name] == (card(trick)["Title"], trick.plugs())
+        assert listed[name] == (card(trick)["Title"], trick.plugs(), "")
 
 
 LISTS = ("torch", "torchvision", "timm", "lightning_fabric", "torchmetrics", "sklearn", "matplotlib", "pyarrow", "PIL")

@@ -20,7 +20,17 @@ from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
 from trickbag.ground.glance import Listed
 from trickbag.ground.text import as_bytes, counted, duration, show
 from trickbag.report import atlas
-from trickbag.report.tables import ACCURACY_HEAD, EFFECT_HEAD, accuracy_row, effect_row, markdown, rows
+from trickbag.report.tables import (
+    ACCURACY_HEAD,
+    EFFECT_HEAD,
+    MEASURE_HEAD,
+    accuracy_row,
+    effect_row,
+    markdown,
+    measure_rows,
+    measure_title,
+    rows,
+)
 
 SIGNS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
 PIPE_WIDTH = 160
@@ -128,6 +138,9 @@ class Screen:
         if self.out.is_terminal:
             self.table(ACCURACY_HEAD, map(accuracy_row, rows(finished.findings)))
             self.table(EFFECT_HEAD, map(effect_row, shown))
+            for measure in finished.findings.measures:
+                self.lines(measure_title(measure))
+                self.table(MEASURE_HEAD, measure_rows(measure))
         else:
             self.out.print(markdown(replace(finished.findings, effects=shown)).strip(), markup=False)
         sharing = finished.findings.sharing
@@ -136,8 +149,7 @@ class Screen:
             f"trained {sharing.trained_steps:,} steps; the runs alone would have taken {sharing.naive_steps:,}",
             *(f"failed: {f.arm}, seed {f.seed}: {f.kind}: {f.cause}" for f in finished.findings.failures),
             f"report: {finished.folder / 'report.html'}",
-            "try next: "
-            + shlex.join(["trickbag", "train", finished.data, "--recipe", str(finished.folder / "recommended.toml")]),
+            f"try next: {shlex.join(['trickbag', *finished.following])}",
         )
 
     def atlas(self, made: Any, folder: Any) -> None:
@@ -190,6 +202,7 @@ class Screen:
             f"{validation}   {duration(record['seconds'])}{rate}",
             f"95 % interval for new images from the same source; macro recall {percent(judged['macro_recall'])}, "
             f"NLL {judged['nll']:.3f}, calibration error {percent(judged['ece'])}",
+            *own(judged["metrics"]),
             *caveats(record),
             f"the run lies in {show(str(result.folder))}: curves.png, confusion.png, result.json, model.safetensors",
         )
@@ -215,7 +228,7 @@ class Screen:
                 f"images: {percent(scores.rejected_unknown)} of the unknown, {percent(scores.rejected_known)} of the known",
                 f"open-set F-measure {percent(scores.f_measure)}, {percent(scores.f_measure_unrejected)} with nothing rejected",
             )
-        self.lines(*overlap(found))
+        self.lines(*own(found.metrics), *overlap(found))
         table = Table("class", "images", "recall", "precision", box=None)
         per = scores.per_class
         rows = sorted(zip(per.recall, found.classes, per.count, per.precision, strict=True), key=lambda row: row[0])
@@ -313,16 +326,26 @@ class Screen:
         """All tricks, a line each."""
         table = Table("trick", "what it does", "plugs into", box=None)
         for name, trick in bag.items():
-            table.add_row(name, trick.title, ", ".join(trick.plugs))
+            origin = f" (from {show(trick.origin)})" if trick.origin else ""
+            table.add_row(name, Text(trick.title + origin), ", ".join(trick.plugs))
         self.out.print(table)
+
+    def laws(self, found: Any) -> None:
+        """A line for each law."""
+        for one in found.laws:
+            word = "broken" if not one.obeyed else "obeyed" if not one.why else "idle"
+            self.lines(f"{word:<8}{one.law:<20}{one.says if word == 'obeyed' else show(one.why)}")
+        self.lines("", f"{found.trick} obeys {len(found.laws) - len(found.broken)} of {len(found.laws)} laws")
 
     def card(self, trick: Any) -> None:
         """One trick's card."""
+        from trickbag.plugins import of
         from trickbag.trick import card
 
         words = card(trick)
         self.lines(trick.usage(), words.pop("Title"), "")
         self.lines(*(f"{word + ':':<9}{text}" for word, text in words.items()))
+        self.lines(*(f"{'From:':<9}{one.origin}, {one.digest}" for one in of([trick]).values()))
         self.lines(f"{'Plugs:':<9}{', '.join(trick.plugs())} (stage {trick.stage.name})", "")
         for name, field in trick.model_fields.items():
             default = "required" if field.is_required() else f"default {field.default!r}"
@@ -333,6 +356,12 @@ class Screen:
 def bounds(field: Any) -> str:
     """Between which values a trick's field lies; empty for one without."""
     return " and ".join(f"{sign} {getattr(m, word)}" for m in field.metadata for word, sign in SIGNS if hasattr(m, word))
+
+
+def own(metrics: Mapping[str, float | None]) -> Iterator[str]:
+    """What one's own metrics say, in a line."""
+    if metrics:
+        yield "   ".join(f"{name} {'failed' if value is None else f'{value:.4g}'}" for name, value in metrics.items())
 
 
 def caveats(record: Mapping[str, Any]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from trickbag import plugins
 from trickbag.engine.judge import predictor
 from trickbag.engine.loader import Loader
 from trickbag.engine.scores import finite
@@ -38,6 +39,7 @@ def kept(
     """
     shown: list[Any] = [recipe.size, recipe.fit, shorter, loader.view, loader.normal, recipe.precision]
     shown += [str(trick) for point in ("region", "window", "mirror", "augment") for trick in having(recipe.tricks, point)]
+    shown += [plugin.digest for plugin in plugins.of(recipe.tricks).values()]
     asked = digest(network.state_dict()), loader.pixels.images.fingerprint, loader.versions, *shown
     took = 0.0
 

@@ -2,11 +2,15 @@
 
 import ast
 import re
+from collections.abc import Iterable
 from functools import cache
+from importlib import metadata, util
 from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parents[1]
+GROUP = "trickbag.tricks"
+"""The entry point group in which an installed package names its tricks."""
 
 
 class Listed(NamedTuple):
@@ -16,22 +20,68 @@ class Listed(NamedTuple):
     """The first line of its card."""
     plugs: tuple[str, ...]
     """As ``trickbag.trick.Trick.plugs`` gives them."""
+    origin: str = ""
+    """The file or the installed package that it comes from, where that is not trickbag."""
 
 
-def shelf() -> dict[str, Listed]:
-    """Every trick by name.
+class Installed(NamedTuple):
+    """A trick that an installed package enters in ``GROUP``."""
+
+    module: str
+    file: Path
+    package: str
+    """With its version."""
+
+
+@cache
+def installed() -> dict[str, Installed]:
+    """The tricks that installed packages enter, by name; nothing is imported but what finds a package's folder."""
+    found = {}
+    for entry in metadata.entry_points(group=GROUP):
+        root, *rest = entry.module.split(".")
+        spec = util.find_spec(root)
+        if not spec or not spec.origin:
+            continue
+        file = Path(spec.origin).parent.joinpath(*rest) if rest else Path(spec.origin)
+        file = file.with_suffix(".py") if file.with_suffix(".py").is_file() else file / "__init__.py"
+        if file.is_file():
+            package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else root
+            found[entry.name] = Installed(entry.module, file, package)
+    return found
+
+
+def shelf(plugins: Iterable[Path] = ()) -> dict[str, Listed]:
+    """Every trick by name, also those of installed packages and in some files.
 
     >>> shelf()["mixup"].plugs
     ('batch',)
     """
     points = _methods(_class(_tree(HERE / "trick.py"), "Trick"))
+    places = {file.stem: (file, "") for file in sorted((HERE / "tricks").glob("[!_]*.py"))}
+    places |= {name: (held.file, held.package) for name, held in sorted(installed().items()) if name not in places}
+    places |= {file.stem: (file, str(file)) for file in plugins}
     found = {}
-    for file in sorted((HERE / "tricks").glob("[!_]*.py")):
+    for name, (file, origin) in places.items():
         tree = _tree(file)
-        own = next(_methods(node) for node in tree.body if isinstance(node, ast.ClassDef) and _bases(node) == ["Trick"])
-        title = (ast.get_docstring(tree) or "").partition("\n")[0]
-        found[file.stem] = Listed(title, tuple(point for point in points if point in own))
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and set(_bases(node)) & {"Trick"}:
+                title = (ast.get_docstring(tree) or "").partition("\n")[0]
+                found[name] = Listed(title, tuple(point for point in points if point in _methods(node)), origin)
     return found
+
+
+def decorated(source: bytes, word: str) -> list[ast.FunctionDef]:
+    r"""The functions of a file under a decorator whose last name is ``word``; none where it is no Python.
+
+    >>> [node.name for node in decorated(b"@timm.models.register_model\ndef mine(): ...", "register_model")]
+    ['mine']
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return []
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return [node for node in functions if word in {ast.unparse(one).rpartition(".")[2] for one in node.decorator_list}]
 
 
 def classes() -> list[str]:
@@ -70,7 +120,7 @@ def _class(tree: ast.Module, name: str) -> ast.ClassDef:
 
 
 def _bases(node: ast.ClassDef) -> list[str]:
-    return [base.id for base in node.bases if isinstance(base, ast.Name)]
+    return [ast.unparse(base).rpartition(".")[2] for base in node.bases]
 
 
 def _methods(node: ast.ClassDef) -> list[str]:

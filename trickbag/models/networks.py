@@ -18,6 +18,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 import trickbag.models.cifar_resnet  # noqa: F401  makes its networks known to timm
+from trickbag import plugins
 from trickbag.ground.errors import UsageError
 from trickbag.trick import Outputs
 
@@ -221,9 +222,12 @@ class Pooling(nn.Module):
 
 def check(name: str) -> None:
     """Raise UsageError where there is no model of that name."""
-    if not timm.is_model(name) or ("." in name and name not in timm.list_models(pretrained=True)):
-        near = difflib.get_close_matches(name, timm.list_models(), 3) or ["resnet50"]
-        raise UsageError(f"There is no model {name!r}. Choose one of timm's, for example {' or '.join(near)}.")
+    if not timm.is_model(name) or plugins.hidden(name) or ("." in name and name not in timm.list_models(pretrained=True)):
+        near = difflib.get_close_matches(name, [m for m in timm.list_models() if not plugins.hidden(m)], 3) or ["resnet50"]
+        raise UsageError(
+            f"There is no model {name!r}. Choose one of timm's, for example {' or '.join(near)}, or name the file of your own "
+            "with --plugin."
+        )
 
 
 def build(name: str, classes: int, channels: int = 3, size: int = 224, weights: str = "") -> Net:
@@ -242,15 +246,29 @@ def build(name: str, classes: int, channels: int = 3, size: int = 224, weights: 
         options["img_size"] = size
     try:
         net = timm.create_model(name, num_classes=classes, **options)
-    except (RuntimeError, AssertionError, ValueError, TypeError, ZeroDivisionError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
+    except Exception as error:
+        where = plugins.place(error)
+        if not where and not isinstance(error, RuntimeError | AssertionError | ValueError | TypeError | ZeroDivisionError):
+            raise
+        reason = where + str(error).strip().split("\n")[0].rstrip(".")
         raise UsageError(f"{name} cannot be built for {channels} channels of {size} pixels ({reason}).") from None
+    _complete(net, name, channels, size)
     if weights:
         file = _from_hub(name) if weights == "hub" else local(weights)
         _load(net, name, file, options, weights)
     else:
         _unzero(net)
     return Net(net, name, classes, channels, size, bool(weights))
+
+
+def _complete(net: nn.Module, name: str, channels: int, size: int) -> None:
+    """Fill in what a network of one's own need not say. Raises UsageError where it lacks what all of timm's have."""
+    missing = [part for part in ("forward_features", "forward_head", "get_classifier") if not hasattr(net, part)]
+    if missing:
+        raise UsageError(f"{name} has no {' and no '.join(missing)}, as all of timm's networks have. Add what is missing.")
+    if not hasattr(net, "pretrained_cfg"):
+        known = {"input_size": (channels, size, size), "crop_pct": timm.data.DEFAULT_CROP_PCT}
+        cast(Any, net).pretrained_cfg = known | {"mean": timm.data.IMAGENET_DEFAULT_MEAN, "std": timm.data.IMAGENET_DEFAULT_STD}
 
 
 def restore(net: Net, run: str) -> None:

@@ -135,6 +135,32 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class MeasuredEffect:
+    """What one's own metric says of an effect."""
+
+    name: str
+    says: str
+    difference: float | None
+    """In the metric's own numbers."""
+    interval: Interval | None
+    """For new photos, adjusted as ``Effect.interval``."""
+    verdict: str
+    """As ``Effect.verdict``, by this metric."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One's own metric as an endpoint."""
+
+    name: str
+    better: str
+    """Which values are: higher or lower."""
+    reference: float | None
+    """Mean over the reference's runs."""
+    effects: tuple[MeasuredEffect, ...]
+
+
+@dataclass(frozen=True)
 class Picture:
     """A judged image that tells something."""
 
@@ -265,3 +291,5 @@ class Findings:
     """The network of the reference."""
     epochs: int = 0
     """Of the reference."""
+    measures: tuple[Measure, ...] = ()
+    """One's own metrics."""

@@ -22,7 +22,7 @@ from trickbag.report.findings import Effect, Findings
 from trickbag.report.forest import Forest, Row, forest
 from trickbag.report.latex import effects_tex
 from trickbag.report.methods import methods, references_bib
-from trickbag.report.tables import frequencies, rows
+from trickbag.report.tables import frequencies, measure_rows, measure_title, rows
 from trickbag.report.times import HEIGHT, Times, times
 
 _JPEG = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}")
@@ -141,7 +141,7 @@ def environment() -> Environment:
             wording.line,
             wording.pieces,
         ),
-        *(jpeg, grouped, spoken, minute_ticks, plain, fmean),
+        *(jpeg, grouped, spoken, minute_ticks, plain, fmean, measure_rows, measure_title),
     )
     made.globals.update({function.__name__: function for function in written})
     made.globals["SIGNS"] = wording.SIGNS

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from trickbag.data.long_tail import FEW, MANY, by_frequency
 from trickbag.ground.text import counted
-from trickbag.report.findings import Arm, Effect, Findings
+from trickbag.report.findings import Arm, Effect, Findings, Measure
 from trickbag.report.wording import (
     DASH,
     SPACE,
@@ -108,6 +108,7 @@ def markdown(findings: Findings) -> str:
             *_table(EFFECT_HEAD, [effect_row(effect) for effect in findings.effects]),
             "",
             *_frequency_table(findings),
+            *(line for measure in findings.measures for line in _measure_table(measure)),
         ]
     )
 
@@ -119,6 +120,29 @@ def _frequency_table(findings: Findings) -> list[str]:
     rows = ([arm.name, *(DASH if value is None else percent(value) for value in shares.values())] for arm, shares in found)
     title = f"Mean recall by training images of a class: many above {MANY}, few below {FEW}."
     return [title, "", *_table(("arm", *found[0][1]), rows), ""]
+
+
+MEASURE_HEAD = ("effect", "contrast", "difference", "95 % on new photos", "verdict")
+
+
+def measure_title(measure: Measure) -> str:
+    """What a table of one's own metric is of."""
+    return f"By your metric {measure.name}: {measure.better} is better, {number(measure.reference, 4)} for the reference."
+
+
+def measure_rows(measure: Measure) -> list[list[str]]:
+    """The effects under MEASURE_HEAD."""
+    return [
+        [
+            *(e.name, e.says, signed(e.difference, 4), span(e.interval, lambda value: signed(value, 4))),
+            "not decided" if e.verdict == "open" else e.verdict,
+        ]
+        for e in measure.effects
+    ]
+
+
+def _measure_table(measure: Measure) -> list[str]:
+    return [measure_title(measure), "", *_table(MEASURE_HEAD, measure_rows(measure)), ""]
 
 
 def mark(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trickbag import tricks
+from trickbag import plugins, tricks
 from trickbag.data.findings import some
 from trickbag.data.sniff import Unreadable
 from trickbag.data.sources import Source, sources
@@ -106,7 +106,11 @@ class Classifier(Shown):
             raise UsageError(f"{folder} holds no trained classifier: there is no {CARD}. Give the folder that train wrote.")
         if reason := store.verify(folder, CARD, WEIGHTS):
             raise TrickbagError(f"{folder} is damaged: {reason}. Train it again or restore it.")
-        extra = ordered([tricks.parse(text) for text in spellings(with_)])
+        with plugins.using(kept=folder):
+            return cls._load(folder, ordered([tricks.parse(text) for text in spellings(with_)]))
+
+    @classmethod
+    def _load(cls, folder: Path, extra: Sequence[Trick]) -> "Classifier":
         for trick in extra:
             if set(trick.plugs()) - {"setup", "view", "predict"}:
                 raise UsageError(f"{trick} needs training images: train with --with {trick.name()} instead.")

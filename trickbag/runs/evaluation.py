@@ -4,7 +4,7 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trickbag import plugins
 from trickbag.data.audit import audit
 from trickbag.data.findings import some
 from trickbag.data.images import Correction, Images
@@ -58,12 +59,17 @@ class Evaluation(Shown):
     """Of the other images; None where all are others, or where too few are."""
     correction: Correction | None = None
     """What was corrected of the data set's labels."""
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    """What one's own metrics say of all images of known classes; None where one fails or gives no finite number."""
+    unseen_metrics: dict[str, float | None] = field(default_factory=dict)
+    """The same of the other images, where there are ``unseen``."""
 
     def _sheet(self) -> Sheet:
         s = self.scores
         low, high = interval(round(s.top1 * s.n), s.n)
         facts = {"top-1": f"{100 * s.top1:.1f} % ({100 * low:.1f} to {100 * high:.1f}, {s.n:,} images)"}
         facts |= {"macro recall": f"{100 * s.macro_recall:.1f} %", "NLL": f"{s.nll:.3f}"}
+        facts |= {name: f"{value:.4g}" for name, value in self.metrics.items() if value is not None}
         facts |= {"trained on": f"{self.trained_on:,} of them"} if self.trained_on else {}
         per = s.per_class
         rows = sorted(zip(per.recall, self.classes, per.count, per.precision, strict=True))
@@ -74,7 +80,12 @@ class Evaluation(Shown):
         """All of it in plain values, with a class's name beside each of its numbers."""
         found = self.scores.named(self.classes) | {"trained_on": self.trained_on, "chosen_on": self.chosen_on}
         found |= {"corrections": self.correction._asdict() if self.correction else None}
-        return found | {"unseen": self.unseen.named(self.classes) if self.unseen else None}
+        unseen = self.unseen.named(self.classes) | _also(self.unseen_metrics) if self.unseen else None
+        return found | _also(self.metrics) | {"unseen": unseen}
+
+
+def _also(metrics: dict[str, float | None]) -> dict[str, Any]:
+    return {"metrics": metrics} if metrics else {}
 
 
 def evaluate(
@@ -101,9 +112,25 @@ def evaluate(
     """
     if energy and not open_set:
         raise UsageError("--energy is a way to reject images of unknown classes. Give --open-set too.")
-    extra = spellings(with_)
+    plugins.check_apart(run)
+    given = plugins.active()
+    with plugins.using(kept=run), plugins.using(given):
+        return _evaluated(Path(run), data, spellings(with_), tell, open_set, energy, depth, renamed, corrections)
+
+
+def _evaluated(
+    run: Path,
+    data: str | Path,
+    extra: Sequence[str],
+    tell: Tell,
+    open_set: bool,
+    energy: bool,
+    depth: int,
+    renamed: Mapping[str, str] | str | Path,
+    corrections: str | Path,
+) -> Evaluation:
     found = Classifier.load(run, extra)
-    validation = _validation(Path(run), extra, energy, len(found.classes)) if open_set else None
+    validation = _validation(run, extra, energy, len(found.classes)) if open_set else None
     images = _readable(data, found.card.channels, depth, corrections, tell)
     images = replace(images, classes=_renamed(images.classes, renamed))
     labels = _labels(data, images, found.classes, open_set, tell)
@@ -114,9 +141,9 @@ def evaluate(
         parts.append(outputs.logits.cpu())
         tell(Doing("evaluating", sum(map(len, parts)), len(images)))
     logits = finite(torch.cat(parts), images.paths)
-    if not os.path.isfile(Path(run) / seen.IMAGES):
+    if not os.path.isfile(run / seen.IMAGES):
         tell(Note(f"{run} keeps no account of the images that it was trained on: these may be among them"))
-    before = seen.together([Path(run), *seen.asked(found.tricks)]).splits(images)
+    before = seen.together([run, *seen.asked(found.tricks)]).splits(images)
 
     def scored(rows: NDArray[np.bool_]) -> Scores | None:
         own, true = logits[torch.from_numpy(rows)], labels[torch.from_numpy(rows)]
@@ -124,6 +151,10 @@ def evaluate(
             return score(own, true) if rows.any() else None
         both = (true == UNKNOWN).any() and (true != UNKNOWN).any()
         return score_open(own, true, validation, "energy" if energy else "probability") if both else None
+
+    def said(rows: NDArray[np.bool_]) -> dict[str, float | None]:
+        known = torch.from_numpy(rows) & (labels != UNKNOWN)
+        return plugins.measured(labels[known], logits[known])
 
     whole = scored(np.ones(len(images), dtype=bool))
     assert whole is not None
@@ -135,6 +166,8 @@ def evaluate(
         int((before == "val").sum()),
         None if fresh.all() else scored(fresh),
         images.correction,
+        said(np.ones(len(images), dtype=bool)),
+        {} if fresh.all() else said(fresh),
     )
 
 

@@ -75,6 +75,8 @@ class Judged(Scored):
     """The scores of a split, with what is known of new images."""
 
     top1_interval: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    metrics: dict[str, Loss] = {}
+    """Of one's own."""
 
 
 class Divided(Record):
@@ -114,6 +116,8 @@ class RunRecord(Record):
     corrections: Corrected | None = None
     """None where the labels are as the data set has them."""
     request: str
+    plugins: dict[str, str] = {}
+    """Name -> hash of the content."""
     environment: dict[str, str | int | None]
 
     @classmethod

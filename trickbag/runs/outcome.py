@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from trickbag import plugins
 from trickbag.data.images import Images
 from trickbag.engine.assemble import kept_pixels
 from trickbag.engine.loop import Loop
@@ -101,7 +102,10 @@ def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spen
     images, trained = wanted.data.images, wanted.data.images.split("train").counts().tolist()
     tensors, card = export(finished.model, finished.tricks, recipe, images.classes, loop.loader.normal, kept_pixels(recipe))
     judged = {
-        split: Judged(**s.brief(trained), top1_interval=list(interval(round(s.top1 * s.n), s.n))) for split, s in scores.items()
+        split: Judged(
+            **s.brief(trained), top1_interval=list(interval(round(s.top1 * s.n), s.n)), metrics=measured(arrays, split)
+        )
+        for split, s in scores.items()
     }
     record = RunRecord(
         val=judged["val"],
@@ -117,6 +121,7 @@ def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spen
         splits=divided(wanted),
         corrections=Corrected(**images.correction._asdict()) if images.correction else None,
         request=wanted.key,
+        plugins={name: plugin.digest for name, plugin in wanted.own.items()},
         environment=environment(),
     )
     files: dict[str, bytes | str] = {
@@ -133,6 +138,11 @@ def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spen
     for name, content in files.items():
         store.write(folder / name, content)
     store.seal(folder)
+
+
+def measured(arrays: Mapping[str, Tensor], split: str) -> dict[str, float | None]:
+    """What one's own metrics say of a split; None where one fails or gives no finite number."""
+    return plugins.measured(arrays[f"{split}_labels"], arrays[f"{split}_logits"])
 
 
 def divided(wanted: Request) -> dict[SplitName, Divided]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from trickbag import plugins
 from trickbag.data.findings import some
 from trickbag.data.images import Images
 from trickbag.engine.loop import ENGINE
@@ -36,7 +37,8 @@ PUT_BACK = "Put it back from a copy, or give the command that began it."
 
 
 def keep(wanted: Request, folder: Path, **more: Any) -> None:
-    """Write what was asked for, and ``more`` of it, the images that it was asked for, and where a run finds them again."""
+    """Write what was asked for, and ``more`` of it, its plugins, its images, and where a run finds them again."""
+    plugins.keep(wanted.own, folder)
     if wanted.source:
         store.write(folder / SOURCE, json.dumps(wanted.source))
     remember(wanted)
@@ -86,6 +88,7 @@ def fields(wanted: Request) -> dict[str, Any]:
     spelled = wanted.recipe.spelled()
     found = {"made by": f"trickbag {version('trickbag')}, engine {ENGINE}"} | spelled
     found |= {f"content of {name}": value for name, value in contents(wanted).items()}
+    found |= {f"plugin {name}": plugin.digest for name, plugin in wanted.own.items()}
     found |= {"recipe": "auto" if wanted.auto else "as given", "budget": wanted.budget, "seed": wanted.seed}
     found |= {"corrections": str(applied)} if (applied := wanted.data.images.correction) else {}
     plain: dict[str, Any] = json.loads(store.to_json(found | {"set by you": sorted(wanted.chosen)}))
@@ -118,6 +121,8 @@ def another(wanted: Request, folder: Path, what: str = "run", **more: Any) -> st
     other = "Choose another --out"
     if any("is gone" in text or "are gone" in text for text in differences):
         other += f", or put back what is gone to return to this {what}"
+    if any(text.startswith("the plugin ") for text in differences):
+        other += f", or give what lies in {folder / plugins.KEPT} to return to this {what}"
     if what == "run" and names and names <= LONGER | {"set by you"}:
         other += f"; to train on from its weights, add --weights {quote(str(folder))}"
         if (folder / ".work").exists():
@@ -158,6 +163,8 @@ def about(name: str, old: Any, new: Any) -> str:
         return f"tricks: {' and '.join(said) or 'in another order'}"
     if name.startswith("content of"):
         return f"the {name} has changed"
+    if name.startswith("plugin "):
+        return f"the {name} {'has changed' if old and new else 'is new' if new else 'is not given'}"
     if name == "set by you":
         only = sorted(set(old or []) ^ set(new or []))
         return f"what you choose yourself differs ({', '.join(only)})"

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from trickbag import plugins as shelved
 from trickbag.data.audit import Audit, audit
 from trickbag.data.findings import Finding, some
 from trickbag.data.images import Images, divide
@@ -59,6 +60,14 @@ class Request:
     """Where the data come from and what is done with bad ones: data, on_bad and on_leak of ``request``."""
     before: seen.Seen = seen.NOTHING
     """What the runs have seen that the recipe builds on."""
+    plugins: tuple[shelved.Plugin, ...] = ()
+    """All that were active when it was asked for."""
+
+    @property
+    def own(self) -> dict[str, shelved.Plugin]:
+        """Of these, by name, those that hold a part of the recipe, or metrics."""
+        held = shelved.of(self.recipe.tricks, self.recipe.model)
+        return held | {plugin.name: plugin for plugin in self.plugins if plugin.metrics}
 
     @property
     def key(self) -> str:
@@ -66,6 +75,7 @@ class Request:
         divided = hashlib.blake2b(" ".join(self.data.images.splits.tolist()).encode(), digest_size=8).hexdigest()
         asked = [identity(self.recipe), self.auto, sorted(self.chosen), float(self.budget), self.seed]
         asked += [self.data.fingerprint, divided]
+        asked += [{plugin.name: plugin.digest} for plugin in self.plugins if plugin.metrics]
         return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     @property
@@ -75,13 +85,15 @@ class Request:
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values, with the content of what it names: weights, networks of its teachers, unlabelled images."""
+    """The recipe as plain values, with the content of what it names: weights, networks of its teachers, unlabelled images,
+    plugins."""
     fields = recipe.spelled() | {"weights": content(recipe.weights)}
     teachers = [name for trick in recipe.tricks for name in trick.others()]
     found = {name: content(name) for name in teachers if os.path.isfile(Path(name) / "model.json")}
     folders = [str(getattr(trick, trick.folder)) for trick in recipe.tricks if trick.folder]
     found |= {folder: read_unlabelled(folder).fingerprint for folder in folders}
-    return fields | ({"teachers": found} if found else {})
+    own = {name: plugin.digest for name, plugin in shelved.of(recipe.tricks, recipe.model).items()}
+    return fields | ({"teachers": found} if found else {}) | ({"plugins": own} if own else {})
 
 
 def content(weights: str) -> str:
@@ -262,7 +274,18 @@ def request(
     source: dict[str, str | int] = {"data": place, "on_bad": on_bad, "on_leak": on_leak, "depth": depth}
     source |= {"corrections": str(Path(corrections).expanduser().absolute())} if str(corrections) else {}
     before = seen.together(seen.runs(asked))
-    return Request(table, found, asked, recipe == "auto", chosen, seconds(budget), seed, called(data), began, source, before)
+    of_all = table, found, asked, recipe == "auto", chosen, seconds(budget), seed, called(data), began, source, before
+    made = Request(*of_all, shelved.active())
+    check_used(made.plugins, made.own)
+    return made
+
+
+def check_used(given: Iterable[shelved.Plugin], used: Mapping[str, shelved.Plugin]) -> None:
+    """Raise UsageError where a plugin is given and nothing of it is asked for."""
+    for plugin in given:
+        if plugin.name not in used:
+            ask = f"--with {plugin.name}" if plugin.trick else f"--model {' or '.join(plugin.networks)}"
+            raise UsageError(f"--plugin {plugin.origin}: nothing of it is asked for. Add {ask}, or leave it out.")
 
 
 def check_idle(recipe: Recipe, chosen: Collection[str]) -> None:

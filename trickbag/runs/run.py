@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from trickbag import plugins
 from trickbag.engine.assemble import Normal, assemble, kept_pixels
 from trickbag.engine.loop import Diverged, Judged, Loop, Step
 from trickbag.engine.pixels import Joined, Pixels, pixels
@@ -115,7 +116,7 @@ def finish(run: str | Path, *, tell: Tell = silent) -> Result:
     folder = Path(run)
     if not os.path.isdir(folder):
         raise UsageError(f"There is no folder {folder}. Give the folder that train wrote.")
-    with store.lock(folder):
+    with store.lock(folder), plugins.using(kept=folder):
         if not store.verify(folder, *FINISHED):
             tell(Note(f"{folder} is finished already and stays as it is"))
             return Result.load(folder)

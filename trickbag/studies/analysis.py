@@ -12,7 +12,7 @@ from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.folds import who
 from trickbag.studies.pictures import pictures
 from trickbag.studies.proof import proof, rests_on
-from trickbag.studies.questions import Results, Table, answers, met
+from trickbag.studies.questions import Results, Table, answers, measures, met
 from trickbag.studies.record import Study, idle, table
 from trickbag.studies.summary import summary
 
@@ -59,6 +59,7 @@ def findings(study: Study) -> Findings:
         plan=facts["plan"],
         model=study.arms[0].recipe.model,
         epochs=study.arms[0].recipe.epochs,
+        measures=measures(study, known, runs),
     )
 
 

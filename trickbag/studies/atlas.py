@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
+from trickbag import plugins
 from trickbag.ground import store
 from trickbag.ground.errors import UsageError
 from trickbag.report.atlas import Atlas, Entry, Group, Measured, Regime, Source, page
@@ -50,8 +51,9 @@ def atlas(studies: Sequence[str | Path], out: str | Path) -> tuple[Atlas, Path]:
 
 def read(folder: Path) -> Found:
     """What a study says of its tricks."""
-    held = Study.load(folder)
-    found, recipe = analysis.findings(held), held.arms[0].recipe
+    with plugins.using(kept=folder):
+        held = Study.load(folder)
+        found, recipe = analysis.findings(held), held.arms[0].recipe
     effects = {name: effect for name, effect in deciding(found.effects).items() if name in held.held.tricks}
     source = Source(
         data=held.held.name,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from trickbag import plugins
 from trickbag.engine.pixels import Files
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError
@@ -28,7 +29,7 @@ from trickbag.runs import provenance
 from trickbag.statistics.looks import planned
 from trickbag.studies import analysis, pictures, proof, questions
 from trickbag.studies.arms import Arm
-from trickbag.studies.decisions import declared, facts, spelled
+from trickbag.studies.decisions import declared, facts, spelled, used
 from trickbag.studies.design import DEAR, MATCHED, matched
 from trickbag.studies.execute import Carrier, Here, Outcome, Processes, execute
 from trickbag.studies.folder import LEDGER, STUDY, ArmRecord, LedgerLine, StudyRecord, stored
@@ -85,7 +86,16 @@ class Finished(Shown):
     @property
     def recommended(self) -> Recipe:
         """The nominated recipe where it is proved, or expected to gain and costs nothing more; else the reference."""
-        return Recipe.load(self.folder / "recommended.toml")
+        with plugins.using(kept=self.folder):
+            return Recipe.load(self.folder / "recommended.toml")
+
+    @property
+    def following(self) -> list[str]:
+        """The words of the command that trains the recommended recipe."""
+        recipe = self.recommended
+        own = [str(self.folder / plugins.KEPT / f"{name}.py") for name in plugins.of(recipe.tricks, recipe.model)]
+        named = [word for file in own for word in ("--plugin", file)]
+        return ["train", self.data, "--recipe", str(self.folder / "recommended.toml"), *named]
 
     @property
     def proof(self) -> Proof | None:
@@ -125,8 +135,8 @@ def study(
     A budget counts from ``began``, by the monotonic clock; None: from now.
     Raises UsageError for what cannot be done as asked, TrickbagError where not one run of the reference succeeded.
     """
-    planner = Planner(data, options, out, began, tell, asked)
-    with store.lock(planner.place.folder):
+    planner, given = Planner(data, options, out, began, tell, asked), plugins.active()
+    with store.lock(planner.place.folder), plugins.using(kept=planner.place.folder), plugins.using(given):
         return Conductor(planner, means).go()
 
 
@@ -140,13 +150,20 @@ def plan(
     **asked: Any,
 ) -> StudyPlan:
     """What ``study`` would do and cost; nothing is trained but a few steps to be timed."""
-    made = Planner(data, options, out, began, tell, asked).planned()
-    return replace(made, hash=declared(made))
+    planner, given = Planner(data, options, out, began, tell, asked), plugins.active()
+    with plugins.using(kept=planner.place.folder), plugins.using(given):
+        made = planner.planned()
+        return replace(made, hash=declared(made))
 
 
 def report(folder: str | Path) -> Finished:
     """The findings of a study's folder, computed anew, and its report and tables written. Raises UsageError, TrickbagError."""
-    held = Study.load(folder)
+    with plugins.using(kept=folder):
+        return reported(Study.load(folder))
+
+
+def reported(held: Study) -> Finished:
+    """The report of a study that was read."""
     found = analysis.findings(held)
     files = {
         "report.html": page(found),
@@ -278,6 +295,7 @@ class Conductor:
         """Store what was decided, before the first run, and any departure from an earlier call's decision."""
         if not self.planner.held:
             provenance.keep(self.planner.wanted, self.place.folder, on=self.options.on)
+        plugins.keep(used(plan), self.place.folder)
         told = facts(plan, self.planner.wanted, self.planner.held or self.planner.lost)
         self.keep(told | {"command": self.means.command, "data": str(self.planner.source)})
         departed = f"; {counted(len(told['departures']), 'departure')} from it" if told["departures"] else ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from trickbag import plugins
 from trickbag.data.splits import Ints
 from trickbag.ground.text import counted
 from trickbag.runs.outcome import environment
@@ -20,6 +21,8 @@ from trickbag.studies.plan import PROOF_SEEDS, StudyPlan
 from trickbag.studies.prior import load_prior, regime_of
 from trickbag.studies.words import points
 
+ENDPOINTS = "accuracy; second, log-loss at the temperature that suits other judged images best"
+
 
 def decided(plan: StudyPlan, priors: Mapping[str, Prior]) -> dict[str, str]:
     """All that is fixed in advance, in words and hashes; a later call that says otherwise departs from it.
@@ -27,7 +30,7 @@ def decided(plan: StudyPlan, priors: Mapping[str, Prior]) -> dict[str, str]:
     ``priors`` are what is expected of tricks.
     """
     o, questions = plan.options, plan.design.questions
-    return {
+    return {f"plugin {name}": plugin.digest for name, plugin in sorted(used(plan).items())} | {
         "data": f"{plan.fingerprint[:16]}, {counted(plan.pool, 'independent image')} to judge by",
         "reference": f"{plan.reference.model}, {counted(plan.reference.epochs, 'epoch')}, recipe {plan.reference.key}",
         "arms": ", ".join(map(_named, plan.design.arms)),
@@ -37,7 +40,7 @@ def decided(plan: StudyPlan, priors: Mapping[str, Prior]) -> dict[str, str]:
         else "none",
         "design": plan.design.kind,
         "judged on": f"{who(plan.judging)}; divided by seed {plan.judging.seed}",
-        "endpoints": "accuracy; second, log-loss at the temperature that suits other judged images best",
+        "endpoints": "; ".join([ENDPOINTS, *(f"your metric {name}" for name in plugins.metrics())]),
         "epoch that counts": "the last" if plan.reference.keep == "last" else "the best on images set apart from training",
         "proof": f"of the best candidate, {PROOF_SEEDS} fresh seeds on {counted(plan.proof.images, 'image')}, 5 % level"
         if plan.proof
@@ -50,6 +53,14 @@ def decided(plan: StudyPlan, priors: Mapping[str, Prior]) -> dict[str, str]:
         "highest price of a recommendation": f"{o.price:g} times the reference's",
         "a run that diverges counts with": "its last valid accuracy, else that of a guess",
     }
+
+
+def used(plan: StudyPlan) -> dict[str, plugins.Plugin]:
+    """The plugins that hold parts of the arms, or metrics, by name."""
+    found = plugins.measuring()
+    for arm in plan.design.arms:
+        found |= plugins.of(arm.recipe.tricks, arm.recipe.model)
+    return found
 
 
 def plan_hash(decided: Mapping[str, str]) -> str:

@@ -22,6 +22,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
+from trickbag import plugins
 from trickbag.ground import signals, store
 from trickbag.ground.errors import Interrupted, NoRoomError, TrickbagError, lacks_memory
 from trickbag.studies.folder import LEDGER, LedgerLine
@@ -187,7 +188,8 @@ def attempt(task: Task, job: Job) -> Outcome:
             return Outcome(job, "room", text)
         if lacks_memory(error):
             return Outcome(job, "memory", text)
-        return Outcome(job, "error", text if isinstance(error, TrickbagError) else f"{type(error).__name__}: {text}")
+        where = plugins.place(error)
+        return Outcome(job, "error", text if isinstance(error, TrickbagError) else f"{where}{type(error).__name__}: {text}")
     return Outcome(job)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from trickbag import plugins
 from trickbag.engine.assemble import assemble, kept_pixels
 from trickbag.engine.pixels import Files
 from trickbag.engine.precision import fabric_for
@@ -71,7 +72,9 @@ class Pilot:
             until = min(self.until, time.monotonic() + auto.TRIAL_SECONDS)
             try:
                 self.known[costly.key] = fastest(costly, self.wanted.data, self.wanted.seed, until)[1]
-            except (TrickbagError, RuntimeError):  # an arm that cannot be trained fails when its turn comes, not all arms now
+            except Exception as error:  # an arm that cannot be trained fails when its turn comes, not all arms now
+                if not isinstance(error, TrickbagError | RuntimeError) and not plugins.place(error):
+                    raise
                 return next(iter(self.known.values()), Timing(0.0, 0.0, 0, 0.0))
         return self.known[costly.key]
 

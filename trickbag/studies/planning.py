@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain, product
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trickbag import plugins
 from trickbag.ground import store
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Event, Note, Tell, silent
@@ -20,7 +21,7 @@ from trickbag.ground.text import duration
 from trickbag.recipe import Recipe
 from trickbag.runs import auto, provenance, seen
 from trickbag.runs.auto import SAFETY, TRIAL_SHARE
-from trickbag.runs.request import Request, called, check_named, edited, ingest, started, tell_where
+from trickbag.runs.request import Request, called, check_named, check_used, edited, ingest, started, tell_where
 from trickbag.statistics.power import seeds_within
 from trickbag.statistics.verdicts import SEEDS
 from trickbag.studies.design import DEAR, MATCHED, Design, design
@@ -64,6 +65,8 @@ class Planner:
         self.data, self.audit = ingest(data, recipe, o.seed, "skip", "skip", tell, o.depth, o.corrections)
         name = called(data)
         self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, began)
+        # Metrics are asked of stored predictions, at each report: with others, the runs are the same.
+        self.wanted = replace(self.wanted, plugins=tuple(p for p in plugins.active() if p.trick or p.networks))
         self.lost: dict[str, Any] = {}
         """What the new ``study.json`` says of a damaged one."""
         self.place = Place(Path("studies") / f"{name}-{self.wanted.key[:8]}" if out is None else store.folder_of(out))
@@ -80,6 +83,7 @@ class Planner:
         named = [parse(text) for text in o.tricks] if o.tricks != "auto" else []
         together = [[parse(text) for text in texts] for texts in o.combine]
         check_named(chain(self.wanted.recipe.tricks, named, *together))
+        self.check_plugins(chain(self.wanted.recipe.tricks, named, *together))
         if o.on == "test" and not len(self.data.images.split("test")):
             raise UsageError("--on test reads the test images, and there are none. Leave it out.")
         if o.prior:
@@ -95,6 +99,19 @@ class Planner:
         chosen = made(kind=o.design)
         rivals = [rival for rival in (made(kind=kind) for kind in others) if rival.kind != chosen.kind]
         return self.laid(reference, chosen, tricks, math.prod(o.blocks) or o.seeds, pilot, self.proving, rivals)
+
+    def check_plugins(self, tricks: Iterable[Trick]) -> None:
+        """Raise UsageError where a plugin is given and nothing of it is tried."""
+        for name, metric in plugins.metrics().items():
+            if not metric.each:
+                raise UsageError(
+                    f"the metric {name} gives one number for all images. A study needs one for each, to know how far a mean "
+                    "may be off: return an array [N], or leave the plugin out."
+                )
+        used = plugins.of(tricks, self.wanted.recipe.model) | plugins.measuring()
+        for model in self.options.vary.get("model", ()):
+            used |= plugins.of((), model)
+        check_used(self.wanted.plugins, used)
 
     def reference(self) -> Recipe:
         """The reference with everything decided, once: an earlier call's decision stays."""
@@ -243,4 +260,5 @@ def retold(planner: Planner, gone: float) -> tuple[StudyPlan, list[Event]]:
     """The plan and what is told on the way to it, on a machine with a clock of its own: ``gone`` are seconds of the budget."""
     told: list[Event] = []
     planner.tell, planner.wanted = told.append, replace(planner.wanted, began=time.monotonic() - gone)
-    return planner.planned(), told
+    with plugins.using(planner.wanted.plugins):
+        return planner.planned(), told

@@ -51,7 +51,9 @@ def proof(study: Study, nominated: Nomination) -> Proof | None:
     if not all(judged for row in runs.values() for judged in row):
         return None
     question = Question(NOMINEE, "combination", SAYS, tuple(zip(pair, (1.0, -1.0), strict=True)), True)
-    level = 0.05 / (1 + nominees.index(nominated.arm.recipe.key))
+    # A recipe with another content of a plugin is another nominee, though it is spelled alike.
+    edited = sum(departure.startswith("plugin ") for departure in study.facts["departures"])
+    level = 0.05 / (1 + nominees.index(nominated.arm.recipe.key) + edited)
     images, judged = met(study, runs)[0], sum(len(one.rows) for one in runs[NOMINEE] if one)
     found, loss = (
         estimates(study, runs, [*pair], [question], of, level, before)[0]

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from trickbag.report.findings import CONTROLS, Effect
+from trickbag import plugins
+from trickbag.report.findings import CONTROLS, Effect, Measure, MeasuredEffect
 from trickbag.statistics.effects import NOTHING, Sample, effects
 from trickbag.statistics.intervals import Interval
 from trickbag.statistics.looks import Decided, decide
@@ -87,12 +88,13 @@ def estimates(
     alpha: float = 0.05,
     before: Share = NOTHING,
 ) -> tuple[Estimate, ...]:
-    """The estimates of some questions as one family, of ``correct`` or ``calibrated``, more being better."""
+    """The estimates of some questions as one family, of ``correct``, ``calibrated`` or one's own metric, more being better."""
     if not asked:
         return ()
-    weights, shares = weighted(asked, arms), of == "correct"
+    weights, shown = weighted(asked, arms), samples(study, runs, arms, of)
+    shares = of == "correct" or all(np.isin(np.abs(one.values[np.isfinite(one.values)]), (0, 1)).all() for one in shown)
     return effects(
-        samples(study, runs, arms, of),
+        shown,
         weights,
         same=alike(study, runs, arms, weights),
         shares=shares,
@@ -101,6 +103,30 @@ def estimates(
         delta=study.facts["options"]["delta"] / 100 if shares else 0.0,
         alpha=alpha,
     )
+
+
+def measures(study: Study, arms: Sequence[Planned], runs: Table) -> tuple[Measure, ...]:
+    """What one's own metrics say of the questions: the declared ones as one family for each metric, each other by itself."""
+    names = {arm.name for arm in arms}
+    asked = [q for q in study.questions if all(name in names for name, _ in q.weights)]
+    declared = [q for q in asked if q.declared]
+    pooled = [arm.name for arm in arms if arm.role not in CONTROLS]
+    made = []
+    for name, metric in plugins.metrics().items():
+        found = dict(zip(declared, estimates(study, runs, pooled, declared, name), strict=True))
+        found |= {q: estimates(study, runs, [n for n, _ in q.weights], [q], name)[0] for q in asked if not q.declared}
+        known = [judged.own[name].mean() for judged in runs[study.arms[0].name] if judged and name in judged.own]
+        mean = float(np.mean(known)) if known else None
+        made.append(Measure(name, metric.better, mean, tuple(_measured(q, found[q], metric.better) for q in asked)))
+    return tuple(made)
+
+
+def _measured(question: Question, found: Estimate, better: str) -> MeasuredEffect:
+    difference, interval = found.difference, found.interval
+    if better == "lower":
+        difference = None if difference is None else -difference
+        interval = interval and Interval(-interval.high, -interval.low)
+    return MeasuredEffect(question.name, question.says, difference, interval, found.verdict)
 
 
 def effect(question: Question, found: Estimate, loss: Estimate, seconds_ratio: float | None, reference: str) -> Effect | None:
@@ -147,12 +173,18 @@ def dearer(question: Question, results: Results) -> float | None:
 
 
 def samples(study: Study, runs: Table, arms: Sequence[str], of: str) -> list[Sample]:
-    """What the runs of each seed say, ``correct``, ``nll`` or ``calibrated``, more being better."""
-    sign, found = 1.0 if of == "correct" else -1.0, []
+    """What the runs of each seed say, ``correct``, ``nll``, ``calibrated`` or one's own metric, more being better."""
+    own, found = plugins.metrics().get(of), []
+    sign = 1.0 if of == "correct" or (own and own.better == "higher") else -1.0
     for column in zip(*(runs[arm] for arm in arms), strict=True):
         rows = next((judged.rows for judged in column if judged), np.zeros(1, np.int64))
         missing = np.full(len(rows), np.nan)
-        values = np.array([missing if judged is None else sign * getattr(judged, of) for judged in column])
+        values = np.array(
+            [
+                missing if judged is None else sign * (judged.own.get(of, missing) if own else getattr(judged, of))
+                for judged in column
+            ]
+        )
         found.append(Sample(values, study.groups[rows]))
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trickbag import plugins
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.spec import spell
@@ -51,6 +52,8 @@ class Judged:
     """[BINS, 3] sums of confidence, correctness and images by confidence."""
     bins_calibrated: Floats
     """The same at the temperatures of ``calibrated``."""
+    own: dict[str, Floats] = field(default_factory=dict)
+    """[N] by each of one's own metrics, as they are; nothing of a run that diverged, or where a metric fails."""
 
 
 @dataclass(frozen=True)
@@ -201,9 +204,10 @@ def judge(logits: Floats, labels: Ints, rows: Ints, groups: Ints) -> Judged:
         recalls = np.bincount(labels, correct, logits.shape[1]) / counts
     own = np.arange(len(labels)), labels
     cooled = cross_calibrated(logits, labels, groups)
-    return Judged(
-        rows, correct, -log_p[own], -cooled[own], predicted, labels, recalls, binned(log_p, correct), binned(cooled, correct)
-    )
+    bins = binned(log_p, correct), binned(cooled, correct)
+    said = {name: metric.of(labels, np.exp(log_p)) for name, metric in plugins.metrics().items() if metric.each}
+    known = {name: values for name, values in said.items() if values is not None}
+    return Judged(rows, correct, -log_p[own], -cooled[own], predicted, labels, recalls, *bins, known)
 
 
 def binned(log_p: Floats, correct: Floats) -> Floats:

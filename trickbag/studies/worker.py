@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trickbag import plugins
 from trickbag.engine.assemble import kept_pixels
 from trickbag.engine.judge import judged_view, predictor
 from trickbag.engine.loop import Loop
@@ -65,7 +66,7 @@ def carry(job: Job, wanted: Request, place: Place, judging: Judging, alone: bool
 
     Raises TrickbagError where the training fails; a run that diverged is stored with its last valid accuracy.
     """
-    with store.lock(place.training(job.key), wait=True):
+    with plugins.using(wanted.plugins), store.lock(place.training(job.key), wait=True):
         missing = [cell for cell in job.cells if not place.done(cell)]
         if not missing:
             return

@@ -11,7 +11,7 @@ import typer
 
 from trickbag.ground import glance
 from trickbag.ground.errors import UsageError
-from trickbag.terminal import BEGAN, using
+from trickbag.terminal import BEGAN, own, using
 from trickbag.terminal.doctor import doctor
 from trickbag.terminal.options import (
     MANY,
@@ -24,12 +24,14 @@ from trickbag.terminal.options import (
     OnBadOption,
     OnLeakOption,
     OutOption,
+    PluginOption,
     RecipeOption,
     SeedOption,
     SetOption,
     WeightsOption,
     WithOption,
     WithoutOption,
+    known,
     option,
     screen_of,
     study_option,
@@ -129,6 +131,7 @@ def train(
     with_: WithOption = None,
     without: WithoutOption = None,
     set_: SetOption = None,
+    plugins: PluginOption = None,
     seed: SeedOption = 0,
     out: OutOption = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what the training would do and cost, and stop.")] = False,
@@ -144,7 +147,7 @@ def train(
     import trickbag as tb
 
     asked: dict[str, Any] = {"recipe": recipe, "model": model, "weights": weights, "budget": budget, "seed": seed}
-    asked |= {"with_": with_ or [], "without": without or [], "set_": set_ or []}
+    asked |= {"with_": with_ or [], "without": without or [], "set_": set_ or [], "plugins": plugins or []}
     asked |= {"on_bad": on_bad, "on_leak": on_leak, "depth": depth, "corrections": corrections, "began": BEGAN}
     with screen_of() as screen:
         if plan:
@@ -173,6 +176,7 @@ def study(
     with_: WithOption = None,
     without: WithoutOption = None,
     set_: SetOption = None,
+    plugins: PluginOption = None,
     tricks: Annotated[str, study_option("tricks", "A,B,…|auto")] = "",
     combine: Annotated[list[str] | None, study_option("combine", "A,B,…", more=MANY)] = None,
     vary: Annotated[list[str] | None, study_option("vary", "FIELD=V1,V2,…", more=MANY)] = None,
@@ -207,15 +211,15 @@ def study(
     """
     import trickbag as tb
 
-    own = tb.Options.model_fields
-    given = {name: value for name, value in context.params.items() if name in own and value not in (None, "", [])}
+    fields = tb.Options.model_fields
+    given = {name: value for name, value in context.params.items() if name in fields and value not in (None, "", [])}
     with screen_of() as screen:
+        given |= {"plugins": plugins or [], "out": out, "began": BEGAN, "progress": screen.tell}
         if plan:
-            screen.lines(*tb.plan_study(data, file, out=out, began=BEGAN, progress=screen.tell, **given).lines())
+            screen.lines(*tb.plan_study(data, file, **given).lines())
         else:
             command = shlex.join(["trickbag", *sys.argv[1:]])
-            told: dict[str, Any] = {"command": command, "began": BEGAN, "progress": screen.tell}
-            screen.study(tb.study(data, file, workers=workers, ray=ray, out=out, **told, **given))
+            screen.study(tb.study(data, file, workers=workers, ray=ray, command=command, **given))
 
 
 @app.command()
@@ -293,7 +297,7 @@ def atlas(
         screen.atlas(*combine(studies, out))
 
 
-for _verb in (using.evaluate, using.predict, using.explain, doctor, using.review):
+for _verb in (using.evaluate, using.predict, using.explain, using.review, own.laws, doctor):
     app.command()(_verb)
 
 
@@ -309,13 +313,14 @@ def tricks(
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw the curve of a schedule, or what an augmentation does to a photo."),
     ] = None,
+    plugins: PluginOption = None,
 ) -> None:
     """List all tricks, or describe one: formula, paper, cost, when it helps and hurts, fields with their bounds."""
-    with screen_of() as screen:
-        if not spec and plot:
-            raise UsageError("--plot draws one trick. Name it: trickbag tricks cosine --plot cosine.png.")
+    if not spec and plot:
+        raise UsageError("--plot draws one trick. Name it: trickbag tricks cosine --plot cosine.png.")
+    with screen_of() as screen, known(plugins):
         if not spec:
-            screen.bag(glance.shelf())
+            screen.bag(glance.shelf(plugins or []))
         else:
             from trickbag.tricks import find
 
@@ -336,12 +341,13 @@ def loop(
     with_: WithOption = None,
     without: WithoutOption = None,
     set_: SetOption = None,
+    plugins: PluginOption = None,
 ) -> None:
     """Print the training loop with the tricks at each plug point, and the parameter groups."""
     from trickbag.engine.outline import outline
     from trickbag.runs.request import edited
 
-    with screen_of() as screen:
+    with screen_of() as screen, known(plugins):
         screen.lines(*outline(edited(recipe, model, weights, with_ or [], without or [], set_ or [])[0]))
 
 

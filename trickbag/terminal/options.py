@@ -1,7 +1,9 @@
 """The options and arguments that commands share; their help is what ``trickbag.api`` says of its parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -35,6 +37,7 @@ WeightsOption = Annotated[str | None, option("weights", "FILE")]
 WithOption = Annotated[list[str] | None, option("with_", "SPEC", "--with", more=MANY, autocompletion=TRICK_NAMES)]
 WithoutOption = Annotated[list[str] | None, option("without", "NAME", more=MANY, autocompletion=TRICK_NAMES)]
 SetOption = Annotated[list[str] | None, option("set_", "FIELD=VALUE", "--set", more=MANY)]
+PluginOption = Annotated[list[Path] | None, option("plugins", "FILE", "--plugin", more=MANY)]
 SeedOption = Annotated[int, option("seed", min=0, max=2_000_000_000)]
 BudgetOption = Annotated[str, option("budget", "TIME")]
 OutOption = Annotated[str | None, option("out", "DIR")]
@@ -42,6 +45,18 @@ OnBadOption = Annotated[Literal["skip", "error"], option("on_bad")]
 OnLeakOption = Annotated[Literal["skip", "error"], option("on_leak")]
 CorrectionsOption = Annotated[str, option("corrections", "FILE")]
 DepthOption = Annotated[int, option("depth", "N", min=0)]
+
+
+@contextmanager
+def known(plugins: list[Path] | None) -> Iterator[None]:
+    """Inside, the plugins are known; torch, which they need, is imported where there are any."""
+    if not plugins:
+        yield
+        return
+    from trickbag.plugins import using
+
+    with using(plugins):
+        yield
 
 
 def screen_of(quiet: bool = False) -> "Screen":

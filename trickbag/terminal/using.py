@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from trickbag.ground.text import file_name, show
-from trickbag.terminal.options import CorrectionsOption, DataArgument, DepthOption, WithOption, option, screen_of
+from trickbag.terminal.options import CorrectionsOption, DataArgument, DepthOption, PluginOption, WithOption, option, screen_of
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     data: DataArgument,
     with_: WithOption = None,
+    plugins: PluginOption = None,
     open_set: Annotated[bool, option("open_set", None, "--open-set", verb="evaluate")] = False,
     energy: Annotated[bool, option("energy", None, "--energy", verb="evaluate")] = False,
     depth: DepthOption = 0,
@@ -28,6 +29,7 @@ def evaluate(
             run,
             data,
             with_=with_ or [],
+            plugins=plugins or [],
             open_set=open_set,
             energy=energy,
             depth=depth,

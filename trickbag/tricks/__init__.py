@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 from functools import cache
 
+from trickbag import plugins
 from trickbag.ground import spec
 from trickbag.ground.errors import UsageError
 from trickbag.trick import Trick
@@ -20,7 +21,7 @@ def __getattr__(name: str) -> type[Trick]:
 
 @cache
 def names() -> tuple[str, ...]:
-    """The names of all tricks.
+    """The names of all tricks of trickbag's own.
 
     >>> "mixup" in names()
     True
@@ -37,18 +38,25 @@ def bag() -> dict[str, type[Trick]]:
     return {name: find(name) for name in names()}
 
 
-@cache
 def find(name: str) -> type[Trick]:
-    """The trick of that name.
+    """The trick of that name, of trickbag's own or of a plugin.
 
     >>> find("mixpu")
     Traceback (most recent call last):
-    trickbag.ground.errors.UsageError: there is no trick mixpu; did you mean mixup? List them: trickbag tricks.
+    trickbag.ground.errors.UsageError: there is no trick mixpu; did you mean mixup? List them: trickbag tricks. Name a file of \
+your own with --plugin.
     """
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise UsageError(f"there is no trick {name}{hint} List them: trickbag tricks.")
+    if name in names():
+        return _built_in(name)
+    if own := plugins.find(name):
+        return own
+    near = difflib.get_close_matches(name, [*names(), *plugins.names()], n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    raise UsageError(f"there is no trick {name}{hint} List them: trickbag tricks. Name a file of your own with --plugin.")
+
+
+@cache
+def _built_in(name: str) -> type[Trick]:
     module = importlib.import_module(f"{__name__}.{name}")
     (found,) = (
         v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Trick) and v.__module__ == module.__name__

@@ -234,7 +234,7 @@ def _machine(problems: list[str]) -> Machine:
         device = f"{torch.cuda.get_device_name()}, {volume(torch.cuda.mem_get_info()[0])} of its memory free"
     elif os.path.exists("/dev/nvidia0"):
         problems.append(
-            f"There is an NVIDIA GPU, and torch {torch.__version__} cannot use it. Install a torch for its driver: "
+            f"there is an NVIDIA GPU, and torch {torch.__version__} cannot use it. Install a torch for its driver: "
             "https://pytorch.org/get-started/locally"
         )
     return replace(here, device=device, threads=torch.get_num_threads())
@@ -260,7 +260,7 @@ def _room(folder: Path, what: str, remedy: str, problems: list[str]) -> int:
         problems.append(f"{show(str(folder))} for {what} cannot be written ({files.reason(error)}). {remedy}.")
     free = shutil.disk_usage(there).free
     if free < LITTLE:
-        problems.append(f"Only {volume(free)} are free in {show(str(folder))}, the place of {what}. Free some space. {remedy}.")
+        problems.append(f"only {volume(free)} are free in {show(str(folder))}, the place of {what}. Free some space. {remedy}.")
     return free
 
 

@@ -122,12 +122,13 @@ def test_a_folder_without_images_is_said_and_other_files_are_passed_over(known: 
         list(known.predict(tmp_path))
     (tmp_path / "notes.md").write_text("hello")
     (tmp_path / "table").write_text("a,b\n1,2\n")
+    (tmp_path / "rows.jsonl.part").touch()
     with pytest.raises(UsageError, match="holds no image"):
         list(known.predict(tmp_path))
     shutil.copy(photo(), tmp_path / "one")
     told: list[Any] = []
     assert [Path(p.path).name for p in known.predict(tmp_path, tell=told.append)] == ["one"]
-    assert Note("2 files in folders are no image and passed over") in told
+    assert Note("3 files in folders are no image and passed over") in told
 
 
 @pytest.mark.parametrize("on_bad", ["skip", "error"])

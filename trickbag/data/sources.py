@@ -41,14 +41,14 @@ class Source(NamedTuple):
         return decode(self.content, channels, shorter=shorter).pixels
 
     def is_other(self) -> bool:
-        """Whether it was found in a folder and is plainly no image, by name and content: text, a table, a film."""
+        """Whether it was found in a folder and is plainly no image, by name and content: text, a table, a film, nothing."""
         if not self.found or suffix(self.name) in IMAGE_SUFFIXES:
             return False
         try:
             with opened(cast(Path, self.content)) as file:
                 sniff(file.read(HEAD))
         except Unreadable as error:
-            return str(error).startswith("not an image")
+            return str(error).startswith(("not an image", "empty"))
         except OSError:
             return False
         return False

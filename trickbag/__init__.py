@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trickbag.api import check, evaluate, finish, load, plan, study, train
+    from trickbag.api import check, evaluate, finish, load, plan, serve, study, train
     from trickbag.comparison.compare import Comparison, compare
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trickbag.studies.options import Options
 
 _ROOMS = {
-    "trickbag.api": ("check", "evaluate", "finish", "load", "plan", "study", "train"),
+    "trickbag.api": ("check", "evaluate", "finish", "load", "plan", "serve", "study", "train"),
     "trickbag.comparison.compare": ("Comparison", "compare"),
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
@@ -58,6 +58,7 @@ __all__ = [
     "finish",
     "load",
     "plan",
+    "serve",
     "study",
     "train",
 ]

@@ -11,7 +11,7 @@ import typer
 
 from trickbag.ground import glance
 from trickbag.ground.errors import UsageError
-from trickbag.terminal import BEGAN, using
+from trickbag.terminal import BEGAN, serving, using
 from trickbag.terminal.options import (
     MANY,
     TRICK_NAMES,
@@ -287,7 +287,7 @@ def atlas(
         screen.atlas(*combine(studies, out))
 
 
-for _verb in (using.evaluate, using.predict, using.explain):
+for _verb in (using.evaluate, using.predict, using.explain, serving.serve):
     app.command()(_verb)
 
 

@@ -30,6 +30,7 @@ import trickbag as tb
 from benchmarks.machine import origin
 from trickbag.data.decode import decode
 from trickbag.engine.pixels import fitted
+from trickbag.ground.text import counted
 
 TOGETHER = 8
 """Photos of a request, and of a batch of the bare network."""
@@ -146,7 +147,7 @@ def many(process: int, port: int, photos: list[bytes], requests: int, clients: i
         for done in [threads.submit(work) for _ in range(clients)]:
             done.result()
     cuts = statistics.quantiles(took, n=100)
-    print(f"\n{requests:,} requests of {clients} clients. {len(took):,} with one photo: {statuses(said)},")
+    print(f"\n{requests:,} requests of {counted(clients, 'client')}. {len(took):,} with one photo: {statuses(said)},")
     print(f"p50 {cuts[49]:.0f} ms, p99 {cuts[98]:.0f} ms. {bad.total():,} hostile ones: {statuses(bad)}.\n")
     print("| after requests | MB in memory |\n|---|---|")
     for own, megabytes in sorted(held.items()):

@@ -77,6 +77,12 @@ def test_a_run_that_is_none_or_damaged_is_said_before_anything_listens(place: Pa
         tb.serve()
 
 
+@pytest.mark.parametrize("asked", [{"port": -1}, {"port": 70000}, {"threshold": 1.5}, {"images": 0}, {"seconds": float("inf")}])
+def test_python_is_told_in_a_sentence_too(place: Path, asked: dict[str, Any]) -> None:
+    with pytest.raises(tb.UsageError, match=f"^{next(iter(asked))} .*: write a "):
+        tb.serve(place / "one", **{"port": 0, **asked})
+
+
 def test_without_the_extra_the_command_says_what_to_install(place: Path, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(trickbag.serving, "server", raising=False)
     for name in [*sys.modules]:

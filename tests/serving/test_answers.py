@@ -52,6 +52,13 @@ def test_a_bad_image_takes_no_other_answer_away(server: Served, photos: PHOTOS) 
     assert alone.json["error"] == alone.json["images"][0]["error"]
 
 
+def test_names_are_shown_as_they_are_but_for_what_could_steer_a_reader(server: Served, photos: PHOTOS) -> None:
+    told = server.send("/predict", *((name, photos[0][1]) for name in ("../猫 (1).png", "a\x1b[31m\u202egpj.exe", "n" * 3000)))
+    plain, steering, long = (image["name"] for image in told.json["images"])
+    assert (plain, steering) == ("../猫 (1).png", r"a\x1b[31m\u202egpj.exe")
+    assert len(long) == 201
+
+
 def test_an_explanation_is_that_of_python(server: Served, place: Path, photos: PHOTOS) -> None:
     found = server.send("/explain?run=one&class=b", photos[0])
     assert found.status == 200

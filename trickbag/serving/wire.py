@@ -68,7 +68,9 @@ class Connection(H11Protocol):
         """A client is there."""
         super().connection_made(transport)
         if len(self.connections) > self.most:
-            next(iter(self.silent), self).transport.abort()
+            oldest = next(iter(self.silent), self)
+            oldest._stop()  # now: more clients may come before it is gone
+            oldest.transport.abort()
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -57,7 +57,7 @@ def named(runs: Sequence[str | Path]) -> dict[str, Path]:
     >>> list(named(["runs/a", "other/a", "b"]))
     ['runs/a', 'other/a', 'b']
     """
-    given = {Path(run).resolve(): Path(run) for run in runs}
+    given = {Path(run).absolute(): Path(run) for run in runs}
     tails = [_tail(folder, [other for other in given if other != folder]) for folder in given]
     return dict(zip(map(show, tails), given.values(), strict=True))
 

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trickbag.api import check, evaluate, finish, laws, load, plan, plan_study, review, study, train
+    from trickbag.api import check, evaluate, finish, laws, load, plan, plan_study, review, serve, study, train
     from trickbag.checkup import Checkup, doctor
     from trickbag.comparison.compare import Comparison, compare
     from trickbag.data.audit import Audit, Finding
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trickbag.studies.plan import StudyPlan
 
 _ROOMS = {
-    "trickbag.api": ("check", "evaluate", "finish", "laws", "load", "plan", "plan_study", "review", "study", "train"),
+    "trickbag.api": ("check", "evaluate", "finish", "laws", "load", "plan", "plan_study", "review", "serve", "study", "train"),
     "trickbag.checkup": ("Checkup", "doctor"),
     "trickbag.comparison.compare": ("Comparison", "compare"),
     "trickbag.data.audit": ("Audit", "Finding"),
@@ -77,6 +77,7 @@ __all__ = [
     "plan",
     "plan_study",
     "review",
+    "serve",
     "study",
     "train",
 ]

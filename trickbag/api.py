@@ -20,6 +20,7 @@ from trickbag.runs import run as running
 from trickbag.runs.classifier import Classifier
 from trickbag.runs.request import Bad, request, tell_where
 from trickbag.runs.request import check as checked
+from trickbag.serving.limits import Limits
 from trickbag.studies import conduct
 from trickbag.studies.options import DESIGNS, Options
 from trickbag.studies.plan import StudyPlan
@@ -353,6 +354,56 @@ def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classi
     with own.using(plugins):
         own.check_apart(run)
         return Classifier.load(run, with_)
+
+
+def serve(
+    *runs: str | Path,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str = "",
+    threshold: float = 0.0,
+    images: int = 64,
+    megabytes: float = 64,
+    megapixels: float = 50,
+    seconds: float = 10,
+    queue: int = 16,
+    progress: Progress = None,
+) -> None:
+    """Open a page to drop photos on, and answer programs at the same address; this call lasts until it is interrupted.
+
+    Args:
+        runs: The folders of runs, to be looked at side by side.
+        host: The address to listen at. Any other than this machine's own needs ``token``.
+        port: The port to listen at; 0 takes any that is free, and says which.
+        token: What a client must know: 12 to 200 letters, digits or signs of -._~.
+        threshold: Call a prediction unsure whose probability is below it, unless a request says otherwise.
+        images: The most images that a request may bring.
+        megabytes: The most that a request may bring, in millions of bytes.
+        megapixels: The largest image, in millions of pixels.
+        seconds: For a request to arrive, and again for its answer.
+        queue: The most requests that wait for a run.
+        progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
+
+    Raises:
+        UsageError: A folder holds no finished run, the address cannot be taken, others can reach it and there is no token, or
+            the packages of trickbag[serve] are missing.
+        TrickbagError: A folder is damaged.
+
+    >>> serve("no run", port=0)
+    Traceback (most recent call last):
+    trickbag.ground.errors.UsageError: no run holds no trained classifier: there is no model.json. Give the folder \
+that train wrote.
+
+    """
+    try:
+        from trickbag.serving import server  # what it needs is an extra
+    except ImportError as error:
+        if error.name and error.name.startswith("trickbag"):
+            raise
+        raise UsageError("serving needs FastAPI and uvicorn. Install them: pip install 'trickbag[serve]'.") from None
+    with listening(progress) as tell:
+        limits = Limits(images, megabytes, megapixels, seconds, queue)
+        server.serve(runs, host, port, token, threshold, limits, tell)
 
 
 def study(

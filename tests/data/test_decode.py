@@ -57,6 +57,18 @@ def test_a_jpeg_needs_its_own_end_marker(seed: int) -> None:
     assert torch.equal(decode(data[:2] + thumbnail + data[2:] + b"more").pixels, decode(data).pixels)
 
 
+def test_a_picture_in_hundreds_of_scans_is_refused() -> None:
+    """Each scan of a few bytes takes as long to read as the picture is large."""
+    file = io.BytesIO()
+    Image.new("RGB", (400, 300), (9, 99, 200)).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    usual, film = data[:-2] + scan * 80 + b"\xff\xd9", data + b"\xff\xda" * 500
+    assert decode(usual).pixels.shape == decode(film + b"\xff\xd9").pixels.shape == (3, 300, 400)
+    with pytest.raises(Unreadable, match="broken: more than 100 scans"):
+        decode(data[:-2] + scan * 100 + b"\xff\xd9")
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_all_eight_orientations_equal_the_upright_picture(kind: str, orientation: int) -> None:

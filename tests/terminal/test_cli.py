@@ -30,7 +30,7 @@ KINDS = {"=cmd": 0, "ab": 1, "c": 2}
 WICKED = "\x1b[31mred\n\u202egnp.png"
 COMMANDS = (
     *("atlas", "check", "compare", "demo", "evaluate", "explain", "finish"),
-    *("loop", "predict", "report", "review", "study", "train", "tricks"),
+    *("doctor", "laws", "loop", "predict", "report", "review", "serve", "study", "train", "tricks"),
 )
 HOUSE = Path(__file__).parents[2]
 

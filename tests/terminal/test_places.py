@@ -113,6 +113,7 @@ def test_folders_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ["predict", "NAME", "photos"],
         ["evaluate", "NAME", "photos"],
         ["explain", "NAME", "photos"],
+        ["serve", "NAME", "--port", "0"],
         ["finish", "NAME"],
         ["report", "NAME"],
         ["atlas", "NAME"],

@@ -37,6 +37,7 @@ from trickbag.data.sniff import (
     Unreadable,
     check_directories,
     check_jpeg_end,
+    check_jpeg_scans,
     sniff,
     webp_size,
 )
@@ -138,6 +139,8 @@ def _picture(file: BinaryIO, kind: str, channels: int | None, limit_pixels: int,
     file.seek(0)
     image = _READERS[kind](file, "")
     _check_size(image.size, limit_pixels)
+    if "progressive" in image.info:
+        check_jpeg_scans(file)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_raw(image):
         raise Unreadable("unsupported: RAW; convert with dcraw or darktable")
     if getattr(image, "is_animated", False):

@@ -4,6 +4,8 @@ Names are never trusted and nothing is handed to a library before it stands on t
 """
 
 import re
+from collections.abc import Iterator
+from itertools import takewhile
 from typing import BinaryIO, Literal
 
 from trickbag.ground.errors import TrickbagError
@@ -66,6 +68,7 @@ _REFUSED = (
     (b"\x80\4", "a pickle"),
     (b"\x80\5", "a pickle"),
 )
+_JPEG_END = b"\xff\xd9"
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
@@ -118,17 +121,28 @@ def check_jpeg_end(file: BinaryIO, most: int = 1 << 28) -> None:
     """
     size = file.seek(0, 2)
     file.seek(max(0, size - 2))
-    if file.read() == b"\xff\xd9":
+    if file.read() == _JPEG_END:
         return
     file.seek(0)
-    data = file.read(most)
+    if _JPEG_END not in _jpeg_markers(file.read(most)):
+        raise Unreadable("truncated")
+
+
+def check_jpeg_scans(file: BinaryIO, most: int = 100) -> None:
+    """``Unreadable`` for a picture in more scans: each takes as long as the picture is large, and some bytes of the file."""
+    file.seek(0)
+    markers = takewhile(lambda marker: marker != _JPEG_END, _jpeg_markers(file.read()))
+    if sum(marker == b"\xff\xda" for marker in markers) > most:
+        raise Unreadable(f"broken: more than {most} scans")
+
+
+def _jpeg_markers(data: bytes) -> Iterator[bytes]:
+    """Those of a JPEG, without what stands in its segments and pixels."""
     at = 2
     while found := _JPEG_MARKER.search(data, at):
+        yield found.group()
         at = found.end()
-        if found.group() == b"\xff\xd9":
-            return
         at += int.from_bytes(data[at : at + 2], "big")
-    raise Unreadable("truncated")
 
 
 def check_directories(file: BinaryIO, most: int = 10_000) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image
 
 INK, QUIET, GRID = "#1f2933", "#5f6c7b", "#e4e7eb"
 BLUE, ORANGE, GREEN = "#1f5fa8", "#c8661d", "#2f7d5b"
@@ -93,6 +95,17 @@ def heat(image: Any, places: Any, name: str, share: float) -> bytes:
         axes.set_axis_off()
     figure.suptitle(f"{_label(name)}: {100 * share:.1f} %", color=INK, fontsize=10, parse_math=False)
     return _png(figure)
+
+
+def glow(image: Any, places: Any) -> bytes:
+    """An image uint8 [C, h, w] and a map [h, w] in 0..1 -> PNG of its size: the image in grey, coloured by the map."""
+    grey = np.asarray(image, dtype=np.float64)[:3].mean(0)[..., None]
+    share = np.asarray(places, dtype=np.float64)
+    cover = 0.15 + 0.5 * share[..., None]
+    shown = (1 - cover) * grey + cover * 255 * colormaps["inferno"](share)[..., :3]
+    file = io.BytesIO()
+    Image.fromarray(shown.clip(0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:

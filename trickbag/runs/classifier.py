@@ -192,11 +192,11 @@ class Classifier(Shown):
                     tell(Note(f"{name} is left out: {found}"))
                 if len(batch) == BATCH:
                     made, batch = batch, []
-                    yield from self._predictions(made, top, threshold)
+                    yield from self.best(made, top, threshold)
         except TrickbagError:
-            yield from self._predictions(batch, top, threshold)
+            yield from self.best(batch, top, threshold)
             raise
-        yield from self._predictions(batch, top, threshold)
+        yield from self.best(batch, top, threshold)
         if bad:
             tell(Note(f"{counted(bad, 'image')} could not be read and {'has' if bad == 1 else 'have'} no prediction"))
 
@@ -209,7 +209,8 @@ class Classifier(Shown):
         except (Unreadable, OSError) as error:
             return source.name, str(error)
 
-    def _predictions(self, batch: Sequence[tuple[str, Tensor]], top: int, threshold: float) -> Iterator[Prediction]:
+    def best(self, batch: Sequence[tuple[str, Tensor]], top: int, threshold: float) -> Iterator[Prediction]:
+        """The predictions of names and uint8 images [C, h, w]; see ``predict``."""
         names = [name for name, _ in batch]
         for outputs in self.outputs(pixels for _, pixels in batch):
             best = finite(outputs.logits, names).softmax(1).cpu().topk(min(top, len(self.classes)), dim=1)
@@ -229,16 +230,20 @@ class Classifier(Shown):
         Raises TrickbagError at a file that cannot be read and where the network gives no numbers for an image, UsageError for
         an unknown class and a network without maps.
         """
+        for source in sources(images):
+            yield self.look(source.name, self._decode(source), name)
+
+    def look(self, path: str, pixels: Tensor, name: str = "") -> Explanation:
+        """The same of one uint8 image [C, h, w]."""
         if name and name not in self.classes:
             raise UsageError(f"the run does not know the class {name!r}. It knows: {some(self.classes, 10)}.")
-        for source in sources(images):
-            image = cut(fitted(self._decode(source), self.fit, self.card.kept), self.plain)
-            wanted = torch.tensor([self.classes.index(name)], device=self.fabric.device) if name else None
-            maps, outputs = grad_cam(self.model, self._batch([image]), wanted)
-            finite(torch.cat([outputs.logits.detach(), maps.flatten(1)], 1), [source.name])
-            p = outputs.logits[0].detach().softmax(0)
-            k = self.classes.index(name) if name else int(p.argmax())
-            yield Explanation(source.name, self.classes[k], float(p[k]), image, maps[0].cpu())
+        image = cut(fitted(pixels, self.fit, self.card.kept), self.plain)
+        wanted = torch.tensor([self.classes.index(name)], device=self.fabric.device) if name else None
+        maps, outputs = grad_cam(self.model, self._batch([image]), wanted)
+        finite(torch.cat([outputs.logits.detach(), maps.flatten(1)], 1), [path])
+        p = outputs.logits[0].detach().softmax(0)
+        k = self.classes.index(name) if name else int(p.argmax())
+        return Explanation(path, self.classes[k], float(p[k]), image, maps[0].cpu())
 
     def _decode(self, source: Source) -> Tensor:
         name, found = self._pixels(source)

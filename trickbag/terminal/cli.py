@@ -11,7 +11,7 @@ import typer
 
 from trickbag.ground import glance
 from trickbag.ground.errors import UsageError
-from trickbag.terminal import BEGAN, own, using
+from trickbag.terminal import BEGAN, own, serving, using
 from trickbag.terminal.doctor import doctor
 from trickbag.terminal.options import (
     MANY,
@@ -297,7 +297,7 @@ def atlas(
         screen.atlas(*combine(studies, out))
 
 
-for _verb in (using.evaluate, using.predict, using.explain, using.review, own.laws, doctor):
+for _verb in (using.evaluate, using.predict, using.explain, using.review, serving.serve, own.laws, doctor):
     app.command()(_verb)
 
 

@@ -8,7 +8,7 @@ from _pytest.doctest import DoctestItem
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which ``photos``, ``run`` and ``mixup-run`` lie."""
+    """A folder in which ``photos``, ``run``, ``mixup-run`` and the trick of a page of the documents lie."""
     from album import fill
 
     import trickbag as tb
@@ -18,6 +18,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(place)
         patch.setenv("TRICKBAG_CACHE", str(place / "cache"))
         fill(Path("photos"), {"cat": 0, "dog": 1}, 12)
+        page = Path(__file__).with_name("docs") / "own-trick.md"
+        Path("posterize.py").write_text(page.read_text("utf-8").split("```python\n")[1].split("```")[0], "utf-8")
         for out, tricks in (("run", ""), ("mixup-run", "mixup")):
             tb.train("photos", "cifar", model="cifar_resnet8", with_=tricks, set_={"size": 16, "epochs": 1}, out=out)
     return place

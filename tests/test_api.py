@@ -20,7 +20,7 @@ from trickbag.studies.options import Options
 from trickbag.terminal.cli import app
 from trickbag.tricks import bag
 
-VERBS = ("check", "evaluate", "finish", "load", "plan", "plan_study", "review", "serve", "study", "train")
+VERBS = ("check", "evaluate", "finish", "laws", "load", "plan", "plan_study", "review", "serve", "study", "train")
 PLANNED = {"plan": ("train", {"out"}), "plan_study": ("study", {"workers", "ray", "command"})}
 """A plan takes what a verb does, but for what changes no plan."""
 PYTHON_ALONE = {"progress", "began", "command"}

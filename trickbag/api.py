@@ -293,6 +293,12 @@ def review(
     The page, one HTML file that needs nothing else, shows them with pictures, and saves the corrections that you make there
     for ``corrections`` of ``check``, ``train``, ``study`` and ``evaluate``.
 
+    Examples:
+        >>> import trickbag as tb
+        >>> found = tb.review("run", "photos", out="review.html")
+        >>> print(found.confusion.sum(), "images are judged,", found.confusion.trace() + len(found.wrong), "are listed")
+        6 images are judged, 6 are listed
+
     Args:
         folder: The folder of a run or of a study.
         data: The data set, as `trickbag train` takes it. Default: where it lay when this machine trained on it.
@@ -316,6 +322,12 @@ def laws(file: str | Path, *, progress: Progress = None) -> "Verdicts":
     """Try the laws that every trick obeys on a trick of your own: neutral values, randomness, resuming, bounds, card.
 
     Each law trains tiny networks on a few images in memory; all of them take less than a minute.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> tb.laws("posterise.py")
+        Traceback (most recent call last):
+        trickbag.ground.errors.UsageError: plugin 'posterise.py' cannot be read: No such file or directory. Give a Python file.
 
     Args:
         file: A Python file with a trick.
@@ -371,6 +383,13 @@ def serve(
 ) -> None:
     """Open a page to drop photos on, and answer programs at the same address; this call lasts until it is interrupted.
 
+    Examples:
+        >>> import trickbag as tb
+        >>> tb.serve("no run", port=0)
+        Traceback (most recent call last):
+        trickbag.ground.errors.UsageError: no run holds no trained classifier: there is no model.json. Give the folder \
+that train wrote.
+
     Args:
         runs: The folders of runs, to be looked at side by side.
         host: The address to listen at. Any other than this machine's own needs ``token``.
@@ -388,11 +407,6 @@ def serve(
         UsageError: A folder holds no finished run, the address cannot be taken, others can reach it and there is no token, or
             the packages of trickbag[serve] are missing.
         TrickbagError: A folder is damaged.
-
-    >>> serve("no run", port=0)
-    Traceback (most recent call last):
-    trickbag.ground.errors.UsageError: no run holds no trained classifier: there is no model.json. Give the folder \
-that train wrote.
 
     """
     try:

@@ -29,6 +29,7 @@ EXTRAS = {
 }
 """Of trickbag's package, but those for work on trickbag itself, and what they install."""
 FOLDERS = ("TRICKBAG_CACHE", "TRICKBAG_DATA")
+TEXTS = ("TRICKBAG_TOKEN",)
 NUMBERS: dict[str, Callable[[str, int], float]] = {
     "TRICKBAG_CACHE_LIMIT": environment.number,
     "TRICKBAG_CHECKPOINT_SECONDS": environment.number,
@@ -194,8 +195,8 @@ def _wrong(name: str, given: str) -> str:
     try:
         if name in NUMBERS:
             NUMBERS[name](name, 0)
-        elif name not in FOLDERS:
-            near = difflib.get_close_matches(name, (*FOLDERS, *NUMBERS), 1)
+        elif name not in (*FOLDERS, *TEXTS):
+            near = difflib.get_close_matches(name, (*FOLDERS, *NUMBERS, *TEXTS), 1)
             return f"the environment has {name}, which nothing reads. {f'Did you mean {near[0]}?' if near else 'Unset it.'}"
         elif given and not os.path.isdir(expanded(given)):
             return f"the environment has {name}={brief(given)}, which is no folder. Correct it, or make the folder."

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 import trickbag as tb
@@ -85,10 +86,32 @@ def measure() -> tb.Finished:
     for effect in study.effects:
         print(effect.name, effect.difference, effect.interval, effect.verdict, frame)
     tb.train("photos", study.recommended, out="best")
+    looked: tb.Review = tb.review(study.folder, out="review.html")
+    print([(error.path, error.given, error.suggested) for error in looked.label_errors], looked.confusion.shape)
+    tb.train("photos", corrections="corrections.csv", plugins=["posterize.py"], with_="posterize(bits=3)")
     assert_type(study.report("report.html"), Path)
     comparison: tb.Comparison = tb.compare("run", Path("best"), reference="run", delta=0.5)
     print(comparison.answer, comparison.as_json(), comparison.html(), comparison.pairs[0].effect)
     return study
+
+
+@tb.metric
+def top2(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray((probabilities.argsort(1)[:, -2:] == labels[:, None]).any(1))
+
+
+@tb.metric(better="lower")
+def cost(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
+    return float(labels.mean())
+
+
+def obeys() -> bool:
+    laws: tb.Verdicts = tb.laws("posterize.py")
+    return not laws.broken
+
+
+def serve() -> None:
+    tb.serve("run", Path("best"), port=0, threshold=0.5)
 
 
 def main() -> None:

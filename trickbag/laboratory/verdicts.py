@@ -25,7 +25,15 @@ class Verdict:
 
 @dataclass(frozen=True, repr=False)
 class Verdicts(Shown):
-    """What came of all laws."""
+    """What came of all laws.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> found = tb.laws("posterize.py")
+        >>> found.trick, len(found.laws), found.broken
+        ('posterize', 17, ())
+
+    """
 
     trick: str
     laws: tuple[Verdict, ...]

@@ -61,7 +61,15 @@ class OfClass(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Review(Shown):
-    """The mistakes of a run, or of a study's reference, and what may be wrong with the images; ``html`` shows them."""
+    """The mistakes of a run, or of a study's reference, and what may be wrong with the images; ``html`` shows them.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> found = tb.review("run", "photos")
+        >>> found.total, found.classes, [one.path for one in found.label_errors]
+        (24, ('cat', 'dog'), [])
+
+    """
 
     folder: Path
     by: str

@@ -31,12 +31,15 @@ def metric(function: Any = None, /, *, better: Better = "higher") -> Any:
     The function takes labels [N], int64, and probabilities [N, K], float64 with rows that sum to 1. It returns a number, or one
     for each image [N], whose mean is shown; a study needs one for each. ``better`` says which values are.
 
-    >>> import numpy as np
-    >>> @metric
-    ... def top2(labels, probabilities):
-    ...     return (probabilities.argsort(1)[:, -2:] == labels[:, None]).any(1)
-    >>> top2(np.array([1]), np.array([[0.2, 0.3, 0.5]]))
-    array([ True])
+    Examples:
+        >>> import numpy as np
+        >>> import trickbag as tb
+        >>> @tb.metric
+        ... def top2(labels, probabilities):
+        ...     return (probabilities.argsort(1)[:, -2:] == labels[:, None]).any(1)
+        >>> top2(np.array([1]), np.array([[0.2, 0.3, 0.5]]))
+        array([ True])
+
     """
     if function is None:
         return lambda marked: _marked(marked, better)

@@ -9,10 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trickbag.api import check, evaluate, finish, load, plan, study, train
+    from trickbag.api import check, evaluate, export, finish, load, plan, study, train
     from trickbag.comparison.compare import Comparison, compare
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
+    from trickbag.exports.shipping import Exported
     from trickbag.ground.errors import TrickbagError, UsageError
     from trickbag.recipe import Recipe
     from trickbag.runs.classifier import Classifier, Prediction
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from trickbag.studies.options import Options
 
 _ROOMS = {
-    "trickbag.api": ("check", "evaluate", "finish", "load", "plan", "study", "train"),
+    "trickbag.api": ("check", "evaluate", "export", "finish", "load", "plan", "study", "train"),
     "trickbag.comparison.compare": ("Comparison", "compare"),
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
+    "trickbag.exports.shipping": ("Exported",),
     "trickbag.ground.errors": ("TrickbagError", "UsageError"),
     "trickbag.recipe": ("Recipe",),
     "trickbag.runs.classifier": ("Classifier", "Prediction"),
@@ -42,6 +44,7 @@ __all__ = [
     "Classifier",
     "Comparison",
     "Evaluation",
+    "Exported",
     "Finding",
     "Finished",
     "Images",
@@ -55,6 +58,7 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "export",
     "finish",
     "load",
     "plan",

@@ -287,7 +287,7 @@ def atlas(
         screen.atlas(*combine(studies, out))
 
 
-for _verb in (using.evaluate, using.predict, using.explain):
+for _verb in (using.evaluate, using.predict, using.explain, using.export):
     app.command()(_verb)
 
 

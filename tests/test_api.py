@@ -19,7 +19,7 @@ from trickbag.studies.options import Options
 from trickbag.terminal.cli import app
 from trickbag.tricks import bag
 
-VERBS = ("check", "evaluate", "finish", "load", "plan", "study", "train")
+VERBS = ("check", "evaluate", "export", "finish", "load", "plan", "study", "train")
 PYTHON_ALONE = {"progress", "began", "command"}
 """Parameters that the command line answers itself."""
 
@@ -47,7 +47,7 @@ def test_a_study_takes_what_its_file_may_hold_and_names_the_defaults() -> None:
             assert told[1] in (str(field.default), {True: "yes"}.get(field.default))
 
 
-@pytest.mark.parametrize("verb", ["check", "evaluate", "study", "train"])
+@pytest.mark.parametrize("verb", ["check", "evaluate", "export", "study", "train"])
 def test_the_command_line_offers_the_same_with_the_same_words(verb: str) -> None:
     command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
     offered: dict[str, Any] = {one.name: one.help for one in command.params if one.name not in ("json", "help")}

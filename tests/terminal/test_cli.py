@@ -29,7 +29,7 @@ from trickbag.tricks import bag
 KINDS = {"=cmd": 0, "ab": 1, "c": 2}
 WICKED = "\x1b[31mred\n\u202egnp.png"
 COMMANDS = (
-    *("atlas", "check", "compare", "demo", "evaluate", "explain", "finish"),
+    *("atlas", "check", "compare", "demo", "evaluate", "explain", "export", "finish"),
     *("loop", "predict", "report", "study", "train", "tricks"),
 )
 HOUSE = Path(__file__).parents[2]

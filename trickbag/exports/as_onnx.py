@@ -75,7 +75,7 @@ def _tidied(model: onnx.ModelProto) -> None:
     for value in [*graph.input, *graph.output, *graph.value_info]:
         value.name = renamed.get(value.name, value.name)
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in sizes:
+            if dim.dim_param and dim.dim_param in sizes:  # setting an empty one would clear a number
                 dim.dim_param = sizes[dim.dim_param]
     for holder in [model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]:
         del holder.metadata_props[:]

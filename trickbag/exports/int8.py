@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
 from torchvision.transforms.v2 import functional as F
 
 from trickbag.engine.pixels import Pixels
@@ -67,9 +68,11 @@ def quantised(file: Path, training: Pixels, target: Path) -> int:
     value on ``CALIBRATED`` training images, whose number is returned. Weights use 7 bits, since processors without VNNI add
     pairs of products in 16 bits, which 8 would fill.
     """
-    model = onnx.load(file)
-    nodes = [node.name for node in model.graph.node if node.name.startswith(NETWORK) and node.op_type in KINDS]
     reader = _Reader(training)
+    with quiet():
+        quant_pre_process(file, target, skip_symbolic_shape=True)  # puts batch norms into the convolutions before them
+    model = onnx.load(target)
+    nodes = [node.name for node in model.graph.node if node.name.startswith(NETWORK) and node.op_type in KINDS]
     with quiet():
         quantize_static(
             model,

@@ -4,12 +4,11 @@ import hashlib
 import importlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from trickbag.exports import as_timm, as_torch, hub, model_card, parity
 from trickbag.exports.graph import traced
@@ -18,11 +17,14 @@ from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.shown import Sheet, Shown
-from trickbag.ground.text import show
+from trickbag.ground.text import brief, show
 from trickbag.models.card import CARD
 from trickbag.runs.classifier import Classifier
 from trickbag.runs.folder import RunRecord
 from trickbag.trick import Stage
+
+if TYPE_CHECKING:
+    from trickbag.exports.int8 import Int8  # which imports what the extra brings
 
 To = Literal["onnx", "timm", "torch"]
 PARITY, INT8, DIFFERS = "parity.json", "model.int8.onnx", ".differs"
@@ -46,8 +48,8 @@ class Exported(Shown):
     files: tuple[str, ...]
     """Names in the folder; the first one has the weights."""
     parity: parity.Parity
-    int8: Any = None
-    """``trickbag.exports.int8.Int8``, where it was asked for."""
+    int8: "Int8 | None" = None
+    """Where it was asked for."""
     address: str = ""
     """On the hub, where it was pushed."""
 
@@ -130,9 +132,13 @@ def export(
     if int8 and not photos.training:
         raise UsageError("--int8 looks at training images of the run: say with --data where its photos lie.")
     with store.lock(folder):
-        store.claim(folder)
-        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as place:
-            made = _made(run, form, classifier, photos, Path(place), folder, int8, tell)
+        place = folder.with_name(f".{folder.name}.making")
+        store.remove(place)  # what a killed export left
+        place.mkdir()
+        try:
+            made = _made(run, form, classifier, photos, place, folder, int8, tell)
+        finally:
+            store.remove(place)
     address = hub.push(folder, made.files, push) if push else ""
     return Exported(made.folder, made.files, made.parity, made.int8, address)
 
@@ -158,6 +164,7 @@ def _made(
         count = whole_numbers.quantised(place / form.files[0], photos.training, place / INT8)
         whole = whole_numbers.compared(place / form.files[0], place / INT8, count, photos, tell)
         said |= {"int8": asdict(whole)}
+    store.claim(folder)
     weights, *others = form.files
     for name in (weights, weights + DIFFERS, INT8):
         (folder / name).unlink(missing_ok=True)
@@ -177,6 +184,8 @@ def _made(
 
 
 def _form(to: To, int8: bool, push: str) -> Form:
+    if to not in FORMS:
+        raise UsageError(f"--to {brief(str(to))}: choose one of {', '.join(FORMS)}.")
     if int8 and to != "onnx":
         raise UsageError(f"--int8 is for --to onnx, not {to}.")
     if push and to != "timm":

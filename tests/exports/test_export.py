@@ -1,8 +1,10 @@
 """Exported files are what their runs are, in programs without trickbag, and what differs has no name to ship."""
 
+import gzip
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,8 +25,9 @@ import trickbag as tb
 from trickbag.engine.cutting import cut
 from trickbag.engine.pixels import fitted
 from trickbag.exports import as_onnx, as_timm, model_card, shipping
-from trickbag.exports.graph import Square, Whole
+from trickbag.exports.graph import Square, Whole, traced
 from trickbag.exports.parity import plain
+from trickbag.exports.photos import Photos, given
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.recipe import Fit
 from trickbag.runs.classifier import Classifier
@@ -108,15 +111,47 @@ def test_the_graph_cuts_the_squares_that_the_run_sees(fit: Fit, view: View) -> N
         assert (theirs[0] - ours).abs().mean() < 0.2, size
 
 
+def trained_with(*tricks: Any, **fields: Any) -> Classifier:
+    """The classifier of a training in the laboratory."""
+    loop = lab.train(*tricks, epochs=1, **fields).loop
+    done = finish(loop, loop.recipe)
+    _, card = parts(done.model, done.tricks, loop.recipe, lab.CLASSES, loop.loader.normal, round(1.5 * loop.recipe.size))
+    return Classifier(done.model, done.tricks, card)
+
+
 @pytest.mark.parametrize("name", JUDGING)
 def test_every_trick_that_judges_does_so_in_the_graph(name: str) -> None:
-    trained = lab.train(lab.example(name), epochs=1)
-    done = finish(trained.loop, trained.loop.recipe)
-    _, card = parts(done.model, done.tricks, trained.loop.recipe, lab.CLASSES, trained.loop.loader.normal, 24)
-    known = Classifier(done.model, done.tricks, card)
+    known = trained_with(lab.example(name))
     image = lab.dataset()[1][0]
     with torch.no_grad():
         assert torch.allclose(Whole(known)(image[None]), known.module()(image[None]), atol=0.02)
+
+
+@pytest.mark.parametrize(("tricks", "fields"), [(("attention_crop_tta",), {}), ((), {"model": "test_vit", "size": 32})])
+def test_a_graph_is_for_any_number_of_images(tricks: tuple[str, ...], fields: dict[str, Any]) -> None:
+    known, images = trained_with(*tricks, **fields), torch.stack(lab.dataset()[1][:3])
+    program = traced(known).module()
+    for batch in (images[:1], images):
+        assert torch.allclose(program(batch), known.module()(batch), atol=0.02)
+
+
+class Lacking(torch.nn.Module):
+    """What torch's converter has no operator for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def test_what_the_converter_lacks_is_refused_by_name() -> None:
+    program = torch.export.export(Lacking(), (torch.zeros(2, 3),))
+    with pytest.raises(TrickbagError, match=r"cannot write cifar_resnet8 with the tricks oltr .*_cdist.* --to torch"):
+        as_onnx.converted(program, {"network": "cifar_resnet8", "tricks": "oltr"})
+
+
+def test_a_network_that_no_file_holds_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(as_onnx, "MOST", 10)
+    with pytest.raises(TrickbagError, match="--to torch"):
+        as_onnx.converted(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(2, 2),)), {})
 
 
 def test_a_program_with_onnxruntime_alone_says_what_the_run_says(place: Path, made: tb.Exported) -> None:
@@ -252,6 +287,29 @@ def test_without_an_image_no_accuracy_is_said(
         tb.export("run", "onnx", int8=True, out=tmp_path / "int8")
 
 
+def test_images_that_were_trained_on_give_no_accuracy(place: Path, tmp_path: Path) -> None:
+    known, (path, *_) = tb.load("run"), next(row for row in table() if row[2] == "train")
+    (tmp_path / "own" / path.split("/")[0]).mkdir(parents=True)
+    shutil.copy(Path("photos") / path, tmp_path / "own" / path)
+    fill(tmp_path / "new", KINDS, 2, seed=5)
+
+    def at_hand(data: str, run: str = "run") -> Photos:
+        return given(Path(run), known, tmp_path / data, lambda _: None)
+
+    own, new = at_hand("own"), at_hand("new")
+    assert (own.labels, "trained on" in own.what) == (None, True)
+    assert (len(new.judged), new.labels is not None, new.training) == (6, True, None)
+    assert "has not seen" in new.what
+    shutil.copytree("run", tmp_path / "run", ignore=shutil.ignore_patterns("images.npz"))
+    silent = at_hand("new", str(tmp_path / "run"))
+    assert (silent.labels, "may have seen" in silent.what) == (None, True)
+
+
+def table() -> list[list[str]]:
+    """The images of the run: path, class, split, content."""
+    return [line.split(",") for line in gzip.decompress(Path("run/images.csv.gz").read_bytes()).decode().splitlines()[1:]]
+
+
 def test_a_program_with_torch_alone_says_what_the_run_says(place: Path, program: tb.Exported) -> None:
     assert program.parity.alike.agreement == 1
     known = plain(tb.load("run"))
@@ -305,13 +363,14 @@ def test_the_model_card_says_how_good_how_sure_and_what_not(place: Path) -> None
     assert not re.search(r"\{[{%]", card)
 
 
-@pytest.mark.parametrize(("number", "file"), enumerate(("made", "program", "folder")))
-def test_the_programs_of_the_page_run_without_trickbag(request: pytest.FixtureRequest, number: int, file: str) -> None:
-    request.getfixturevalue(file)
+def test_the_programs_of_the_page_run_without_trickbag(
+    place: Path, made: tb.Exported, program: tb.Exported, folder: tb.Exported
+) -> None:
     programs = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    assert len(programs) == 3
     as_image(min(Path("photos/a").iterdir())).save("photo.jpg")
-    assert alone(programs[number]).split("\n")[0].startswith(tuple(KINDS))
+    said = alone("\n".join(programs)).splitlines()
+    assert len(said) == len(programs) == 3
+    assert all(line.startswith(tuple(KINDS)) for line in said)
 
 
 @pytest.mark.parametrize(
@@ -328,10 +387,7 @@ def test_the_programs_of_the_page_run_without_trickbag(request: pytest.FixtureRe
     ],
 )
 def test_what_a_folder_of_timm_cannot_hold_is_refused_by_name(model: str, tricks: tuple[str, ...], named: str) -> None:
-    trained = lab.train(*tricks, model=model, size=48, epochs=1)
-    done = finish(trained.loop, trained.loop.recipe)
-    _, card = parts(done.model, done.tricks, trained.loop.recipe, lab.CLASSES, trained.loop.loader.normal, 64)
-    known = Classifier(done.model, done.tricks, card)
+    known = trained_with(*tricks, model=model, size=48)
     if named:
         with pytest.raises(UsageError, match=named):
             as_timm.network(known)
@@ -346,23 +402,30 @@ def test_a_folder_is_pushed_to_the_hub_and_a_token_that_may_not_is_told(place: P
     command = [sys.executable, "-m", "trickbag", "export", "plain", "--to", "timm", "--out", "pushed", "--push"]
     with standing_in() as hub:
         env = os.environ | {"HF_ENDPOINT": hub.address, "HF_HOME": str(place / "hf"), "HF_HUB_DISABLE_XET": "1"}
-
-        def push(name: str, **more: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [*command, name], env=env | more, cwd=place, capture_output=True, text=True, timeout=300, check=False
-            )
-
-        done = push("ada/shoes", HF_TOKEN=TOKEN)
+        env["HF_TOKEN"] = TOKEN
+        done = subprocess.run(
+            [*command, "ada/shoes"], env=env, cwd=place, capture_output=True, text=True, timeout=300, check=False
+        )
         assert done.returncode == 0, done.stderr
         assert f"{hub.address}/ada/shoes" in done.stdout
         held = hub.held["ada/shoes"]
         assert held.keys() == {"README.md", "config.json", "model.safetensors"}
         assert all(content == (place / "pushed" / name).read_bytes() for name, content in held.items())
-        for name, token, said in (("ada/shoes", "another", "does not know the token"), ("bob/shoes", TOKEN, "may not write")):
-            done = push(name, HF_TOKEN=token)
-            assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (1, True, False), done.stderr
-        assert push("ada/shoes").returncode == 2
-        assert push("shoes", HF_TOKEN=TOKEN).returncode == 2
+        code = (
+            "import json, os, sys\nfrom pathlib import Path\nfrom trickbag.exports import hub\n"
+            "for os.environ['HF_TOKEN'], name in json.loads(sys.argv[1]):\n"
+            "    try:\n        hub.check(name)\n        hub.push(Path('pushed'), ['README.md'], name)\n"
+            "    except hub.TrickbagError as error:\n        print(error.exit_code, error)\n"
+        )
+        asked = json.dumps([("another", "ada/shoes"), (TOKEN, "bob/shoes"), ("", "ada/shoes"), (TOKEN, "shoes")])
+        done = subprocess.run(
+            [sys.executable, "-c", code, asked], env=env, cwd=place, capture_output=True, text=True, timeout=300, check=False
+        )
+    lines = done.stdout.splitlines()
+    said = ("1 .* does not know the token", "1 .* may not write there", "2 --push needs a token", "2 --push 'shoes'")
+    assert len(lines) == 4, done.stderr
+    for line, words in zip(lines, said, strict=True):
+        assert re.match(words, line), line
 
 
 @pytest.mark.parametrize(
@@ -388,9 +451,3 @@ def test_without_the_extra_the_command_says_what_to_install(place: Path, ask, mo
     told = ask("export", "run", "--to", "onnx")
     assert told.code == 2
     assert "pip install 'trickbag[export]'" in told.err
-
-
-def test_a_network_that_no_file_holds_is_refused_by_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(as_onnx, "MOST", 1000)
-    with pytest.raises(TrickbagError, match="--to torch"):
-        tb.export("run", "onnx", out="large")

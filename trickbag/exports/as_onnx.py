@@ -1,6 +1,7 @@
 """The graph as an ONNX file, and such a file as a program that onnxruntime runs."""
 
 import ast
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -47,8 +48,12 @@ def converted(program: ExportedProgram, described: Mapping[str, str]) -> onnx.Mo
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise TrickbagError(f"torch's converter to ONNX cannot write this network ({reason}). Choose --to torch.") from error
+        cause: BaseException = error
+        while cause.__cause__:
+            cause = cause.__cause__
+        reason = textwrap.shorten(str(cause), 200, placeholder=" …").rstrip(".")
+        what = f"{described['network']} with the tricks {described['tricks']}"
+        raise TrickbagError(f"torch's converter to ONNX cannot write {what} ({reason}). Choose --to torch.") from error
     assert made is not None
     model = made.model_proto
     _tidied(model)

@@ -1,5 +1,6 @@
 """The images at hand on which a file is compared with its run, and those of training by which whole numbers are calibrated."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -51,12 +52,13 @@ def given(run: Path, classifier: Classifier, data: str | Path, tell: Tell) -> Ph
     """
     images = readable(data, classifier.card.channels, 0, tell)
     labels = labels_of(data, images, classifier.classes, open_set=False, tell=tell)
-    known = seen.Seen.load(run).splits(images)
+    known = seen.together([run, *seen.asked(classifier.tricks)]).splits(images)
+    accounted = os.path.isfile(run / seen.IMAGES)
     rows, what = next(
         (found, said)
         for found, said in (
             (np.flatnonzero(np.isin(known, ("val", "test"))), "validation and test images of the run"),
-            (np.flatnonzero(known != "train"), "images that the run has not seen"),
+            (np.flatnonzero(known != "train"), "images that the run " + ("has not seen" if accounted else "may have seen")),
             (np.arange(len(images)), "images that the run was trained on"),
         )
         if len(found)
@@ -72,7 +74,7 @@ def given(run: Path, classifier: Classifier, data: str | Path, tell: Tell) -> Ph
         f"{len(rows):,} {what}",
         pixels(rows, WHOLE),
         pixels(rows, classifier.card.kept, fit=True),
-        labels[torch.from_numpy(rows)] if not np.array_equal(rows, trained) else None,
+        labels[torch.from_numpy(rows)] if accounted and not np.array_equal(rows, trained) else None,
         images.groups[rows],
         pixels(trained, WHOLE) if len(trained) else None,
     )

@@ -31,7 +31,7 @@ class _Watched(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         found = super().run_node(n)
-        if n.target is torch.ops.aten.round.default:
+        if n.target is torch.ops.aten.floor.default:
             self.squares = found
         return found
 

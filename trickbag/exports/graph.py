@@ -34,7 +34,8 @@ def resizing(part: Tensor, resized: Tensor, rows: Tensor, places: Tensor) -> Ten
 
     Bilinear with antialiasing, as ``cutting.taps``, in whole numbers up to the one division: with scale = part / resized and
     centres x in pixels of the part, w = max(0, 1 - |x_p - x_r| / max(scale, 1)), each row divided by its sum. Places outside
-    of the part have no weight; a row outside of what it is resized to is the one at the edge.
+    of the part have no weight; a row outside of what it is resized to is the one at the edge. Weights are rounded to 15 bits,
+    counted from the largest, as torch does where it resizes images of 8 bits.
 
     >>> resizing(torch.tensor(2), torch.tensor(4), torch.tensor([0, 1, 2, 9]), torch.arange(3))
     tensor([[1.0000, 0.0000, 0.0000],
@@ -45,7 +46,9 @@ def resizing(part: Tensor, resized: Tensor, rows: Tensor, places: Tensor) -> Ten
     rows = torch.minimum(rows.clamp_min(0), resized - 1)
     gap = ((2 * places + 1) * resized - ((2 * rows + 1) * part)[:, None]).abs()
     weights = (1 - gap / (2 * torch.maximum(part, resized))).clamp_min(0) * (places < part)
-    return weights / weights.sum(1, keepdim=True)
+    weights = weights / weights.sum(1, keepdim=True)
+    steps = torch.pow(2.0, (torch.log2((2**15 - 0.5) / weights.amax((0, 1))).ceil() - 1).clamp_max(22))
+    return (steps * weights + 0.5).floor() / steps
 
 
 def middle(outer: Tensor, inner: Tensor | int) -> Tensor:
@@ -107,8 +110,12 @@ class Square(nn.Module):
 
 
 def _resized(x: Tensor, axes: list[Tensor]) -> Tensor:
-    """[B, C, H, W] summed with [h, H] and [w, W] to [B, C, h, w]; rounded after each, as where pixels are kept in 8 bits."""
-    return (axes[0] @ (x @ axes[1].T).round()).round()
+    """[B, C, H, W] summed with [w, W], then with [h, H], to [B, C, h, w]; rounded after each, as pixels in 8 bits are."""
+    return _rounded(axes[0] @ _rounded(x @ axes[1].T))
+
+
+def _rounded(x: Tensor) -> Tensor:
+    return (x + 0.5).clamp(0, 255).floor()
 
 
 class Whole(nn.Module):

@@ -108,7 +108,7 @@ def test_the_graph_cuts_the_squares_that_the_run_sees(fit: Fit, view: View) -> N
         assert theirs.shape == (2, 3, view.crop, view.crop)
         assert torch.equal(theirs[0], theirs[1])
         assert (theirs[0] - ours).abs().max() <= 2, size
-        assert (theirs[0] - ours).abs().mean() < 0.2, size
+        assert (theirs[0] - ours).abs().mean() < 0.5, size
 
 
 def trained_with(*tricks: Any, **fields: Any) -> Classifier:

@@ -20,7 +20,7 @@ from trickbag.studies.options import Options
 from trickbag.terminal.cli import app
 from trickbag.tricks import bag
 
-VERBS = ("check", "evaluate", "finish", "laws", "load", "plan", "plan_study", "review", "serve", "study", "train")
+VERBS = ("check", "evaluate", "export", "finish", "laws", "load", "plan", "plan_study", "review", "serve", "study", "train")
 PLANNED = {"plan": ("train", {"out"}), "plan_study": ("study", {"workers", "ray", "command"})}
 """A plan takes what a verb does, but for what changes no plan."""
 PYTHON_ALONE = {"progress", "began", "command"}
@@ -51,7 +51,7 @@ def test_a_study_takes_what_its_file_may_hold_and_names_the_defaults() -> None:
             assert told[1] in (str(field.default), {True: "yes"}.get(field.default))
 
 
-@pytest.mark.parametrize("verb", ["check", "evaluate", "review", "serve", "study", "train"])
+@pytest.mark.parametrize("verb", ["check", "evaluate", "export", "review", "serve", "study", "train"])
 def test_the_command_line_offers_the_same_with_the_same_words(verb: str) -> None:
     command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
     offered: dict[str, Any] = {one.name: one.help for one in command.params if one.name not in ("json", "help")}

@@ -9,11 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trickbag.api import check, evaluate, finish, laws, load, plan, plan_study, review, serve, study, train
+    from trickbag.api import check, evaluate, export, finish, laws, load, plan, plan_study, review, serve, study, train
     from trickbag.checkup import Checkup, doctor
     from trickbag.comparison.compare import Comparison, compare
     from trickbag.data.audit import Audit, Finding
     from trickbag.data.images import Images
+    from trickbag.exports.shipping import Exported
     from trickbag.ground.errors import TrickbagError, UsageError
     from trickbag.laboratory.verdicts import Verdicts
     from trickbag.mistakes.look import Review
@@ -28,11 +29,25 @@ if TYPE_CHECKING:
     from trickbag.studies.plan import StudyPlan
 
 _ROOMS = {
-    "trickbag.api": ("check", "evaluate", "finish", "laws", "load", "plan", "plan_study", "review", "serve", "study", "train"),
+    "trickbag.api": (
+        "check",
+        "evaluate",
+        "export",
+        "finish",
+        "laws",
+        "load",
+        "plan",
+        "plan_study",
+        "review",
+        "serve",
+        "study",
+        "train",
+    ),
     "trickbag.checkup": ("Checkup", "doctor"),
     "trickbag.comparison.compare": ("Comparison", "compare"),
     "trickbag.data.audit": ("Audit", "Finding"),
     "trickbag.data.images": ("Images",),
+    "trickbag.exports.shipping": ("Exported",),
     "trickbag.ground.errors": ("TrickbagError", "UsageError"),
     "trickbag.laboratory.verdicts": ("Verdicts",),
     "trickbag.plugins.measures": ("metric",),
@@ -53,6 +68,7 @@ __all__ = [
     "Classifier",
     "Comparison",
     "Evaluation",
+    "Exported",
     "Finding",
     "Finished",
     "Images",
@@ -70,6 +86,7 @@ __all__ = [
     "compare",
     "doctor",
     "evaluate",
+    "export",
     "finish",
     "laws",
     "load",

@@ -10,6 +10,7 @@ from trickbag import plugins as own
 from trickbag.data.audit import Audit
 from trickbag.data.given import Data, kept
 from trickbag.display.listening import Progress, listening
+from trickbag.exports import shipping
 from trickbag.ground import store
 from trickbag.ground.errors import UsageError
 from trickbag.ground.typed import processes
@@ -418,6 +419,47 @@ that train wrote.
     with listening(progress) as tell:
         limits = Limits(images, megabytes, megapixels, seconds, queue)
         server.serve(runs, host, port, token, threshold, limits, tell)
+
+
+def export(
+    run: str | Path,
+    to: shipping.To = "onnx",
+    *,
+    int8: bool = False,
+    data: Data | None = None,
+    out: str | Path | None = None,
+    push: str = "",
+    progress: Progress = None,
+) -> shipping.Exported:
+    """Write a run's classifier for other programs, and compare what was written with the run, image by image.
+
+    A file that says another class than the run for more than one image of 200 is called ``.differs``, and an error is raised.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> found = tb.export("run", "torch", data="photos", out="shipped")
+        >>> found.files[0], found.parity.agreement
+        ('model.pt2', 1.0)
+
+    Args:
+        run: The folder of a run.
+        to: onnx: the whole classifier, from pixels of any size to calibrated probabilities, for onnxruntime and others.
+            torch: the same for torch.export.load. timm: the network alone, a folder that timm loads, with a model card.
+        int8: With onnx: also write the network in whole numbers, calibrated on training images of the run.
+        data: The photos on which the file is compared with the run, in any form that train takes: the run's validation and
+            test images, where they are among them. Default: these, as long as the cache keeps them, or else generated images.
+        out: Folder for the files. Default: the run's with -onnx, -timm or -torch after its name.
+        push: USER/NAME: upload what timm wrote to the Hugging Face hub.
+        progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
+
+    Raises:
+        UsageError: The run cannot be exported that way, which is said by name; a package is missing; there is no token.
+        TrickbagError: What was written differs from the run; the hub refuses.
+
+    """
+    with listening(progress) as tell:
+        photos = None if data is None else kept(data, tell)
+        return shipping.export(run, to, int8=int8, data=photos, out=out, push=push, tell=tell)
 
 
 def study(

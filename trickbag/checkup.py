@@ -195,11 +195,12 @@ def _wrong(name: str, given: str) -> str:
     try:
         if name in NUMBERS:
             NUMBERS[name](name, 0)
-        elif name not in (*FOLDERS, *TEXTS):
+        elif name in FOLDERS:
+            if given and not os.path.isdir(expanded(given)):
+                return f"the environment has {name}={brief(given)}, which is no folder. Correct it, or make the folder."
+        elif name not in TEXTS:
             near = difflib.get_close_matches(name, (*FOLDERS, *NUMBERS, *TEXTS), 1)
             return f"the environment has {name}, which nothing reads. {f'Did you mean {near[0]}?' if near else 'Unset it.'}"
-        elif given and not os.path.isdir(expanded(given)):
-            return f"the environment has {name}={brief(given)}, which is no folder. Correct it, or make the folder."
     except TrickbagError as error:
         return str(error)
     return ""

@@ -29,8 +29,8 @@ from trickbag.tricks import bag
 KINDS = {"=cmd": 0, "ab": 1, "c": 2}
 WICKED = "\x1b[31mred\n\u202egnp.png"
 COMMANDS = (
-    *("atlas", "check", "compare", "demo", "evaluate", "explain", "finish"),
-    *("doctor", "laws", "loop", "predict", "report", "review", "serve", "study", "train", "tricks"),
+    *("atlas", "check", "compare", "demo", "doctor", "evaluate", "explain", "export", "finish"),
+    *("laws", "loop", "predict", "report", "review", "serve", "study", "train", "tricks"),
 )
 HOUSE = Path(__file__).parents[2]
 

@@ -110,6 +110,11 @@ def obeys() -> bool:
     return not laws.broken
 
 
+def ship() -> tb.Exported:
+    tb.export("run", "timm", out="for-timm")
+    return tb.export("run", "onnx", int8=True, data="photos")
+
+
 def serve() -> None:
     tb.serve("run", Path("best"), port=0, threshold=0.5)
 

@@ -42,7 +42,11 @@ def predictor(model: nn.Module, tricks: Sequence[Trick], autocast: Callable[[], 
             outputs = model(x)
         return float_outputs(outputs)
 
-    predict: Predict = plain
+    return wrapped(plain, tricks)
+
+
+def wrapped(predict: Predict, tricks: Sequence[Trick]) -> Predict:
+    """How a network predicts, wrapped by the tricks."""
     for trick in having(tricks, "predict"):
         predict = trick.predict(predict)
     return predict

@@ -225,14 +225,18 @@ def size_limit() -> int:
     return int(1e9 * number("TRICKBAG_CACHE_LIMIT", shutil.disk_usage(cache_dir()).free / 2e9))
 
 
+def place(fingerprint: str, channels: int, shorter: int, fit: Fit) -> Path:
+    """The folder in the cache for the pixels of a data set."""
+    return cache_dir() / f"pixels-{fingerprint[:16]}-{channels}x{shorter}{'' if fit == 'crop' else f'-{fit}'}"
+
+
 def pixels(data: Data, shorter: int, tell: Tell, fit: Fit = "crop") -> Pixels:
     """The pixels of a data set, shorter side at most ``shorter``, from the cache, which is built where missing or damaged.
 
     Safe against two builders. A set that would exceed the size limit is streamed from its files instead.
     """
     plain = Files(data.images, data.channels, shorter, fit)
-    squares = "" if fit == "crop" else f"-{fit}"
-    folder = cache_dir() / f"pixels-{data.fingerprint[:16]}-{data.channels}x{shorter}{squares}"
+    folder = place(data.fingerprint, data.channels, shorter, fit)
     if altered(folder) and (need := expected_bytes(plain)) > (limit := size_limit()):
         tell(
             Note(

@@ -161,7 +161,7 @@ class Net(nn.Module):
         side = round(patches.shape[1] ** 0.5)
         if side * side != patches.shape[1]:
             return features[:, :, None, None]
-        return patches.transpose(1, 2).reshape(len(patches), -1, side, side)
+        return patches.transpose(1, 2).reshape(patches.shape[0], -1, side, side)
 
     def _watched(self, raw: Any) -> tuple[list[Tensor], Tensor]:
         """The inputs of the classifiers and the logits, of one pass through timm's own head."""

@@ -131,9 +131,9 @@ def _evaluated(
 ) -> Evaluation:
     found = Classifier.load(run, extra)
     validation = _validation(run, extra, energy, len(found.classes)) if open_set else None
-    images = _readable(data, found.card.channels, depth, corrections, tell)
+    images = readable(data, found.card.channels, depth, tell, corrections)
     images = replace(images, classes=_renamed(images.classes, renamed))
-    labels = _labels(data, images, found.classes, open_set, tell)
+    labels = labels_of(data, images, found.classes, open_set, tell)
     files = Files(images, found.card.channels, found.card.kept, found.fit)
     rows = Rows(images, files, np.arange(len(images)), regions(images, found.tricks, judged=True))
     parts: list[Tensor] = []
@@ -190,7 +190,8 @@ def _validation(run: Path, extra: Sequence[str], energy: bool, classes: int) -> 
     return logits
 
 
-def _readable(data: str | Path, channels: int, depth: int, corrections: str | Path, tell: Tell) -> Images:
+def readable(data: str | Path, channels: int, depth: int, tell: Tell, corrections: str | Path = "") -> Images:
+    """The images of a data set that can be read, with the hashes of their contents. Raises UsageError where there is none."""
     images = read(data, tell, depth, corrections)
     checked = audit(images, channels, progress=lambda done, total: tell(Doing("checking images", done, total)))
     if images.correction:
@@ -218,8 +219,11 @@ def _renamed(classes: Sequence[str], renamed: Mapping[str, str] | str | Path) ->
     return tuple(renamed.get(name, name) for name in classes)
 
 
-def _labels(data: str | Path, images: Images, classes: Sequence[str], open_set: bool, tell: Tell) -> Tensor:
-    """The labels [N] of images by the classes of a run; -1 for those of other classes."""
+def labels_of(data: str | Path, images: Images, classes: Sequence[str], open_set: bool, tell: Tell) -> Tensor:
+    """The labels [N] of images by the classes of a run; -1 for those of other classes, which only an open set has.
+
+    Raises UsageError where there are such, and for an open set where there are none, or none but such.
+    """
     place = {name: label for label, name in enumerate(classes)}
     others = [name for name in images.classes if name not in place]
     labels = torch.tensor([place.get(name, UNKNOWN) for name in images.classes])[torch.from_numpy(images.labels)]

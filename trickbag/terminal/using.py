@@ -100,6 +100,22 @@ def predict(
         screen.note(f"predictions: {out}")
 
 
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    to: Annotated[Literal["onnx", "timm", "torch"], option("to", verb="export")],
+    int8: Annotated[bool, option("int8", None, "--int8", verb="export")] = False,
+    data: Annotated[str | None, option("data", "DATA", verb="export")] = None,
+    out: Annotated[str | None, option("out", "DIR", verb="export")] = None,
+    push: Annotated[str, option("push", "USER/NAME", verb="export")] = "",
+) -> None:
+    """Write a run's classifier for other programs, and compare what was written with the run, image by image."""
+    import trickbag as tb
+
+    with screen_of() as screen:
+        found = tb.export(run, to, int8=int8, data=data, out=out, push=push, progress=screen.tell)
+        screen.lines(*found.lines())
+
+
 def explain(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER", help="Images, or folders of images.")],

@@ -54,7 +54,7 @@ def cut(x: Tensor, box: Tensor) -> Tensor:
         return (first[:, None] + (last - first)[:, None] * steps) * 2 / count - 1
 
     across, down = places(left, right, x.shape[-1]), places(top, bottom, x.shape[-2])
-    size = (len(x), *x.shape[-2:])
+    size = (x.shape[0], *x.shape[-2:])  # len would make a number of it where a graph is traced
     grid = torch.stack([across[:, None, :].expand(size), down[:, :, None].expand(size)], 3)
     return grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

@@ -1,0 +1,273 @@
+"""From a run to files for other programs, none of which has its name before it was compared with the run."""
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from trickbag.exports import as_timm, as_torch, hub, model_card, parity
+from trickbag.exports.graph import traced
+from trickbag.exports.photos import Photos, generated, given, remembered
+from trickbag.ground import store
+from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.ground.events import Note, Tell, silent
+from trickbag.ground.shown import Sheet, Shown
+from trickbag.ground.text import brief, show
+from trickbag.models.card import CARD
+from trickbag.runs.classifier import Classifier
+from trickbag.runs.folder import RunRecord
+from trickbag.trick import Stage
+
+if TYPE_CHECKING:
+    from trickbag.exports.int8 import Int8  # which imports what the extra brings
+
+To = Literal["onnx", "timm", "torch"]
+PARITY, INT8, DIFFERS = "parity.json", "model.int8.onnx", ".differs"
+INSTALL = "ONNX takes packages that are not installed: pip install 'trickbag[export]'"
+
+
+class Form(NamedTuple):
+    """What a run becomes."""
+
+    files: tuple[str, ...]
+    """The first one has the weights."""
+    make: Callable[[Path, Classifier, Path], parity.Program]
+    """(run, its classifier, a folder) -> what the files say that were written to the folder."""
+
+
+@dataclass(frozen=True, repr=False)
+class Exported(Shown):
+    """A run as files for other programs, and how they were compared with it.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> tb.export("run", "torch", data="photos", out="exported").files
+        ('model.pt2', 'parity.json')
+
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    """Names in the folder; the first one has the weights."""
+    parity: parity.Parity
+    int8: "Int8 | None" = None
+    """Where it was asked for."""
+    address: str = ""
+    """On the hub, where it was pushed."""
+
+    def _sheet(self) -> Sheet:
+        alike = self.parity.alike
+        facts = {"agreement": f"{100 * alike.agreement:.2f} % of {self.parity.images}"}
+        facts |= {"largest difference": f"{alike.probability:.4f} of a probability, {self.parity.grey:g} of 255 levels"}
+        facts |= {"top-1": told(alike.accuracy)} if alike.accuracy else {}
+        facts |= {"int8": told(self.int8.alike.accuracy)} if self.int8 and self.int8.alike.accuracy else {}
+        facts |= {"hub": self.address} if self.address else {}
+        return Sheet(f"exported {self.folder / self.files[0]}", facts)
+
+    def lines(self) -> Iterator[str]:
+        """What was written and how well it agrees with the run, sentence by sentence."""
+        found, whole = self.parity, self.int8
+        yield f"exported {show(str(self.folder / self.files[0]))}, compared with the run on {found.images}"
+        yield from described(found.alike)
+        yield f"largest difference of a pixel {found.grey:g} of 255 levels, in {100 * found.grey_share:.2f} % of the pixels any"
+        batches = ", ".join(map(str, parity.BATCHES))
+        largest = max(shape.probability for shape in found.shapes)
+        yield f"batches of {batches} at {len(parity.SIZES)} sizes: largest difference of a probability {largest:.4f}"
+        if found.predict:
+            yield (
+                "beside trickbag predict, in the run's own precision and with JPEG files decoded as small as they are needed: "
+                f"the same class for {100 * found.predict.agreement:.2f} %, largest difference {found.predict.probability:.4f}"
+            )
+        if found.alike.accuracy is None:
+            yield "no accuracy is said, as no image is at hand that was labelled and not trained on (--data)"
+        if whole:
+            yield f"int8, calibrated on {whole.calibrated} training images, beside fp32:"
+            yield from described(whole.alike)
+            before, after = whole.bytes
+            low, high = whole.speeds
+            yield f"{before / 1e6:.2f} MB become {after / 1e6:.2f}"
+            yield f"{whole.speed:.2f} times as fast ({low:.2f} to {high:.2f}; {whole.how})"
+        yield f"the figures are in {show(str(self.folder / PARITY))}"
+        if self.address:
+            yield f"on the hub: {self.address}"
+
+
+def described(found: parity.Alike) -> Iterator[str]:
+    """How far two answers are the same, in words."""
+    same = round(found.agreement * found.n)
+    yield f"the same class for {same:,} of {found.n:,}; largest difference of a probability {found.probability:.4f}"
+    if found.accuracy:
+        yield f"top-1 {told(found.accuracy)}"
+
+
+def told(found: parity.Accuracy) -> str:
+    """Two accuracies and their difference, in words.
+
+    >>> told(parity.Accuracy(0.82, 0.8, -0.02, None))
+    '82.0 % and 80.0 %: -2.0 points'
+    """
+    said = f"{100 * found.before:.1f} % and {100 * found.after:.1f} %: {100 * found.difference:+.1f} points"
+    return f"{said} ({100 * found.interval.low:.1f} to {100 * found.interval.high:.1f})" if found.interval else said
+
+
+def export(
+    run: str | Path,
+    to: To = "onnx",
+    *,
+    int8: bool = False,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    push: str = "",
+    tell: Tell = silent,
+) -> Exported:
+    """Write a run's classifier for other programs, and compare what was written with the run.
+
+    Raises UsageError for what cannot be exported, by name; TrickbagError where the files differ from the run, which then have
+    names that nobody ships.
+    """
+    run = Path(run)
+    form = _form(to, int8, push)
+    classifier = Classifier.load(run)
+    folder = _folder(run, to, out)
+    photos = given(run, classifier, data, tell) if data is not None else remembered(run, classifier) or generated(classifier)
+    tell(Note(f"the file is to be compared with the run on {photos.what}"))
+    if int8 and not photos.training:
+        raise UsageError("--int8 looks at training images of the run: say with --data where its photos lie.")
+    with store.lock(folder):
+        place = folder.with_name(f".{folder.name}.making")
+        store.remove(place)  # what a killed export left
+        place.mkdir()
+        try:
+            made = _made(run, form, classifier, photos, place, folder, int8, tell)
+        finally:
+            store.remove(place)
+    address = hub.push(folder, made.files, push) if push else ""
+    return Exported(made.folder, made.files, made.parity, made.int8, address)
+
+
+def _made(
+    run: Path, form: Form, classifier: Classifier, photos: Photos, place: Path, folder: Path, int8: bool, tell: Tell
+) -> Exported:
+    """The files in a place of their own, compared, and then in their folder."""
+    said: dict[str, Any] = {"file": form.files[0], "run": RunRecord.load(run).request}
+    failed, found, whole = None, None, None
+    program = form.make(run, classifier, place)
+    try:
+        found = parity.measured(program, classifier, photos, tell)
+    except TrickbagError as error:
+        failed = error
+    holds = found is not None and found.holds
+    said |= {"sha256": hashlib.sha256((place / form.files[0]).read_bytes()).hexdigest(), "holds": holds}
+    said |= {"parity": asdict(found)} if found else {"failed": str(failed)}
+    if holds and int8:
+        from trickbag.exports import int8 as whole_numbers
+
+        assert photos.training is not None
+        count = whole_numbers.quantised(place / form.files[0], photos.training, place / INT8)
+        whole = whole_numbers.compared(place / form.files[0], place / INT8, count, photos, tell)
+        said |= {"int8": asdict(whole)}
+    store.claim(folder)
+    weights, *others = form.files
+    for name in (weights, weights + DIFFERS, INT8):
+        (folder / name).unlink(missing_ok=True)
+    for name in [*others, *([INT8] if whole else [])]:
+        store.write(folder / name, (place / name).read_bytes())
+    store.write(folder / PARITY, store.to_json(said, indent=2))
+    store.write(folder / (weights if holds else weights + DIFFERS), (place / weights).read_bytes())
+    if found is None or not holds:
+        reason = (
+            f"says another class than the run for {100 * (1 - found.alike.agreement):.1f} % of them" if found else str(failed)
+        )
+        raise TrickbagError(
+            f"{folder / weights}{DIFFERS} is not the run: compared on {photos.what}, it {reason}. Do not use it; "
+            f"{PARITY} has the figures."
+        ) from failed
+    return Exported(folder, form.files, found, whole)
+
+
+def _form(to: To, int8: bool, push: str) -> Form:
+    if to not in FORMS:
+        raise UsageError(f"--to {brief(str(to))}: choose one of {', '.join(FORMS)}.")
+    if int8 and to != "onnx":
+        raise UsageError(f"--int8 is for --to onnx, not {to}.")
+    if push and to != "timm":
+        raise UsageError(f"--push takes safetensors alone, which --to timm writes, not {to}.")
+    if push:
+        hub.check(push)
+    if to == "onnx":
+        try:
+            importlib.import_module("trickbag.exports.as_onnx")
+        except ImportError as error:
+            if (error.name or "").partition(".")[0] == "trickbag":
+                raise
+            raise UsageError(f"{INSTALL} (there is no {error.name}).") from None
+    return FORMS[to]
+
+
+def _folder(run: Path, to: str, out: str | Path | None) -> Path:
+    folder = store.folder_of(out if out is not None else run.resolve().with_name(f"{run.resolve().name}-{to}"))
+    if os.path.lexists(folder / CARD):
+        raise UsageError(f"--out {folder} is a run. Name a folder of its own.")
+    return folder
+
+
+def _onnx(run: Path, classifier: Classifier, place: Path) -> parity.Program:
+    from trickbag.exports import as_onnx
+
+    model = as_onnx.converted(traced(classifier), facts(run, classifier))
+    (place / "model.onnx").write_bytes(model.SerializeToString())
+    return as_onnx.program(place / "model.onnx")
+
+
+def _torch(run: Path, classifier: Classifier, place: Path) -> parity.Program:
+    as_torch.save(traced(classifier), facts(run, classifier), place / "model.pt2")
+    return as_torch.program(place / "model.pt2")
+
+
+def _timm(run: Path, classifier: Classifier, place: Path) -> parity.Program:
+    as_timm.save(classifier, place)
+    (place / "README.md").write_text(model_card.written(run), "utf-8")
+    return as_timm.program(place, classifier)
+
+
+FORMS = {
+    "onnx": Form(("model.onnx",), _onnx),
+    "torch": Form(("model.pt2",), _torch),
+    "timm": Form(("model.safetensors", "config.json", "README.md"), _timm),
+}
+
+
+def facts(run: Path, classifier: Classifier) -> dict[str, str]:
+    """What a file says of itself: classes, preprocessing and where it comes from, in JSON where it is more than a word."""
+    card, view = classifier.card, classifier.view
+    scores = [trick for trick in classifier.tricks if trick.stage is Stage.SCORE]
+    found: dict[str, Any] = {
+        "classes": card.classes,
+        "input": f"uint8 [batch, {card.channels}, height, width], {_bands(card.channels)}, of any size, upright",
+        "output": "probabilities [batch, classes]",
+        "preprocessing": {
+            "where": "in the graph",
+            "fit": card.fit,
+            "first made smaller to": card.kept,
+            "resized to": view.resize,
+            "cut to": view.crop,
+            "resizing": "bilinear, antialiased",
+            "mean": card.mean,
+            "std": card.std,
+        },
+        "network": card.model,
+        "tricks": [str(trick) for trick in classifier.tricks],
+        "calibration": {str(trick): trick.state() for trick in scores} or "none: the softmax of the logits",
+        "trickbag": version("trickbag"),
+        "run": RunRecord.load(run).request,
+    }
+    return {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in found.items()}
+
+
+def _bands(channels: int) -> str:
+    return {1: "grey", 3: "RGB"}.get(channels, "bands as in training")

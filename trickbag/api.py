@@ -438,7 +438,7 @@ def export(
     Examples:
         >>> import trickbag as tb
         >>> found = tb.export("run", "torch", data="photos", out="shipped")
-        >>> found.files[0], found.parity.agreement
+        >>> found.files[0], found.parity.alike.agreement
         ('model.pt2', 1.0)
 
     Args:

@@ -47,7 +47,7 @@ class Exported(Shown):
     Examples:
         >>> import trickbag as tb
         >>> tb.export("run", "torch", data="photos", out="exported").files
-        ('model.pt2', 'parity.json')
+        ('model.pt2',)
 
     """
 

@@ -47,7 +47,7 @@ def test_every_command_of_the_readme_and_the_guides_works(
     Path("corrections.csv").write_text("path,old,new\na/00.png,a,b\nc/01.png,c,drop\n")
     for name, source in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", guide.read_text("utf-8"), re.DOTALL):
         Path(name).write_text(source, "utf-8")
-    typed = commands(guide)
+    typed = [words for words in commands(guide) if words[0] != "serve"]  # it lasts: see tests/serving/test_command.py
     assert len(typed) >= 3
     for words in typed:
         small = shlex.split(OF_TIMM if guide.stem == "ship" else SMALL) if words[0] in ("train", "study") else []

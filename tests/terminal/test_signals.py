@@ -48,6 +48,23 @@ def test_two_hangups_of_a_closed_terminal_leave_time_for_a_checkpoint(training: 
     assert training.errors.startswith("trickbag: stopped at step")
 
 
+def test_a_signal_whose_error_a_library_replaces_is_no_traceback() -> None:
+    code = """
+import os, signal
+from trickbag.terminal.start import begin
+def library():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException as error:
+        raise ValueError(f"no schema: {error}") from None
+begin(library)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert ended.stderr.startswith("trickbag: stopped")
+    assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize("module", ["typer", "torch"])
 def test_a_signal_during_the_imports_is_no_traceback(module: str, photos: Path) -> None:
     code = f"""

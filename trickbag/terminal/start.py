@@ -24,6 +24,10 @@ def begin(command: Callable[[], object]) -> None:
         signals.listen()
         try:
             command()
+        except Exception as error:
+            if not isinstance(error, TrickbagError | Interrupted):
+                signals.look()  # a library may have put an error of its own in the place of what a signal raised
+            raise
         finally:
             signals.leave()
     except (TrickbagError, Interrupted) as end:

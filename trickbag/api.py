@@ -312,8 +312,8 @@ def review(
 
     """
     with listening(progress) as tell:
-        if out is not None and os.path.isdir(out):
-            raise UsageError(f"{out} is a folder. Name the file of the page, for example review.html.")
+        if out is not None and (os.path.isdir(out) or Path(out).suffix.lower() not in (".html", ".htm")):
+            raise UsageError(f"{str(out)!r} is no name of a page. Name a file that ends in .html, for example review.html.")
         found = look.review(Path(folder), data if data is None else kept(data, tell), tell)
         found.write(Path(folder) / look.PAGE if out is None else out)
         return found

@@ -261,6 +261,9 @@ def test_what_differs_has_no_name_to_ship(
     monkeypatch.setattr(as_onnx, "converted", lambda *_: model)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "model.onnx").write_bytes(b"an earlier one")
+    mine = ask("export", "run", "--to", "onnx", "--out", str(tmp_path / "out"))
+    assert (mine.code, "holds other files, for example 'model.onnx'" in mine.err) == (2, True)
+    (tmp_path / "out" / "parity.json").write_text("{}")
     told = ask("export", "run", "--to", "onnx", "--out", str(tmp_path / "out"))
     assert told.code == 1
     assert "model.onnx.differs" in told.err

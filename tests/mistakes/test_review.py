@@ -108,7 +108,7 @@ def test_what_cannot_be_reviewed_is_refused(place: Path, ask) -> None:
         told = ask("review", folder)
         assert told.code == 2
         assert "holds no finished run and no study" in told.err
-    assert "is a folder. Name the file" in ask("review", "run", "--out", ".").err
+    assert "is no name of a page" in ask("review", "run", "--out", ".").err
     shutil.copytree("run", "torn")
     Path("torn/predictions.npz").write_bytes(b"PK")
     with pytest.raises(TrickbagError, match="damaged"):

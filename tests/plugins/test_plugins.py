@@ -123,7 +123,7 @@ def test_a_failure_in_a_worker_names_the_line(place: Path) -> None:
         out="study",
         proof=False,
     )
-    assert {f"invert.py, line {line}: NameError: name 'imaeg' is not defined"} == {
+    assert {f"invert.py, line {line}: NameError: name 'imaeg' is not defined."} == {
         failure.cause for failure in done.findings.failures if failure.arm == "invert"
     }
 

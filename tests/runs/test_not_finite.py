@@ -16,6 +16,7 @@ import trickbag as tb
 from trickbag.engine.judge import predictor
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError
+from trickbag.runs.outcome import finish
 from trickbag.terminal import cli
 from trickbag.trick import Outputs
 from trickbag.tricks import bag
@@ -97,7 +98,7 @@ def test_a_training_that_ends_in_no_numbers_names_the_images(tmp_path: Path) -> 
 def test_no_trick_makes_numbers_of_nothing(name: str) -> None:
     """Law: what a trick says where the network says nothing is no number either."""
     trained = lab.train(lab.example(name))
-    model, tricks = lab.finish(trained.loop, trained.loop.recipe)
+    model, tricks = finish(trained.loop, trained.loop.recipe)
 
     def spoilt(_: Any, __: Any, outputs: Outputs) -> Outputs:
         return Outputs(*(value * torch.nan if isinstance(value, torch.Tensor) else value for value in outputs))

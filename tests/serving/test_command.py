@@ -34,7 +34,7 @@ def test_a_signal_ends_it_whatever_is_under_way(place: Path, number: int) -> Non
             time.sleep(0.1)
             assert server.stop(number) == 128 + number
             assert idle.recv(1) == b""
-        assert server.output.splitlines()[1:] == ["trickbag: stopped. What was finished is kept; the same command continues."]
+        assert server.output.splitlines()[1:] == ["trickbag: stopped serving."]
 
 
 def test_a_port_that_is_taken_is_said(place: Path, ask: Any) -> None:

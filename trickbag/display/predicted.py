@@ -65,6 +65,8 @@ class Growing:
         self.done: set[str] = set()
         self.damaged = 0
         same = self.asked.is_file() and self.asked.read_bytes() == as_bytes(asked)
+        if not same and os.path.lexists(self.part):
+            tell(Note(f"{self.part} is of another command: it is now {store.set_aside(self.part).name}."))
         kept = "".join(self._whole()) if same and self.part.is_file() else ""
         if self.damaged:
             aside = store.set_aside(self.part).name
@@ -128,7 +130,9 @@ class Growing:
             raise TrickbagError(f"{self.part} cannot be written: {files.reason(error)}. Make room, and go on.") from None
 
     def end(self) -> None:
-        """Give the file its name."""
+        """Give the file its name. Raises TrickbagError where another has it by now."""
         self.rows.close()
+        if os.path.lexists(self.file):
+            raise TrickbagError(f"{self.file} was made by something else meanwhile. The predictions are in {self.part}.")
         self.part.rename(self.file)
         self.asked.unlink(missing_ok=True)

@@ -269,7 +269,7 @@ class Screen:
                 self.lines(f"    -> {finding.suggestion}")
         self.label_errors(found.label_errors, len(images))
         if not brief:
-            if not found.findings:
+            if not found.findings and not found.label_errors:
                 self.lines("nothing is wrong with these images")
             table = Table("class", "images", box=None)
             for name, counts in list(found.counts.items())[:MOST_CLASSES]:
@@ -335,7 +335,9 @@ class Screen:
         for one in found.laws:
             word = "broken" if not one.obeyed else "obeyed" if not one.why else "idle"
             self.lines(f"{word:<8}{one.law:<20}{one.says if word == 'obeyed' else show(one.why)}")
-        self.lines("", f"{found.trick} obeys {len(found.laws) - len(found.broken)} of {len(found.laws)} laws")
+        idle = sum(one.obeyed and bool(one.why) for one in found.laws)
+        obeyed, broken = len(found.laws) - len(found.broken) - idle, len(found.broken)
+        self.lines("", f"{found.trick}: {obeyed} laws obeyed, {broken} broken, {idle} with nothing to say of it")
 
     def card(self, trick: Any) -> None:
         """One trick's card."""

@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from trickbag.engine.assemble import Normal, assemble, build_model, kept_pixels
-from trickbag.engine.loop import ENGINE, Judged, Loop
+from trickbag.engine.loop import ENGINE, Diverged, Judged, Loop
 from trickbag.engine.pixels import Data, Files, Pixels
 from trickbag.engine.precision import fabric_for
 from trickbag.ground import signals
@@ -238,6 +238,11 @@ def _fitting(
     while True:
         try:
             return recipe, time_steps(recipe, data, pixels, seed, slowest=slowest, until=until)
+        except Diverged:
+            raise TrickbagError(
+                "the loss is no finite number within the first steps. Lower the learning rate (--set lr=…), or leave out what "
+                "you put in last."
+            ) from None
         except (RuntimeError, MemoryError) as error:
             if not lacks_memory(error):
                 raise

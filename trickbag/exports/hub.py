@@ -43,7 +43,7 @@ def push(folder: Path, files: Sequence[str], name: str) -> str:
             403: f"the token may not write there. {LOG_IN}",
         }.get(code, f"it answers {code} ({said}). Try again later.")
         raise TrickbagError(f"the hub did not take {name}: {reason} The folder {folder} is finished.") from error
-    except OSError as error:
+    except Exception as error:
         raise TrickbagError(
             f"the hub at {api.endpoint} cannot be reached ({str(error)[:200]}). The folder {folder} is finished."
         ) from error

@@ -1,12 +1,12 @@
 """The model card of a run: its data, its metrics with their intervals, its limits, how to load it."""
 
+import html
 import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from trickbag.ground.text import counted, show
 from trickbag.models.card import Card
@@ -25,7 +25,7 @@ def written(run: Path) -> str:
     last = record.test or record.val
     per = last.per_class
     recipe = run / RECIPE
-    room = Environment(loader=PackageLoader("trickbag.exports"), undefined=StrictUndefined, autoescape=True, trim_blocks=True)
+    room = Environment(loader=PackageLoader("trickbag.exports"), undefined=StrictUndefined, autoescape=False, trim_blocks=True)  # noqa: S701  Markdown: names are escaped by plain
     room.filters["plain"] = plain
     return room.get_template("card.md").render(
         card=card,
@@ -37,17 +37,22 @@ def written(run: Path) -> str:
         classes=list(zip(card.classes, per.count, per.recall, per.precision, strict=True))[:MOST],
         limits=list(_limits(card, record)),
         version=version("trickbag"),
-        recipe=Markup(recipe.read_text("utf-8").strip().replace("```", "")) if recipe.is_file() else "",  # noqa: S704  in a fence
+        recipe=_without_places(recipe.read_text("utf-8")) if recipe.is_file() else "",
     )
 
 
-def plain(name: str) -> Markup:
+def _without_places(recipe: str) -> str:
+    """A recipe that names files without the folders in which they lie on this machine, and that ends no fence."""
+    return re.sub(r'(?m)^(weights = ").*[/\\\\]', r"\1", recipe.strip().replace("```", ""))
+
+
+def plain(name: str) -> str:
     r"""A name that Markdown and HTML show as it is.
 
     >>> print(plain("a|*b* <i>"))
     a\|\*b\* &lt;i&gt;
     """
-    return Markup(re.sub(r"([\\`*_\[\]|#])", r"\\\1", str(escape(show(name)))))  # noqa: S704  escaped here
+    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", html.escape(show(name), quote=False))
 
 
 def _images(record: RunRecord) -> str:

@@ -133,7 +133,7 @@ def export(
     run = Path(run)
     form = _form(to, int8, push)
     classifier = Classifier.load(run)
-    folder = _folder(run, to, out)
+    folder = _folder(run, to, form, out)
     photos = given(run, classifier, data, tell) if data is not None else remembered(run, classifier) or generated(classifier)
     tell(Note(f"the file is to be compared with the run on {photos.what}"))
     if int8 and not photos.training:
@@ -209,10 +209,15 @@ def _form(to: To, int8: bool, push: str) -> Form:
     return FORMS[to]
 
 
-def _folder(run: Path, to: str, out: str | Path | None) -> Path:
+def _folder(run: Path, to: str, form: Form, out: str | Path | None) -> Path:
+    """Where the files go: a new or an empty folder, or one that an export of this form made."""
     folder = store.folder_of(out if out is not None else run.resolve().with_name(f"{run.resolve().name}-{to}"))
     if os.path.lexists(folder / CARD):
         raise UsageError(f"--out {folder} is a run. Name a folder of its own.")
+    there = {file.name for file in folder.iterdir()} if os.path.isdir(folder) else set[str]()
+    made = {*form.files, form.files[0] + DIFFERS, INT8, PARITY, store.MANIFEST} if PARITY in there else set[str]()
+    if others := sorted(there - made):
+        raise UsageError(f"--out {folder} holds other files, for example {brief(show(others[0]))}. Name a folder of its own.")
     return folder
 
 

@@ -334,6 +334,7 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
 
     Raises UsageError at once where another process holds the lock and ``wait`` is false.
     """
+    _check_name(path)
     file = path.with_name(f".{path.name}.lock")
     held = FileLock(file)
     with _told(file):
@@ -397,7 +398,13 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def _check_name(path: Path) -> None:
+    if not path.name:
+        raise UsageError(f"{str(path)!r} is no name of a file. Name one.")
+
+
 def _beside(path: Path) -> Path:
+    _check_name(path)
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 

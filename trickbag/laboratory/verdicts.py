@@ -71,7 +71,7 @@ def verdict(law: Law, name: str) -> Verdict:
         return Verdict(law.__name__, says, True, law(name) or "")
     except TrickbagError as error:
         return Verdict(law.__name__, says, False, f"it is refused in the laboratory: {error}")
-    except Exception as error:  # noqa: BLE001 - the user's own code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's own code
         where = plugins.place(error)
         own = isinstance(error, AssertionError) and not where
         said = str(error) if own else f"{where}{type(error).__name__}: {error}".rstrip(": ")

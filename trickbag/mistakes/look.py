@@ -107,11 +107,11 @@ class Review(Shown):
     def answer(self) -> tuple[str, ...]:
         """The whole in sentences."""
         images, wrong = int(self.confusion.sum()), len(self.wrong)
-        suspects = counted(len(self.label_errors), "label is probably wrong", "labels are probably wrong")
+        suspects = counted(len(self.label_errors), "label is doubted", "labels are doubted")
         pairs = counted(len(self.copies), "pair of near copies has", "pairs of near copies have")
         return (
             f"{wrong:,} of {counted(images, 'image')} ({100 * wrong / max(images, 1):.1f} %) were classified wrongly.",
-            f"{suspects}; {pairs} different labels.",
+            f"{suspects}: a network that is often wrong doubts many a right one. {pairs} different labels.",
         )
 
     def html(self) -> str:

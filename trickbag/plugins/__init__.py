@@ -6,6 +6,7 @@ side in one process; what is pickled carries the source with it; and a run's fol
 
 import hashlib
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -71,6 +72,10 @@ def using(*given: Files | Iterable[Plugin], kept: str | Path = "") -> Iterator[N
         for plugin in own.values():
             _register(plugin)
         yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, TrickbagError) or not (where := place(error)):
+            raise
+        raise TrickbagError(f"{where}{type(error).__name__}: {error}".rstrip(".: ") + ".") from error
     finally:
         _ACTIVE.reset(token)
         for plugin in outer.values():
@@ -200,7 +205,7 @@ def _register(plugin: Plugin) -> None:
 def _kept(folder: Path) -> list[Plugin]:
     """The plugins that a run's or a study's folder holds. Raises UsageError where it may be another's code."""
     found = []
-    for file in sorted((folder / KEPT).glob("*.py")):
+    for file in sorted((folder / KEPT).glob("*.py")) if os.path.isdir(folder / KEPT) else ():
         try:
             source = files.content(file)
         except OSError as error:

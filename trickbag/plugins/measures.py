@@ -64,7 +64,7 @@ class Metric:
 
     def of(self, labels: NDArray[np.int64], probabilities: Values) -> Values | None:
         """Labels [N] and probabilities [N, K] -> a number [], or one for each image [N]; None where there is no finite one."""
-        with suppress(Exception):
+        with suppress(Exception, SystemExit):
             found = np.asarray(self.function(labels.copy(), probabilities.copy()), np.float64)
             if found.shape == (labels.shape if self.each else ()) and np.isfinite(found).all():
                 return found
@@ -73,16 +73,17 @@ class Metric:
 
 def metrics_of(module: ModuleType) -> dict[str, Metric]:
     """The metrics that a module defines, by name. Raises UsageError, with file and line, for one that cannot be used."""
-    own = [value for value in vars(module).values() if inspect.isfunction(value) and value.__module__ == module.__name__]
-    return {one.__name__: Metric(one, getattr(one, _MARK), _tried(one).ndim == 1) for one in own if hasattr(one, _MARK)}
+    held = {name: value for name, value in vars(module).items() if inspect.isfunction(value) and hasattr(value, _MARK)}
+    own = {name: value for name, value in held.items() if value.__module__ == module.__name__}
+    return {name: Metric(one, getattr(one, _MARK), _tried(name, one).ndim == 1) for name, one in own.items()}
 
 
-def _tried(function: Any) -> Values:
+def _tried(name: str, function: Any) -> Values:
     """What a metric says of a few images. Raises UsageError where that is nothing: better now than after a training."""
-    where = f"{function.__code__.co_filename}, line {function.__code__.co_firstlineno}: the metric {function.__name__}"
+    where = f"{function.__code__.co_filename}, line {function.__code__.co_firstlineno}: the metric {name}"
     try:
         found = np.asarray(function(LABELS.copy(), PROBABILITIES.copy()), np.float64)
-    except Exception as error:  # noqa: BLE001 - the user's own code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's own code
         raise UsageError(f"{where} fails on labels [4] and probabilities [4, 3]: {type(error).__name__}: {error}.") from None
     if found.shape not in ((), (4,)) or not np.isfinite(found).all():
         raise UsageError(f"{where} gives {found.tolist()} for 4 images. Return a number, or one for each image.")

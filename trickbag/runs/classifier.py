@@ -238,11 +238,10 @@ class Classifier(Shown):
         if name and name not in self.classes:
             raise UsageError(f"the run does not know the class {name!r}. It knows: {some(self.classes, 10)}.")
         image = cut(fitted(pixels, self.fit, self.card.kept), self.plain)
-        wanted = torch.tensor([self.classes.index(name)], device=self.fabric.device) if name else None
-        maps, outputs = grad_cam(self.model, self._batch([image]), wanted)
-        finite(torch.cat([outputs.logits.detach(), maps.flatten(1)], 1), [path])
-        p = outputs.logits[0].detach().softmax(0)
+        p = finite(next(self.outputs([pixels])).logits, [path])[0].softmax(0)
         k = self.classes.index(name) if name else int(p.argmax())
+        maps, outputs = grad_cam(self.model, self._batch([image]), torch.tensor([k], device=self.fabric.device))
+        finite(torch.cat([outputs.logits.detach(), maps.flatten(1)], 1), [path])
         return Explanation(path, self.classes[k], float(p[k]), image, maps[0].cpu())
 
     def _decode(self, source: Source) -> Tensor:

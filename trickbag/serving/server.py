@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trickbag.ground import signals
-from trickbag.ground.errors import UsageError
+from trickbag.ground.errors import Interrupted, UsageError
 from trickbag.ground.events import Note, Tell
 from trickbag.ground.files import reason
 from trickbag.ground.text import brief, show
@@ -42,13 +42,15 @@ def serve(runs: Sequence[str | Path], host: str, port: int, token: str, threshol
             raise UsageError(f"host {host} can be reached by others. Give --token, which they need too, or leave --host out.")
         desks = [Desk(name, Classifier.load(folder), limits.checked()) for name, folder in named(runs).items()]
         guarded = Guard(application(desks, limits, threshold, tell), address, limits, token)
-        with signals.stopping() as stopped:
-            server = Server(guarded, limits, _connections(), stopped, lambda: tell(Note(_said(desks, address, token))))
-            try:
+        try:
+            with signals.stopping() as stopped:
+                server = Server(guarded, limits, _connections(), stopped, lambda: tell(Note(_said(desks, address, token))))
                 asyncio.run(server.serve([listening]))
-            finally:
-                for desk in desks:
-                    desk.close()
+        except Interrupted as end:
+            raise Interrupted("stopped serving.", end.exit_code - 128) from None
+        finally:
+            for desk in desks:
+                desk.close()
 
 
 def named(runs: Sequence[str | Path]) -> dict[str, Path]:

@@ -89,7 +89,8 @@ def predict(
             screen.predictions(classifier.predict(images, **asked, tell=screen.beside_rows), form)
             return
         each = min(top, len(classifier.classes))
-        identity = f"{run.resolve()} {(run / 'MANIFEST.json').read_text('utf-8')} {images} {each} {threshold} {form}"
+        made = (run / "MANIFEST.json").read_text("utf-8")
+        identity = f"{Path.cwd()} {run.resolve()} {made} {images} {each} {threshold} {form}"
         with store.lock(out):
             growing = predicted.Growing(out, form or "csv", identity, each, screen.tell)
             if growing.done:

@@ -364,6 +364,10 @@ def test_the_model_card_says_how_good_how_sure_and_what_not(place: Path) -> None
         assert part in card
     assert str(place) not in card
     assert not re.search(r"\{[{%]", card)
+    (program,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    compile(program, "card", "exec")
+    assert "\n\nThe epoch was chosen" in card, "a line after a table would be a row of it"
+    assert "&#" not in card
 
 
 def test_the_programs_of_the_page_run_without_trickbag(

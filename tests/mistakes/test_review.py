@@ -108,7 +108,10 @@ def test_what_cannot_be_reviewed_is_refused(place: Path, ask) -> None:
         told = ask("review", folder)
         assert told.code == 2
         assert "holds no finished run and no study" in told.err
-    assert "is no name of a page" in ask("review", "run", "--out", ".").err
+    kept = Path("run/result.json").read_bytes()
+    for out in (".", "", "run/result.json", "photos/a/00.png"):
+        assert "is no name of a page" in ask("review", "run", "--out", out).err
+    assert Path("run/result.json").read_bytes() == kept
     shutil.copytree("run", "torn")
     Path("torn/predictions.npz").write_bytes(b"PK")
     with pytest.raises(TrickbagError, match="damaged"):

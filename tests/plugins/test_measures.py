@@ -1,5 +1,6 @@
 """One's own metrics as endpoints of a study."""
 
+import re
 from pathlib import Path
 
 import own
@@ -67,3 +68,25 @@ def test_a_number_for_all_images_is_refused_in_a_study(place: Path, ask) -> None
     told = ask("study", "photos", "--recipe", "tiny.toml", "--tricks", "mixup", "--plugin", "doubts.py", "--out", "study")
     assert told.code == 2
     assert "the metric doubt gives one number for all images" in told.err
+
+
+def test_metrics_have_the_names_that_the_file_gives_them_and_none_ends_the_process(place: Path, ask) -> None:
+    made = "import sys\nimport trickbag\n\n\ndef make(k):\n    @trickbag.metric\n    def inner(labels, probabilities):\n"
+    made += "        return float(k)\n    return inner\n\n\none, three = make(1), make(3)\n"
+    own.write(Path(), "several", made)
+    result = tb.train("photos", "tiny.toml", set_={"epochs": 1}, plugins="several.py", out="run")
+    assert result.record["val"]["metrics"] == {"one": 1.0, "three": 3.0}
+    own.write(Path(), "leaves", "import sys\nimport trickbag\n\n@trickbag.metric\ndef leaves(labels, p):\n    sys.exit(0)\n")
+    told = ask("evaluate", "run", "photos", "--plugin", "leaves.py")
+    assert (told.code, "the metric leaves fails" in told.err) == (2, True)
+
+
+def test_a_trick_that_ends_the_process_or_fails_is_a_sentence_with_its_line(place: Path, ask) -> None:
+    for fault, said in (
+        ("raise SystemExit(0)", "SystemExit: 0."),
+        ("return 255 - imaeg", "NameError: name 'imaeg' is not defined."),
+    ):
+        own.write(Path(), "invert", own.INVERT.replace("return 255 - image", fault))
+        told = ask("train", "photos", "--recipe", "tiny.toml", "--with", "invert", "--plugin", "invert.py", "--out", "bad")
+        assert told.code == 1
+        assert re.fullmatch(rf"trickbag: [^\n]*invert\.py, line \d+: {re.escape(said)}\n", told.err)

@@ -302,6 +302,26 @@ def test_progress_is_told_as_far_as_the_end_is_known(known: tb.Classifier, given
     assert bool(found) == bool(known_of)
 
 
+def test_what_explains_says_what_predicts(known: tb.Classifier) -> None:
+    (predicted,), (explained,) = known.predict(photo(), top=1), known.explain(photo())
+    assert explained.name == predicted.classes[0]
+    assert explained.probability == pytest.approx(predicted.probabilities[0], abs=1e-6)
+
+
+def test_rows_of_another_command_are_set_aside_and_no_file_is_overwritten(tmp_path: Path) -> None:
+    """The same words in another folder mean other photos."""
+    out, told = tmp_path / "rows.csv", list[Any]()
+    begun = Growing(out, "csv", "here", 1)
+    begun.rows.close()
+    again = Growing(out, "csv", "there", 1, told.append)
+    assert "of another command" in told[0].text
+    assert out.with_name("rows.csv.part.damaged").exists()
+    out.write_text("mine")
+    with pytest.raises(TrickbagError, match="made by something else"):
+        again.end()
+    assert out.read_text() == "mine"
+
+
 def test_no_progress_comes_between_rows(place: Path, ask) -> None:
     for form, rows in (("--csv", 61), ("--json", 60), ("", 60)):
         told = ask("predict", "run", "photos", *filter(None, [form]))

@@ -163,3 +163,9 @@ def test_every_public_name_has_an_example_as_one_would_type_it(name: str) -> Non
     typed = "".join(example.source for test in examples for example in test.examples)
     assert "tb." in typed or f"{name}(" in typed, f"{name} has no example in its docstring"
     assert "\nExamples:\n    >>>" in str(inspect.getdoc(getattr(tb, name))), f"the site would not show the example of {name}"
+
+
+@pytest.mark.parametrize("seed", [1.5, "a", None, -1, [0]])
+def test_what_is_no_seed_is_refused_before_anything_is_trained(seed: Any, tmp_path: Path) -> None:
+    with pytest.raises(tb.UsageError, match="give a whole number from 0"):
+        tb.train(tmp_path / "nowhere", seed=seed)

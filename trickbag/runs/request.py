@@ -264,7 +264,7 @@ def request(
     The budget counts from ``began``, by the monotonic clock; None: from now.
     """
     began = time.monotonic() if began is None else began
-    if not 0 <= seed <= MOST_SEED:
+    if not isinstance(seed, int | np.integer) or not 0 <= seed <= MOST_SEED:
         raise UsageError(f"seed {clipped(repr(seed))}: give a whole number from 0 to {MOST_SEED:,}.")
     asked, chosen = started(*edited(recipe, model, weights, with_, without, set_), recipe == "auto", tell)
     check_named(asked.tricks)

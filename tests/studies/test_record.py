@@ -62,9 +62,21 @@ def test_images_of_one_group_never_choose_the_temperature_that_judges_them():
     assert moved[groups % 2 == 1].all()
 
 
+def test_what_divided_all_logits_before_is_no_difference():
+    """Calibrate's own temperature, also where one half can be told apart without a mistake, so that a bound decides."""
+    rng = np.random.default_rng(1)
+    logits, labels = rng.normal(0, 1, (12, 3)), rng.integers(0, 3, 12)
+    logits[np.arange(0, 12, 2), labels[::2]] += 9
+    found = [record.judge(scale * logits, labels, np.arange(12), np.arange(12)).calibrated for scale in (1.0, 0.4, 30.0)]
+    np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=1e-9)
+
+
 def test_the_temperature_of_a_perfect_and_of_a_hopeless_run_stays_in_its_bounds():
     logits, labels = np.eye(3)[[0, 1, 2]] * 5, np.array([0, 1, 2])
     assert -calibration.normalised(logits / calibration.temperature(logits, labels))[range(3), labels].mean() < 1e-9
-    assert calibration.temperature(logits, (labels + 1) % 3) == pytest.approx(32)
+    for scale in (1, 1000):
+        size = np.sqrt(scale**2 * 25 * 2 / 9)
+        assert calibration.temperature(scale * logits, (labels + 1) % 3) == pytest.approx(32 * size)
+        assert calibration.temperature(scale * logits, labels) == pytest.approx(scale * calibration.temperature(logits, labels))
     assert calibration.temperature(np.zeros((3, 3)), labels) == 1.0
     assert record.ece(np.zeros((record.BINS, 3))) is None

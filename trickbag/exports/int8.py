@@ -21,6 +21,7 @@ from trickbag.exports.graph import quiet
 from trickbag.exports.parity import Alike, alike
 from trickbag.exports.photos import Photos
 from trickbag.ground.events import Doing, Tell
+from trickbag.ground.text import counted
 
 CALIBRATED = 128
 """Training images, evenly spread, by which the ranges of activations are found."""
@@ -108,7 +109,7 @@ def compared(file: Path, whole: Path, calibrated: int, photos: Photos, tell: Tel
         (file.stat().st_size, whole.stat().st_size),
         statistics.median(ratios),
         (min(ratios), max(ratios)),
-        f"{TURNS} turns of {BATCH} images of {SIDE} x {SIDE} pixels, {torch.get_num_threads()} threads",
+        f"{TURNS} turns of {BATCH} images of {SIDE} x {SIDE} pixels, {counted(torch.get_num_threads(), 'thread')}",
     )
 
 

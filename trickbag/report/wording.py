@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from trickbag.ground.text import counted, show
 from trickbag.report.findings import Arm, Effect, Findings
+from trickbag.statistics.effects import UNMOVED
 from trickbag.statistics.intervals import Interval
 
 MINUS, DASH, SPACE = "−", "–", "\u00a0"
@@ -172,6 +173,8 @@ def verdict(effect: Effect) -> str:
         return "the same network"
     if effect.verdict != "open":
         return effect.verdict
+    if UNMOVED in effect.note:
+        return "not decided; no answer differs"
     if effect.more_seeds is not None:
         return f"not decided; about {counted(effect.more_seeds, 'more seed')} would"
     if effect.more_images is not None:

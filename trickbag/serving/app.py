@@ -48,15 +48,7 @@ def application(desks: Sequence[Desk], limits: Limits, threshold: float, tell: T
     @app.get("/runs", responses={200: {"model": Served}})
     async def runs() -> Response:
         """The runs that are served, with their classes, and the limits."""
-        known = [
-            {
-                "name": d.name,
-                "model": d.classifier.card.model,
-                "pixels": d.classifier.card.size,
-                "classes": d.classifier.classes,
-            }
-            for d in desks
-        ]
+        known = [desk.card() for desk in desks]
         return answer(200, {"runs": known, "threshold": threshold, "limits": limits._asdict()})
 
     @app.post("/predict", responses={200: {"model": Predicted}}, openapi_extra=FILES)

@@ -18,11 +18,14 @@ from trickbag.statistics.variance import ROUNDING, Floats, Ints, Part, Share, Sp
 from trickbag.statistics.verdicts import SEEDS, Draft, Estimate, judged
 
 IDLE = "the seed changes nothing here: every run of an arm gets the same images right, so more seeds add nothing"
+LEAST_DIFFERENCE = 1e-5
+"""In one image; below it lies what weights such as 1/3, and log-loss of stored float32 logits, leave of no difference."""
 PRIOR = 2.0
 """Degrees of freedom of what is known before of what seeds add, that it is nothing: with them intervals of pairs of arms cover
 92 to 100 % with 3, 5 and 10 seeds (``python -m benchmarks.population``); without, those with three seeds are twice as wide."""
 NOTHING = Share(0.0, PRIOR)
 """What is known of what seeds add where nothing was measured before."""
+UNMOVED = "not one image has another answer, though the networks are not the same"
 STILL = "the difference is the same in every image: there is no spread to judge it by"
 LEAST = 0.05
 """Least value of 1 + share of which a logarithm is taken: by chance it comes near 0, and even below."""
@@ -121,8 +124,11 @@ def _paired(samples: Sequence[Sample], weights: Floats, same: bool | None) -> Dr
     points = means @ weights[used]
     left_out = len(samples) - len(whole)
     notes = [f"{left_out} of {len(samples)} seeds left out, as a run has no result"] if left_out else []
+    unmoved = bool(parts) and not any(part.values.any() for part in parts)
     if same is None:
-        same = bool(parts) and not any(part.values.any() for part in parts)
+        same = unmoved
+    if unmoved and not same:
+        notes.append(UNMOVED)
     if not same and _idle([sample._replace(values=sample.values[used]) for sample in whole]):
         notes.append(IDLE)
     elif not same and len(whole) < SEEDS:
@@ -133,7 +139,7 @@ def _paired(samples: Sequence[Sample], weights: Floats, same: bool | None) -> Dr
 
 def _difference(values: Floats, weights: Floats) -> Floats:
     between: Floats = weights @ values
-    between[np.abs(between) < 1e-12] = 0.0  # weights such as 1/3 leave rounding where the two sides agree
+    between[np.abs(between) < LEAST_DIFFERENCE] = 0.0
     return between
 
 

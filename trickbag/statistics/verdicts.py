@@ -9,7 +9,7 @@ import scipy  # its special functions take a third of a second to import, when t
 
 from trickbag.statistics import power
 from trickbag.statistics.intervals import Interval, clopper_pearson, holm
-from trickbag.statistics.variance import Floats, Spread
+from trickbag.statistics.variance import ROUNDING, Floats, Spread
 
 SEEDS = 3
 """Fewer give no verdict."""
@@ -146,7 +146,7 @@ def _with_more(made: Estimate, draft: Draft, delta: float, alpha: float, pool: i
     """With how many more seeds, and how many more images, would decide it: find the difference seen or show it equivalent,
     whichever takes less."""
     found = draft.spread
-    if made.verdict != "open" or found is None:
+    if made.verdict != "open" or found is None or not found.images > ROUNDING:
         return made
     far = abs(draft.difference)
     wanted = max(power.variance_for(far, alpha), power.variance_for(max(delta - far, 0.0), min(2 * alpha, 0.5)))

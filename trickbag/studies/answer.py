@@ -74,7 +74,7 @@ def advice(found: Found) -> tuple[str, ...]:
         why = IDLE if found.idle else f"With fewer than {SEEDS} seeds there is no verdict."
         return f"No recommendation, keep the reference. {why}", best(found)
     if found.plain:
-        return "Keep the reference recipe: none that the changes make is expected to gain.", best(found), dear(found)
+        return "Keep the reference recipe: no change that was tried is expected to gain.", best(found), dear(found)
     changes = f"The changes: {' '.join(found.nominated.changes)}."
     proved = found.proof and found.proof.verdict == "proved"
     more = changes, cost(found), dear(found), left_out(found)
@@ -135,7 +135,8 @@ def best(found: Found) -> str:
     seen = f"{points(near.difference)} points measured"
     over = ", over all combinations," if near.kind == "main" else ""
     sure = "" if near.helps is None else f", and it helps{over} with a probability of {chance(near.helps)}"
-    return f"The nearest to a gain is {near.name}: {seen} ({between(near.interval)} on new photos){sure}."
+    lead = "The nearest to a gain is" if (near.difference or 0.0) > 0 else "Nothing gained on the judged photos; the best is"
+    return f"{lead} {near.name}: {seen} ({between(near.interval)} on new photos){sure}."
 
 
 def dear(found: Found) -> str:

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from lab import fingerprint
 
 from trickbag.ground import store
+from trickbag.laboratory.lab import fingerprint
 from trickbag.tricks import bag
 
 SERVER = multiprocessing.get_context("forkserver")

@@ -9,7 +9,6 @@ from typing import Any
 import album
 import pytest
 import torch
-from lab import loop
 from torch import nn
 from typer.testing import CliRunner
 
@@ -17,6 +16,7 @@ from trickbag.engine.loop import Step
 from trickbag.engine.outline import outline
 from trickbag.ground import store
 from trickbag.ground.errors import UsageError
+from trickbag.laboratory.lab import loop
 from trickbag.models import networks
 from trickbag.recipe import Recipe, recipe_names, recipe_text
 from trickbag.terminal.cli import app

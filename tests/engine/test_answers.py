@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from album import fill, recipe_file
-from lab import dataset, recipe
 
 import trickbag as tb
 from trickbag.data.unlabelled import read_unlabelled
@@ -20,6 +19,7 @@ from trickbag.engine.precision import fabric_for
 from trickbag.engine.speed import time_steps
 from trickbag.ground.cache import cache_dir
 from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.laboratory.lab import dataset, recipe
 from trickbag.runs.request import request
 from trickbag.runs.run import Run
 from trickbag.tricks import parse

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab import Trained, train
 from torch._dynamo.utils import counters
+
+from trickbag.laboratory.lab import Trained, train
 
 pytestmark = [
     pytest.mark.skipif(

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import lab
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,7 @@ from trickbag.engine.cutting import Resident, cut, cuts_of, cuts_to, framed, res
 from trickbag.engine.loop import Loop
 from trickbag.engine.pixels import Cache, Data, Pixels, build
 from trickbag.ground.streams import generator
+from trickbag.laboratory import lab
 from trickbag.trick import View
 
 CPU = torch.device("cpu")

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from lab import loop, recipe, train
 from torch import Tensor
 
 from trickbag.engine.cutting import cut
 from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.loop import Judged, Step, mean_loss, micro_batches
 from trickbag.ground.state import pack, unpack
+from trickbag.laboratory.lab import loop, recipe, train
 from trickbag.trick import Batch, View
 
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from lab import COUNTS, Trained, dataset, follow, loop, recipe, train
 from torch import Tensor, nn
 
 from trickbag.engine import prefix
 from trickbag.engine.speed import time_steps
+from trickbag.laboratory.lab import COUNTS, Trained, dataset, follow, loop, recipe, train
 from trickbag.models.networks import Net
 
 TRAIN = sum(COUNTS["train"])

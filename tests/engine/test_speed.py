@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from lab import dataset, follow, loop, recipe
 
 from trickbag.engine import speed
 from trickbag.engine.loader import Loader
 from trickbag.engine.speed import Timing, fastest, time_steps
 from trickbag.ground.errors import TrickbagError
+from trickbag.laboratory.lab import dataset, follow, loop, recipe
 from trickbag.recipe import Recipe
 
 TRICKS = ("flip", "mixup", "ema(half_life=0.2)", "warmup")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import lab
 import numpy as np
 import onnx
 import pytest
@@ -29,6 +28,7 @@ from trickbag.exports.graph import Square, Whole, traced
 from trickbag.exports.parity import plain
 from trickbag.exports.photos import Photos, given
 from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.laboratory import lab
 from trickbag.recipe import Fit
 from trickbag.runs.classifier import Classifier
 from trickbag.runs.classifier import export as parts

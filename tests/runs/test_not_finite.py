@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import lab
 import pytest
 import torch
 from album import TINY, fill, recipe_file
@@ -16,6 +15,7 @@ import trickbag as tb
 from trickbag.engine.judge import predictor
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError
+from trickbag.laboratory import lab
 from trickbag.runs.outcome import finish
 from trickbag.terminal import cli
 from trickbag.trick import Outputs

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import album
-import lab
 import pytest
 from processes import Training, same
 
 from trickbag.ground import store
 from trickbag.ground.streams import generator, uniform
+from trickbag.laboratory import lab
 
 SMALL = ["cifar_resnet8", "size=16", "batch_size=8", "channels_last=false"]
 HEAP = [

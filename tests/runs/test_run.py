@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lab
 import numpy as np
 import pytest
 import torch
@@ -26,6 +25,7 @@ from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.events import Doing, EpochDone, Event
 from trickbag.ground.streams import generator
+from trickbag.laboratory import lab
 from trickbag.runs import classifier
 from trickbag.runs.request import request
 from trickbag.trick import Batch

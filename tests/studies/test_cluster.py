@@ -15,11 +15,11 @@ from typing import Any
 import album
 import pytest
 import torch
-from lab import recipe
 from studying import Studying
 
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Event, Note
+from trickbag.laboratory.lab import recipe
 from trickbag.studies.cluster import Cluster, Lot, answered, divide, remote
 from trickbag.studies.jobs import Cell, Job
 from trickbag.studies.plan import StudyPlan

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import recipe
 from processes import SERVER
 
 from trickbag.ground import store
 from trickbag.ground.errors import Interrupted, NoRoomError, TrickbagError
+from trickbag.laboratory.lab import recipe
 from trickbag.studies.execute import ATTEMPTS, LOST, Carrier, Here, Outcome, Processes, execute
 from trickbag.studies.jobs import Cell, Job
 from trickbag.studies.worker import Place

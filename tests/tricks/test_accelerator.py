@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lab
 import pytest
 import torch
 from pretended import CUDA, OnAccelerator, accelerator
@@ -14,6 +13,7 @@ from torch import Tensor
 from trickbag.engine.loop import Loop, Step
 from trickbag.ground import store
 from trickbag.ground.state import pack, unpack
+from trickbag.laboratory import lab
 from trickbag.recipe import Recipe
 from trickbag.runs import classifier
 from trickbag.runs.outcome import finish

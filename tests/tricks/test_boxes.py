@@ -10,7 +10,6 @@ import pytest
 import torch
 from album import TINY, recipe_file
 from answers import Answer, Here
-from lab import dataset, loop, recipe
 from PIL import Image
 
 from trickbag.data.audit import audit
@@ -20,6 +19,7 @@ from trickbag.engine.assemble import regions
 from trickbag.engine.cutting import cut
 from trickbag.engine.pixels import Files, Rows, crop
 from trickbag.ground.errors import UsageError
+from trickbag.laboratory.lab import dataset, loop, recipe
 from trickbag.tricks import parse
 from trickbag.tricks.box_crop import enlarged
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lab import example, loop, network, recipe
 
 from trickbag.ground.errors import UsageError
+from trickbag.laboratory.lab import example, loop, network, recipe
 from trickbag.trick import conflict
 from trickbag.tricks import bag
 

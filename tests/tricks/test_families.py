@@ -1,9 +1,9 @@
 """One of timm's families with every trick that rebuilds networks; ``python -m benchmarks.families`` asks all of them."""
 
 import pytest
-from lab import example
 
 from benchmarks.families import ALONE, LARGEST, Family, outcomes, surgeons
+from trickbag.laboratory.lab import example
 
 SAMPLED = ("dla46_c", "efficientvit_b0", "lowformer_b0", "gmlp_ti16_224")
 

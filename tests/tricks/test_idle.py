@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from lab import example, follow, loop, network, recipe
 from torch import Tensor
 
 from trickbag.ground.errors import UsageError
+from trickbag.laboratory.lab import example, follow, loop, network, recipe
 from trickbag.recipe import Recipe, idle, recipe_names
 from trickbag.runs.request import check_idle
 from trickbag.studies.arms import Bench

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lab import CLASSES, COUNTS, follow, generator, loop, recipe, same, train
 from scipy.special import expit, log_softmax, logsumexp
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.metrics.pairwise import cosine_similarity
@@ -16,6 +15,8 @@ from torchvision.ops import sigmoid_focal_loss
 
 from trickbag.engine.assemble import build_model
 from trickbag.ground.errors import UsageError
+from trickbag.ground.streams import generator
+from trickbag.laboratory.lab import CLASSES, COUNTS, follow, loop, recipe, same, train
 from trickbag.runs.outcome import finish
 from trickbag.trick import Facts, Outputs
 from trickbag.tricks import parse

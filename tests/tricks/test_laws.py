@@ -3,10 +3,10 @@
 import itertools
 
 import pytest
-from lab import CLASSES, example, recipe
 
 from trickbag.engine.outline import outline
 from trickbag.laboratory import laws
+from trickbag.laboratory.lab import CLASSES, example, recipe
 from trickbag.trick import PLUG_POINTS, WATCHING
 from trickbag.tricks import bag
 

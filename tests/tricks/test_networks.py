@@ -9,7 +9,6 @@ import timm
 import torch
 import torchvision
 from album import fill, recipe_file
-from lab import loop, recipe, train
 from safetensors.torch import load_file, save_file
 from scipy.special import softmax
 from timm.layers.blur_pool import BlurPool2d
@@ -21,6 +20,7 @@ import trickbag as tb
 from trickbag.engine.assemble import build_model
 from trickbag.engine.loop import param_groups
 from trickbag.ground.errors import UsageError
+from trickbag.laboratory.lab import loop, recipe, train
 from trickbag.models import networks
 from trickbag.runs.request import request
 from trickbag.tricks import parse

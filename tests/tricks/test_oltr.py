@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from album import TINY, fill, recipe_file
-from lab import loop, recipe, train
 from safetensors.torch import load_file, save_file
 from scipy.special import softmax
 from scipy.stats import spearmanr
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 import trickbag as tb
 from trickbag.engine.assemble import build_model
 from trickbag.ground.errors import UsageError
+from trickbag.laboratory.lab import loop, recipe, train
 from trickbag.models import networks
 from trickbag.runs.request import request
 from trickbag.tricks.oltr import MetaClassifier, ModulatedAttention, class_means, least_distance, margin_loss, squashed

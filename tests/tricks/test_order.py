@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from lab import loop, recipe, same, train
 from scipy.stats import chisquare
 
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import generator
+from trickbag.laboratory.lab import loop, recipe, same, train
 from trickbag.tricks import parse
 from trickbag.tricks.shuffle_buffer import through_buffer
 

@@ -11,7 +11,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from lab import loop, recipe, train
 from scipy.stats import ks_2samp, kstest
 from timm.data.distributed_sampler import RepeatAugSampler
 from torch import Generator, Tensor, nn
@@ -23,6 +22,7 @@ from trickbag.engine.cutting import framed
 from trickbag.engine.loader import Keys
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import beta, generator, uniform
+from trickbag.laboratory.lab import loop, recipe, train
 from trickbag.models import networks
 from trickbag.trick import Batch, Facts, Fit, Forward, Outputs, conflict
 from trickbag.tricks import affine, augmix, autoaugment, parse

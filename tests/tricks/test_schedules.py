@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lab import loop, recipe
 from timm.utils import adaptive_clip_grad
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -15,6 +14,7 @@ from torch.optim import SGD, lr_scheduler
 from trickbag import tricks
 from trickbag.engine.loop import param_groups
 from trickbag.ground.errors import UsageError
+from trickbag.laboratory.lab import loop, recipe
 from trickbag.trick import Facts, Outputs, ordered
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from lab import follow, loop, recipe, same
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from trickbag.ground.errors import UsageError
+from trickbag.laboratory.lab import follow, loop, recipe, same
 from trickbag.runs.outcome import finish
 from trickbag.tricks import parse
 from trickbag.tricks.crt import balanced_head

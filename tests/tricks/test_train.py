@@ -5,7 +5,6 @@ import math
 import pytest
 import timm
 import torch
-from lab import follow, loop, recipe
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -14,6 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from trickbag import tricks
 from trickbag.engine.loop import param_groups
 from trickbag.ground.errors import UsageError
+from trickbag.laboratory.lab import follow, loop, recipe
 from trickbag.models.networks import build
 from trickbag.trick import Facts, Outputs, Trick, ordered
 

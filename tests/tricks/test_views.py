@@ -7,7 +7,6 @@ import album
 import numpy as np
 import pytest
 import torch
-from lab import CLASSES, SIZE, dataset, follow, loop, recipe, same, train
 from reference import norm_statistics
 from safetensors.torch import save
 from scipy.special import softmax
@@ -27,6 +26,7 @@ from trickbag.engine.assemble import build_model
 from trickbag.ground import store
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import generator
+from trickbag.laboratory.lab import CLASSES, SIZE, dataset, follow, loop, recipe, same, train
 from trickbag.recipe import Recipe
 from trickbag.runs.classifier import Classifier, Renormalised, export
 from trickbag.runs.outcome import finish

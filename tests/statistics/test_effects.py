@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 
 from trickbag.ground.errors import UsageError
-from trickbag.statistics.effects import PRIOR, Sample, by_arms, effects, independent, seeds_add
+from trickbag.statistics.effects import PRIOR, UNMOVED, Sample, by_arms, effects, independent, seeds_add
 from trickbag.statistics.intervals import clopper_pearson, holm, ratio
 from trickbag.statistics.looks import LOOKS, decide, planned
 from trickbag.statistics.variance import Part, Share, spread
@@ -188,6 +188,23 @@ def test_what_seeds_add_is_carried_to_other_seeds_and_images() -> None:
     assert few.carried(40, 40, 1 / 4).share == pytest.approx(many.share, rel=0.25)
     assert 0 < few.df - freedom(sizes[0], contrasts) < PRIOR
     assert few.carried(40, 10, 1.0).share == 4 * few.share
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-9])
+def test_what_rounding_leaves_is_no_difference_in_any_unit_and_no_number_of_seeds_decides_it(unit: float) -> None:
+    rng = np.random.default_rng(0)
+    values = [unit * rng.exponential(2, (1, 50)) * (1 + 1e-8 * rng.normal(size=(2, 50))) for _ in range(3)]
+    samples = [Sample(one, np.arange(50)) for one in values]
+    found = effects(samples, [[-1, 1]], same=[False], shares=False)[0]
+    assert UNMOVED in found.note
+    assert found.interval is None
+    right = [Sample((one > unit).astype(float), np.arange(50)) for one in values]
+    found = effects(right, [[-1, 1]], same=[False])[0]
+    assert (found.verdict, found.more_seeds, found.more_images) == ("open", None, None)
+    assert found.interval is not None
+    assert found.interval.low < 0 < found.interval.high, "of shares, two images more are counted"
+    moved = [Sample(one * np.array([[1.0], [1.001]]), np.arange(50)) for one in values]
+    assert UNMOVED not in effects(moved, [[-1, 1]], same=[False], shares=False)[0].note
 
 
 def test_groups_of_one_change_nothing_and_copies_count_once() -> None:

@@ -18,8 +18,8 @@ from trickbag.statistics.variance import ROUNDING, Floats, Ints, Part, Share, Sp
 from trickbag.statistics.verdicts import SEEDS, Draft, Estimate, judged
 
 IDLE = "the seed changes nothing here: every run of an arm gets the same images right, so more seeds add nothing"
-LEAST_DIFFERENCE = 1e-5
-"""In one image; below it lies what weights such as 1/3, and log-loss of stored float32 logits, leave of no difference."""
+ROUNDED = 1e-6
+"""Of the largest value: below it lies what weights such as 1/3, or log-loss of float32 logits, leave of no difference."""
 PRIOR = 2.0
 """Degrees of freedom of what is known before of what seeds add, that it is nothing: with them intervals of pairs of arms cover
 92 to 100 % with 3, 5 and 10 seeds (``python -m benchmarks.population``); without, those with three seeds are twice as wide."""
@@ -139,7 +139,7 @@ def _paired(samples: Sequence[Sample], weights: Floats, same: bool | None) -> Dr
 
 def _difference(values: Floats, weights: Floats) -> Floats:
     between: Floats = weights @ values
-    between[np.abs(between) < LEAST_DIFFERENCE] = 0.0
+    between[np.abs(between) < ROUNDED * np.abs(values).max(initial=0.0)] = 0.0
     return between
 
 

@@ -33,3 +33,8 @@ def joined(share: float, df: float, other: float, most: float) -> tuple[float, f
     """A share taken together with another, which counts the less, the rarer chance would make the first so much larger."""
     counted = most * min(1.0, 2 * stats.f.sf((1 + share) / (1 + max(other, 0.0)), df, most))
     return (df * share + counted * other) / (df + counted), df + counted
+
+
+def averaged(share: float, seeds: int) -> float:
+    """What is left of a share that so many seeds add, a twentieth of it being common to all of them."""
+    return max(share, 0.0) * (1 + 0.05 * seeds)

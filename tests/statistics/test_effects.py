@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import joined
+from reference import averaged, joined
 from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
@@ -98,7 +98,7 @@ def test_the_interval_is_that_of_a_moderated_t(noise: float) -> None:
     found, one = spread(parts(samples, [-1, 1])), effects(samples, [[-1, 1]])[0]
     share, df = joined(found.seed / 5 / found.images, 4, 0.0, PRIOR)
     assert df == pytest.approx(4 + PRIOR) if not noise else 4 < df < 4 + PRIOR * (0.7 if noise < 0.1 else 0.1)
-    error = math.sqrt((found.images + 2 / found.groups**2) * (1 + max(share, 0.0)))
+    error = math.sqrt((found.images + 2 / found.groups**2) * (1 + averaged(share, 5)))
     half = stats.t.isf(0.025, df) * error
     assert one.error == pytest.approx(error, rel=1e-12)
     assert one.interval == pytest.approx((one.difference - half, one.difference + half), rel=1e-9)
@@ -149,7 +149,7 @@ def test_the_share_of_a_contrast_is_drawn_to_its_familys_as_far_as_that_agrees(a
     for one, estimate, (share, df) in zip(found, effects(samples, contrasts, shares=False), expected, strict=True):
         share, df = joined(share, df, 0.0, PRIOR)
         assert estimate.df == pytest.approx(df, rel=1e-6)
-        assert estimate.error == pytest.approx(math.sqrt(one.images * (1 + max(share, 0.0))), rel=1e-6)
+        assert estimate.error == pytest.approx(math.sqrt(one.images * (1 + averaged(share, 5))), rel=1e-6)
 
 
 def test_contrasts_against_a_noisy_reference_say_the_same_thing_often() -> None:
@@ -170,7 +170,7 @@ def test_what_is_known_before_of_what_seeds_add_counts_by_its_degrees_of_freedom
     share, df = joined(found.seed / 4 / found.images, 3, 0.3, 12.0)
     assert df - 3 <= 12 * counts
     one = effects(samples, [[-1, 1]], shares=False, before=Share(0.3, 12.0))[0]
-    assert one.error == pytest.approx(math.sqrt(found.images * (1 + share)), rel=1e-9)
+    assert one.error == pytest.approx(math.sqrt(found.images * (1 + averaged(share, 4))), rel=1e-9)
     assert one.p == pytest.approx(2 * stats.t.sf(abs(one.difference) / one.error, df), rel=1e-9)
 
 
@@ -440,7 +440,7 @@ def test_looks_spend_five_percent_whatever_the_seeds() -> None:
 def test_a_look_ends_what_is_clear_and_what_is_futile() -> None:
     found = decide(shifted(0.05, -0.002, 0.004, sd=0.01, seeds=5), against(4), LOOKS)
     assert [one.open for one in found] == [False] * 3
-    doubtful = decide(shifted(-0.0065, 0.003, sd=0.015, seeds=3), against(3), LOOKS)
+    doubtful = decide(shifted(-0.005, 0.003, sd=0.015, seeds=3), against(3), LOOKS)
     assert [one.open for one in doubtful] == [False, True]
     assert doubtful[0].estimate.verdict == "open"
     assert "no gain that counts is left possible" in doubtful[0].estimate.note

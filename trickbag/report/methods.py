@@ -83,6 +83,16 @@ REFERENCES = {
   year = {2012},
   doi = {10.3102/1076998611411915}
 }""",
+    "nadeau2003": """@article{nadeau2003,
+  author = {Nadeau, Claude and Bengio, Yoshua},
+  title = {Inference for the Generalization Error},
+  journal = {Machine Learning},
+  volume = {52},
+  number = {3},
+  pages = {239--281},
+  year = {2003},
+  doi = {10.1023/A:1024068626366}
+}""",
     "guo2017": """@inproceedings{guo2017,
   author = {Guo, Chuan and Pleiss, Geoff and Sun, Yu and Weinberger, Kilian Q.},
   title = {On Calibration of Modern Neural Networks},
@@ -147,7 +157,8 @@ def _estimates(f: Findings) -> list[str]:
         (
             "Their standard errors speak of new images from the same source and of new seeds: the cluster-robust variance over "
             "independent images [@liang1986], times one plus the share that seeds add, from variance components "
-            "[@searle1992] that were pooled over the contrasts and moderated [@smyth2004]."
+            "[@searle1992] that were pooled over the contrasts and moderated [@smyth2004], a twentieth of which is common to "
+            "all seeds [@nadeau2003]."
         ),
         "To each difference of shares two images were added that one side or the other got right [@bonett2012].",
         (

@@ -10,7 +10,7 @@ import numpy as np
 import scipy  # its special functions take a third of a second to import, when the first is called
 
 from trickbag.ground.errors import UsageError
-from trickbag.statistics.variance import Floats, Ints, Spread
+from trickbag.statistics.variance import Floats, Ints, Spread, averaged
 
 POWER = 0.8
 PERSISTENT = 0.3
@@ -91,7 +91,7 @@ def variance(found: Spread, seed: float, seeds: int, pool: int) -> float:
     """
     reached = min(max(pool, found.groups), found.groups * seeds / found.seeds)
     fresh = (found.images - found.persistent) * found.seeds / seeds
-    return found.persistent * found.groups / reached + fresh + seed / seeds
+    return found.persistent * found.groups / reached + fresh + averaged(seed, seeds)
 
 
 def seeds_for(wanted: float, found: Spread, seed: float, pool: int) -> int | None:
@@ -107,7 +107,7 @@ def seeds_for(wanted: float, found: Spread, seed: float, pool: int) -> int | Non
 
 def images_for(wanted: float, found: Spread, seed: float) -> int | None:
     """The fewest judged images with which the same seeds reach ``wanted``; None where no number does."""
-    left = wanted - seed / found.seeds
+    left = wanted - averaged(seed, found.seeds)
     return math.ceil(found.images * found.groups / left) if left > 0 else None
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -22,6 +22,8 @@ from trickbag.trick import WITHOUT_STEPS, Trick, Tricks, ordered
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Fit = Literal["crop", "pad", "squash"]
+CLASSIFIERS = "trickbag.recipes"
+"""Where the built-in recipes of classifiers lie."""
 LEAST_STD = 1e-4
 """Pixels have 256 levels; dividing by less than a fraction of one leaves the range of float32."""
 
@@ -32,18 +34,14 @@ def _tricks(value: Any) -> tuple[Trick, ...]:
     return ordered([tricks.parse(item) if isinstance(item, str) else item for item in value])
 
 
-class Recipe(Shown, BaseModel):
-    """How a classifier is trained.
-
-    Examples:
-        >>> Recipe(tricks=["mixup(alpha=0.4)", "warmup"]).tricks[0].alpha
-        0.4
-
-    """
+class Training(Shown, BaseModel):
+    """What every training needs to know, of whatever kind."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
     )
+    built_in: ClassVar[str]
+    """The package with those that have names."""
 
     model: str = "resnet50"
     """A timm classification model, or cifar_resnet8, 20, 32 or 56."""
@@ -51,10 +49,6 @@ class Recipe(Shown, BaseModel):
     """Where training starts: none (from scratch), hub (published weights), a .safetensors file or a run's folder."""
     size: Annotated[int, Field(ge=8, le=4096)] = 224
     """Pixels of a side of the images that the network sees."""
-    fit: Fit = "crop"
-    """How images become squares: crop cuts the longer sides, pad adds grey to the shorter ones, squash changes the shape."""
-    crop_share: Annotated[float, Field(gt=0, le=1)] = 0.875
-    """Judged images: side of the central crop as a share of the resized shorter side; with pad and squash all is shown."""
     epochs: Annotated[int, Field(ge=0, le=100_000)] = 40
     """Passes over the training images; 0 trains no step."""
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
@@ -69,14 +63,6 @@ class Recipe(Shown, BaseModel):
     """Nesterov momentum of the default optimiser."""
     precision: Precision = "auto"
     """Arithmetic of the network: auto takes what a few timed steps show to be the fastest."""
-    channels_last: bool | Literal["auto"] = "auto"
-    """Memory layout of images and convolutions: auto takes the faster."""
-    compile: bool | Literal["auto"] = "auto"
-    """Compile the network with torch.compile: auto does so on a GPU where a long training repays it."""
-    mean: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(max_length=1000)] = ()
-    """Mean of each channel, 0 to 1; empty: what the weights were trained with."""
-    std: Annotated[tuple[Annotated[float, Field(le=1)], ...], Field(max_length=1000)] = ()
-    """Standard deviation of each channel, 0 to 1; empty: what the weights were trained with."""
     keep: Literal["best", "last"] = "best"
     """Which epoch is kept: the best on validation (top-1, then NLL) or the last."""
     val_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
@@ -86,13 +72,6 @@ class Recipe(Shown, BaseModel):
     which chose the epoch, is all there is."""
     tricks: Annotated[tuple[Trick, ...], BeforeValidator(_tricks)] = ()
     """The tricks, in any order."""
-
-    def model_post_init(self, _: Any) -> None:
-        """Check what spans fields."""
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"mean has {len(self.mean)} values and std {len(self.std)}: give as many, one per channel")
-        if any(not value >= LEAST_STD for value in self.std):
-            raise ValueError(f"std: every value must be above 0, by {LEAST_STD:g} at least")
 
     def _sheet(self) -> Sheet:
         facts = {name: f"{getattr(self, name)}" for name in ("size", "epochs", "batch_size", "lr")}
@@ -153,7 +132,7 @@ class Recipe(Shown, BaseModel):
         >>> Recipe.load("food101").epochs
         40
         """
-        text, where = recipe_text(source)
+        text, where = recipe_text(source, cls.built_in)
         try:
             fields = toml.parse(text)
         except ValueError as error:
@@ -172,6 +151,38 @@ class Recipe(Shown, BaseModel):
         lines.append("tricks = [")
         lines += [f"    {json.dumps(str(trick))}," for trick in self.tricks]
         return "\n".join([*lines, "]", ""])
+
+
+class Recipe(Training):
+    """How a classifier is trained.
+
+    Examples:
+        >>> Recipe(tricks=["mixup(alpha=0.4)", "warmup"]).tricks[0].alpha
+        0.4
+
+    """
+
+    built_in: ClassVar[str] = CLASSIFIERS
+
+    fit: Fit = "crop"
+    """How images become squares: crop cuts the longer sides, pad adds grey to the shorter ones, squash changes the shape."""
+    crop_share: Annotated[float, Field(gt=0, le=1)] = 0.875
+    """Judged images: side of the central crop as a share of the resized shorter side; with pad and squash all is shown."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Memory layout of images and convolutions: auto takes the faster."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile the network with torch.compile: auto does so on a GPU where a long training repays it."""
+    mean: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(max_length=1000)] = ()
+    """Mean of each channel, 0 to 1; empty: what the weights were trained with."""
+    std: Annotated[tuple[Annotated[float, Field(le=1)], ...], Field(max_length=1000)] = ()
+    """Standard deviation of each channel, 0 to 1; empty: what the weights were trained with."""
+
+    def model_post_init(self, _: Any) -> None:
+        """Check what spans fields."""
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} values and std {len(self.std)}: give as many, one per channel")
+        if any(not value >= LEAST_STD for value in self.std):
+            raise ValueError(f"std: every value must be above 0, by {LEAST_STD:g} at least")
 
 
 def idle(trick: Trick, recipe: Recipe) -> str:
@@ -203,25 +214,24 @@ def _spec(trick: Trick, fields: dict[str, Any]) -> Any:
     return Spec(trick.name(), (), {n: getattr(trick, n) for n in type(trick).model_fields} | fields)
 
 
-def recipe_names() -> list[str]:
-    """The built-in recipes.
+def recipe_names(package: str = CLASSIFIERS) -> list[str]:
+    """The built-in recipes of a package.
 
     >>> "food101" in recipe_names()
     True
     """
-    return sorted(
-        item.name.removesuffix(".toml") for item in resources.files("trickbag.recipes").iterdir() if item.name.endswith(".toml")
-    )
+    return sorted(item.name.removesuffix(".toml") for item in resources.files(package).iterdir() if item.name.endswith(".toml"))
 
 
-def recipe_text(source: str | Path) -> tuple[str, str]:
+def recipe_text(source: str | Path, package: str = CLASSIFIERS) -> tuple[str, str]:
     """The TOML of a built-in recipe or a file, and its name for messages."""
-    if str(source) in recipe_names():
-        return (resources.files("trickbag.recipes") / f"{source}.toml").read_text("utf-8"), str(source)
+    known = recipe_names(package)
+    if str(source) in known:
+        return (resources.files(package) / f"{source}.toml").read_text("utf-8"), str(source)
     path = Path(source)
     if not os.path.lexists(path):
-        near = difflib.get_close_matches(str(source), recipe_names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"give a TOML file, or a built-in one: {', '.join(recipe_names())}."
+        near = difflib.get_close_matches(str(source), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"give a TOML file, or a built-in one: {', '.join(known)}."
         raise UsageError(f"there is no recipe {brief(str(source))}; {hint}")
     try:
         return files.text(path), path.name

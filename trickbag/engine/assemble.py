@@ -183,7 +183,8 @@ def assemble(
         trick.setup(model, judge)
     check_sizes(model, tricks, recipe, data.channels)
     weights = frozenset(judged_weights(other.tricks) for other in follow)
-    return Loop(recipe, model, tricks, plan, train, judge, fabric, tuple(watching.values()), weights)
+    looking = tuple(watching.values())
+    return Loop(recipe, model, tricks, plan, train, judge, fabric, looking, weights, recipe.compile is True)
 
 
 def check_compile(recipe: Recipe) -> None:

@@ -3,9 +3,10 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple, cast
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -17,9 +18,8 @@ from trickbag.engine.judge import Judge, float_outputs
 from trickbag.engine.loader import Loader, Plan, Slice
 from trickbag.engine.precision import LossScale
 from trickbag.engine.prefix import Prefix
-from trickbag.engine.scores import Scores
 from trickbag.ground.streams import generator, key, seed_layers
-from trickbag.recipe import Recipe
+from trickbag.recipe import Training
 from trickbag.trick import Batch, Compute, Forward, Groups, Outputs, Trick, having, judged_weights
 
 ENGINE = 3
@@ -38,12 +38,25 @@ class Step(NamedTuple):
     images: int
 
 
+class Graded(Protocol):
+    """What judging finds."""
+
+    @property
+    def rank(self) -> list[float]:
+        """By which epochs are compared: larger is better, what comes first counts first."""
+        ...
+
+    def headline(self) -> dict[str, Any]:
+        """The numbers of an epoch's line in a log."""
+        ...
+
+
 class Judged(NamedTuple):
     """Told after every epoch, and before the first where a trick prepared the network."""
 
     epoch: int
     step: int
-    scores: dict[str, Scores]
+    scores: Mapping[str, Graded]
     """By the spelling of the trick whose weights they are; "" for the live ones."""
     kept: frozenset[str]
     """Whose weights are the best so far."""
@@ -62,7 +75,7 @@ class Loop:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Training,
         model: nn.Module,
         tricks: Sequence[Trick],
         plan: Plan,
@@ -71,14 +84,14 @@ class Loop:
         fabric: Fabric,
         watching: Sequence[Trick] = (),
         weights: frozenset[str] = frozenset(),
+        compiled: bool = False,
     ) -> None:
+        self.compiled = compiled
         self.recipe, self.model, self.tricks, self.watching = recipe, model, tricks, watching
         self.weights = weights | {judged_weights(tricks)}
         self.plan, self.loader, self.judge, self.fabric, self.seed = plan, loader, judge, fabric, plan.seed
         self.groups = param_groups(model, tricks, recipe.weight_decay)
         self.optimizer = make_optimizer(self.groups, tricks, recipe)
-        self.network = torch.compile(model) if recipe.compile is True else model
-        self.prefix = Prefix(loader, tricks, recipe.epochs, recipe.size, judge.batch_size)
         self.scale = LossScale(enabled=recipe.precision == "fp16")
         self.epoch = self.position = self.step = 0
         self.share = self.lr = 0.0
@@ -87,6 +100,16 @@ class Loop:
         self.best: dict[str, dict[str, Any]] = {}
         self.watched: dict[str, float] = {}
         """Seconds that each watcher took, and the judging of its weights."""
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The model as it is called in training."""
+        return cast(nn.Module, torch.compile(self.model)) if self.compiled else self.model
+
+    @cached_property
+    def prefix(self) -> Prefix:
+        """The features below what is frozen."""
+        return Prefix(self.loader, self.tricks, self.recipe.epochs, self.recipe.size, self.judge.batch_size)
 
     def prepare(self) -> Iterator[Judged]:
         """What happens once, before the first step."""
@@ -132,10 +155,9 @@ class Loop:
             self.optimizer.zero_grad(set_to_none=True)
             seed_layers(key(self.seed, "model", self.step, self.fabric.global_rank), self.fabric.device.type)
             total = torch.zeros((), device=self.fabric.device)
-            forward = self.forward(t)
+            objective = self.objective(t)
             for part, share in micro_batches(batch, self.recipe.micro_batch):
-                part, outputs = forward(part)
-                loss = weight * share * mean_loss(self.tricks, part, outputs, self.model, t, self.fabric.autocast)
+                loss = weight * share * objective(part)
                 self.scale.up(loss).backward()  # type: ignore[no-untyped-call]
                 total = total + loss.detach()
             total = average(total, self.model, self.fabric)
@@ -143,6 +165,16 @@ class Loop:
             return total
 
         return run
+
+    def objective(self, t: float) -> Callable[[Batch], Tensor]:
+        """The mean loss of a part of a step's batch, a scalar."""
+        forward = self.forward(t)
+
+        def loss(part: Batch) -> Tensor:
+            part, outputs = forward(part)
+            return mean_loss(self.tricks, part, outputs, self.model, t, self.fabric.autocast)
+
+        return loss
 
     def forward(self, t: float) -> Forward:
         """How the parts of a step's batch go through the network."""
@@ -179,13 +211,13 @@ class Loop:
     def judged(self) -> Judged:
         """Score the weights on validation, and keep them where they are the best so far (or the last are wanted)."""
         averages = {str(trick): trick for trick in having([*self.tricks, *self.watching], "eval_model")}
-        scores: dict[str, Scores] = {}
+        scores: dict[str, Graded] = {}
         kept: set[str] = set()
         for name, average in {"": None, **averages}.items():
             with self.timed(name):
                 model = self.judge.weights(self.model, average)
                 scores[name] = self.judge.score(model) if model is not self.model or not name else scores[""]
-            rank = [scores[name].top1, -scores[name].nll]
+            rank = scores[name].rank
             better = self.recipe.keep == "last" or name not in self.best or rank > self.best[name]["rank"]
             if better and name in self.weights:
                 self.best[name] = {"epoch": self.epoch, "rank": rank, "model": copy.deepcopy(model.state_dict())}
@@ -252,7 +284,7 @@ def param_groups(model: nn.Module, tricks: Sequence[Trick], weight_decay: float)
     return groups
 
 
-def make_optimizer(groups: Groups, tricks: Sequence[Trick], recipe: Recipe) -> Optimizer:
+def make_optimizer(groups: Groups, tricks: Sequence[Trick], recipe: Training) -> Optimizer:
     """The trick's optimiser, else SGD with Nesterov momentum."""
     plain = [{k: v for k, v in group.items() if k != "names"} for group in groups]
     for trick in having(tricks, "optimizer"):

@@ -65,6 +65,11 @@ class Scores:
         del found["confusion"]
         return found
 
+    @property
+    def rank(self) -> list[float]:
+        """By which epochs are compared: larger is better, what comes first counts first."""
+        return [self.top1, -self.nll]
+
     def headline(self) -> dict[str, Any]:
         """The numbers of an epoch's line in a log."""
         return {name: value for name, value in self.as_json().items() if name in ("n", "top1", "macro_recall", "nll", "ece")}

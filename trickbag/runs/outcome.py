@@ -25,7 +25,7 @@ from trickbag.ground import store
 from trickbag.ground.streams import generator
 from trickbag.models.card import CARD, WEIGHTS
 from trickbag.models.networks import Net
-from trickbag.recipe import Recipe
+from trickbag.recipe import Recipe, Training
 from trickbag.report import figures
 from trickbag.runs.classifier import export
 from trickbag.runs.folder import LOG, PREDICTIONS, RESULT, Corrected, Divided, Judged, LogLine, RunRecord, SplitName
@@ -54,7 +54,7 @@ class Finished(NamedTuple):
     tricks: Sequence[Trick]
 
 
-def finish(loop: Loop, recipe: Recipe) -> Finished:
+def finish(loop: Loop, recipe: Training) -> Finished:
     """The kept epoch's network after the finishing tricks of a recipe, which the loop trained or followed."""
     judge, model = loop.judge, cast(Net, copy.deepcopy(loop.model))
     model.load_state_dict(loop.best[judged_weights(recipe.tricks)]["model"])

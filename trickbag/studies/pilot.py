@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import replace
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from trickbag import plugins
 from trickbag.engine.assemble import assemble, kept_pixels
 from trickbag.engine.pixels import Files
 from trickbag.engine.precision import fabric_for
+from trickbag.engine.scores import Scores
 from trickbag.engine.speed import Timing, fastest
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.streams import generator
@@ -59,7 +61,7 @@ class Pilot:
         pixels = Files(sample, data.channels, kept_pixels(probe), probe.fit)
         try:
             loop = assemble(probe, data, pixels, self.wanted.seed, fabric_for(probe.precision), lambda *_: nn.Identity())
-            return next(loop.prepare()).scores[""].top1
+            return cast(Scores, next(loop.prepare()).scores[""]).top1
         except (TrickbagError, RuntimeError):
             return None
 

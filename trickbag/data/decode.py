@@ -6,6 +6,8 @@ Safe to call from many threads at once.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -43,7 +45,7 @@ from trickbag.data.sniff import (
 )
 from trickbag.ground import files
 
-__all__ = ["Decoded", "Unreadable", "decode", "opened", "upright"]
+__all__ = ["Decoded", "Unreadable", "decode", "opened", "stored", "upright"]
 
 # Pillow's readers are called by themselves: Image.open would try others, and warns about sizes that are judged here.
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
@@ -106,11 +108,27 @@ def decode(
     notes = []
     if suffix is not None and suffix not in SUFFIXES[kind]:
         notes.append(f"{kind} named {suffix}" if suffix else f"{kind} without an extension")
+    with _guarded(file, kind):
+        if kind == "NPY":
+            return Decoded(_to_tensor(_array(file, limit_pixels, notes), channels), tuple(notes))
+        return _picture(file, kind, channels, limit_pixels, shorter, notes)
+
+
+def stored(file: BinaryIO, kind: str, limit_pixels: int = 50_000_000) -> Image.Image:
+    """The picture of a file of this kind (``sniff``; no array) with its values as they stand there, upright.
+
+    Raises ``Unreadable`` as ``decode`` does.
+    """
+    with _guarded(file, kind):
+        return upright(_loaded(file, kind, limit_pixels, 0, []), [])
+
+
+@contextmanager
+def _guarded(file: BinaryIO, kind: str) -> Iterator[None]:
+    """Whatever a reader raises inside is ``Unreadable``, with a reason."""
     try:
         with quiet(), strict():
-            if kind == "NPY":
-                return Decoded(_to_tensor(_array(file, limit_pixels, notes), channels), tuple(notes))
-            return _picture(file, kind, channels, limit_pixels, shorter, notes)
+            yield
     except Unreadable:
         raise
     except Exception as error:
@@ -130,6 +148,19 @@ def opened(path: Path) -> BinaryIO:
 
 
 def _picture(file: BinaryIO, kind: str, channels: int | None, limit_pixels: int, shorter: int, notes: list[str]) -> Decoded:
+    image = _loaded(file, kind, limit_pixels, shorter, notes)
+    top = 2 ** image.tag_v2.get(_BITS, (16,))[0] - 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else 65535
+    picture = upright(image, notes)
+    if kind == "JPEG" and picture.mode == "CMYK" and "adobe" not in image.info:
+        picture = ImageChops.invert(picture)  # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted
+    if channels is not None and channels > 3:
+        return Decoded(_to_tensor(np.asarray(picture), channels), tuple(notes))
+    pixels = _plain(picture, top, notes, image.info.get("transparency"))
+    return Decoded(_to_tensor(pixels, channels), tuple(notes))
+
+
+def _loaded(file: BinaryIO, kind: str, limit_pixels: int, shorter: int, notes: list[str]) -> ImageFile.ImageFile:
+    """The picture as it is stored, its size judged before its pixels are decoded."""
     if kind == "WEBP":  # its reader makes room for the whole canvas before it tells the size
         _check_size(webp_size(file), limit_pixels)
     elif kind == "TIFF":
@@ -147,15 +178,8 @@ def _picture(file: BinaryIO, kind: str, channels: int | None, limit_pixels: int,
         notes.append("first frame of several")
     if shorter > 0 and kind == "JPEG":
         image.draft(None, (shorter, shorter))
-    top = 2 ** image.tag_v2.get(_BITS, (16,))[0] - 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else 65535
     image.load()
-    picture = upright(image, notes)
-    if kind == "JPEG" and picture.mode == "CMYK" and "adobe" not in image.info:
-        picture = ImageChops.invert(picture)  # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted
-    if channels is not None and channels > 3:
-        return Decoded(_to_tensor(np.asarray(picture), channels), tuple(notes))
-    pixels = _plain(picture, top, notes, image.info.get("transparency"))
-    return Decoded(_to_tensor(pixels, channels), tuple(notes))
+    return image
 
 
 def _check_size(size: tuple[int, int], limit_pixels: int) -> None:

@@ -114,23 +114,24 @@ def _split_folders(tops: Mapping[str, set[Folder]], depth: int, data: str) -> di
     classes = {top: {label for label in _labels(top, tops) if label} for top in tops}
     if exact and exact.keys() == tops.keys() and ("train" in exact.values() or set.intersection(*classes.values())):
         return exact
-    words = Counter([*exact.values(), *(_word(top) for top in tops if top not in exact)])
-    named = exact | {top: _word(top) for top in tops if top not in exact and words[_word(top)] == 1 and _word(top)}
+    words = Counter([*exact.values(), *(split_word(top) for top in tops if top not in exact)])
+    others = {top: word for top in tops if top not in exact and (word := split_word(top))}
+    named = exact | {top: word for top, word in others.items() if words[word] == 1}
     train = [top for top in named if named[top] == "train"]
     learned = set().union(*(classes[top] for top in train))
     if not learned:
-        return named if not any(classes.values()) and "train" in exact.values() and all(map(_word, tops)) else {}
+        return named if not any(classes.values()) and "train" in exact.values() and all(map(split_word, tops)) else {}
     judged = [top for top in named if top not in train and classes[top] & learned]
     splits = {top: named[top] for top in named if top in {*exact, *train, *judged} or not classes[top]}
-    others = [top for top in tops if top not in splits and (classes[top] or not _word(top))]
-    if others and not judged:
+    rest = [top for top in tops if top not in splits and (classes[top] or not split_word(top))]
+    if rest and not judged:
         if depth or exact.keys().isdisjoint(train):
             return {}
-        raise UsageError(_two_meanings(data, train[0], others))
+        raise UsageError(_two_meanings(data, train[0], rest))
     return splits
 
 
-def _word(name: str) -> str:
+def split_word(name: str) -> str:
     """The split that a folder's name speaks of, as ``seg_train`` and ``test1`` do; "" for none or several."""
     found = {SPLITS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLITS}
     return found.pop() if len(found) == 1 else ""
@@ -147,7 +148,7 @@ def _around(top: str, below: set[Folder]) -> int:
     while True:
         inside = {folder[around : around + 1] for folder in below}
         name = "".join(*inside) if len(inside) == 1 else ""
-        if name.lower() not in CONTAINERS and not (name and _word(name) and _word(name) == _word(top)):
+        if name.lower() not in CONTAINERS and not (name and split_word(name) and split_word(name) == split_word(top)):
             return around
         around += 1
 
@@ -157,7 +158,7 @@ def _below_split(folder: Folder, splits: Mapping[str, str], tops: Mapping[str, s
         return Home()
     top = folder[0]
     if top not in splits:
-        return Home(reason=UNLABELLED if _word(top) and not any(_labels(top, tops)) else BESIDE_SPLITS)
+        return Home(reason=UNLABELLED if split_word(top) and not any(_labels(top, tops)) else BESIDE_SPLITS)
     if splits[top] != "train" and top in tops and not any(_labels(top, tops)):
         return Home(reason=UNLABELLED)
     return Home(splits[top], folder[1 + _around(top, tops[top]) :] if top in tops else folder[1:])

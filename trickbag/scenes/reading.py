@@ -1,0 +1,94 @@
+"""The one door for images with boxes or regions: a folder becomes a table, whichever form it has."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trickbag.data.listing import Listing, list_folder
+from trickbag.data.reading import Place
+from trickbag.ground.errors import UsageError
+from trickbag.ground.events import Tell, silent
+from trickbag.ground.text import show
+from trickbag.scenes import regions, voc
+from trickbag.scenes.found import Found, said
+from trickbag.scenes.looking import looked_at
+from trickbag.scenes.marks import boxes_of
+from trickbag.scenes.table import Fault, Scenes, Task
+
+FORMS = {
+    "detection": "Give a folder in the form of Pascal VOC (XML), COCO (JSON) or YOLO (text and data.yaml).",
+    "segmentation": regions.WRITE,
+}
+
+
+def read(data: str | Path, task: Task, tell: Tell = silent, ignore: Sequence[str] = ()) -> Scenes:
+    """The images of a folder with their boxes (detection) or regions (segmentation).
+
+    Every file is opened: images that cannot be read or have no labels, and boxes of no use, are left out and are among the
+    table's ``faults``. ``ignore``: classes of regions, by name or by value in the label images, whose pixels do not count.
+
+    Raises UsageError where there is no such folder, it has none of the forms or more than one, or nothing in it can be used.
+    """
+    place = Place.of(str(data))
+    if place.kind != "folder":
+        reason = f"is {place.kind}, not a folder" if place.kind else "does not exist"
+        raise UsageError(f"{str(data)!r} {reason}. {FORMS[task]}")
+    listing = list_folder(place.path)
+    if task == "segmentation":
+        return regions.read(place.path, listing, ignore, tell)
+    if ignore:
+        raise UsageError("ignore is for regions: classes whose pixels do not count. Leave it out.")
+    return _with_boxes(place.path, listing, tell)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way in which boxes are written down."""
+
+    name: str
+    fits: Callable[[Path, Listing], bool]
+    read: Callable[[Path, Listing], Found]
+
+
+BOXES = (Form("Pascal VOC", voc.fits, voc.read),)
+
+
+def _with_boxes(root: Path, listing: Listing, tell: Tell) -> Scenes:
+    forms = [form for form in BOXES if form.fits(root, listing)]
+    if not forms:
+        raise UsageError(f"{str(root)!r} holds no boxes in a form that is known. {FORMS['detection']}")
+    if len(forms) > 1:
+        names = " and ".join(form.name for form in forms)
+        raise UsageError(f"{str(root)!r} holds boxes as {names}. Move the labels of one form elsewhere.")
+    found = forms[0].read(root, listing)
+    paths = tuple(sorted(found.labelled))
+    facts, faults = looked_at(root, paths, tell)
+    paths = tuple(path for path in paths if not facts[path].error)
+    classes = tuple(sorted(found.classes))
+    numbers = {name: number for number, name in enumerate(classes)}
+    boxes = []
+    for path in paths:
+        one, size = found.labelled[path], (facts[path].height, facts[path].width)
+        if one.size and one.size != size:
+            told = f"is for an image of {one.size[1]} x {one.size[0]} pixels; {show(path)} has {size[1]} x {size[0]}"
+            faults.append(Fault("size", one.file, told))
+        own, more = boxes_of(one.marks, size, numbers, one.file, found.relative)
+        boxes.append(own)
+        faults += more
+    faults = [*found.faults, *faults]
+    if not paths:
+        raise UsageError(f"no image of {str(root)!r} can be used{': ' if faults else ''}{said(faults)}. {FORMS['detection']}")
+    return Scenes(
+        "detection",
+        root,
+        paths,
+        np.array([found.splits.get(path, "") for path in paths], "<U5"),
+        classes,
+        np.array([(facts[path].height, facts[path].width) for path in paths], np.int64),
+        tuple(facts[path].content for path in paths),
+        tuple(boxes),
+        faults=tuple(faults),
+        ignored=tuple(listing.ignored),
+    )

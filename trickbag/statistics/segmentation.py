@@ -1,7 +1,7 @@
 """How well regions are told apart: intersection over union and pixel accuracy, from a confusion matrix per image.
 
-Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015, section 2.2.3: the pixels of a class
-are counted over all images before they are divided.
+Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015, section 2.2.3: the pixels of a
+class are counted over all images before they are divided.
 """
 
 from typing import NamedTuple

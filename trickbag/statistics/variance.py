@@ -103,3 +103,15 @@ def spread(parts: Sequence[Part]) -> Spread | None:
         ups = (sums**2).sum(0)[again] - sums.sum(0)[again] ** 2 / met[again]
         fresh = float((ups / (met[again] - 1)).mean()) * met.sum() / total**2
     return Spread(images, by_seed - by_image, len(parts), groups, max(images - fresh, 0.0) if again.any() else images)
+
+
+def over_seen(values: Floats) -> Floats:
+    """The mean over the last axis of what is not NaN; NaN where all is.
+
+    >>> over_seen(np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, np.nan]])).tolist()
+    [2.0, nan]
+    """
+    seen = np.isfinite(values)
+    sums, counted = np.where(seen, values, 0.0).sum(-1), seen.sum(-1)
+    mean: Floats = np.divide(sums, counted, out=np.full_like(sums, np.nan), where=counted > 0)
+    return mean

@@ -1,0 +1,173 @@
+"""The mean average precision of a detector by COCO's rules, which box of an image was found apart from what follows from it.
+
+Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; the rules are those of pycocotools' ``COCOeval`` for boxes
+of all areas. An image is matched once; what any weights of the images give, as in a bootstrap or a jackknife, is then cheap.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trickbag.statistics.variance import Floats, Ints, over_seen
+
+Bools = NDArray[np.bool_]
+
+OVERLAPS = np.linspace(0.5, 0.95, 10)
+"""Of intersection over union, from which on a box is found."""
+RECALLS = np.linspace(0, 1, 101)
+MOST = 100
+"""Detections that count, of a class in an image."""
+
+
+class Found(NamedTuple):
+    """What a detector says of one image."""
+
+    xyxy: Floats
+    """[n, 4] left, top, right, bottom in pixels."""
+    labels: Ints
+    """[n]"""
+    scores: Floats
+    """[n]"""
+
+
+class Truth(NamedTuple):
+    """What there is to be found in one image."""
+
+    xyxy: Floats
+    """[n, 4] as of Found."""
+    labels: Ints
+    """[n]"""
+    ignored: Bools
+    """[n] boxes that are neither found nor missed, nor wrong to have been found."""
+
+
+class Matches(NamedTuple):
+    """Which detections of one image are right, at each of the OVERLAPS; what is neither right nor wrong is ignored."""
+
+    labels: Ints
+    """[n]"""
+    scores: Floats
+    """[n]"""
+    right: Bools
+    """[10, n]"""
+    wrong: Bools
+    """[10, n]"""
+    truths: Ints
+    """[K] boxes of each class to be found."""
+
+
+class Precision(NamedTuple):
+    """Average precision, 0 to 1; a class of which there is no box to be found is NaN and not counted."""
+
+    map50: Floats
+    """[...] the mean over classes, at an overlap of 0.5."""
+    map: Floats
+    """[...] the mean over classes and OVERLAPS."""
+    classes50: Floats
+    """[..., K]"""
+    classes: Floats
+    """[..., K]"""
+
+
+def matched(found: Found, truth: Truth, classes: int) -> Matches:
+    """The detections of one image beside its boxes, both of labels 0 to ``classes`` - 1.
+
+    From the highest score down, a detection takes the box of its class, among those that are not taken, that it overlaps most.
+    Where none is left it is wrong, unless an ignored box holds enough of it: the share of the detection that lies inside, and
+    for any number of detections (COCO's crowds). Of a class, the MOST detections with the highest scores count.
+
+    >>> boxes = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30]])
+    >>> said, truth = Found(boxes, np.array([0, 0]), np.array([0.9, 0.8])), Truth(boxes[:1], np.array([0]), np.zeros(1, bool))
+    >>> one = matched(said, truth, 1)
+    >>> one.right[0].tolist(), one.wrong[0].tolist(), one.truths.tolist()
+    ([True, False], [False, True], [1])
+    """
+    parts = [_of_class(found, truth, number) for number in range(classes)]
+    kept, right, wrong = (np.concatenate(column, axis=-1) for column in zip(*parts, strict=True))
+    truths = np.bincount(truth.labels[~truth.ignored], minlength=classes)
+    return Matches(found.labels[kept], found.scores[kept], right, wrong, truths)
+
+
+def _of_class(found: Found, truth: Truth, label: int) -> tuple[Ints, Bools, Bools]:
+    """Which detections count, by falling score, and which of them are right and wrong."""
+    rows = np.flatnonzero(found.labels == label)
+    rows = rows[np.argsort(-found.scores[rows], kind="stable")][:MOST]
+    own, ignored = truth.labels == label, truth.ignored
+    shared = overlaps(found.xyxy[rows], truth.xyxy[own & ~ignored])
+    inside = overlaps(found.xyxy[rows], truth.xyxy[own & ignored], crowds=True)
+    right = np.zeros((len(OVERLAPS), len(rows)), bool)
+    taken = np.zeros((len(OVERLAPS), shared.shape[1]), bool)
+    for row in np.flatnonzero((shared >= OVERLAPS[0]).any(1)):
+        free = np.where(~taken & (shared[row] >= OVERLAPS[:, None]), shared[row], -1.0)
+        last = free.shape[1] - 1 - free[:, ::-1].argmax(1)  # the last of those that it overlaps alike, as in COCOeval
+        levels = np.flatnonzero(free.max(1) > 0)
+        right[levels, row] = taken[levels, last[levels]] = True
+    excused = inside.max(1, initial=0.0) >= OVERLAPS[:, None]
+    return rows, right, ~right & ~excused
+
+
+def overlaps(found: Floats, truth: Floats, crowds: bool = False) -> Floats:
+    """Boxes [n, 4], [m, 4] -> intersection over union [n, m], or over the area of what was found.
+
+    >>> overlaps(np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 15, 10]])).round(3).tolist()
+    [[0.333]]
+    """
+    sides = np.minimum(found[:, None, 2:], truth[None, :, 2:]) - np.maximum(found[:, None, :2], truth[None, :, :2])
+    both = np.where((sides > 0).all(-1), sides.prod(-1), 0.0)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (found, truth)]
+    whole = np.broadcast_to(areas[0][:, None], both.shape) if crowds else areas[0][:, None] + areas[1] - both
+    shares: Floats = np.divide(both, whole, out=np.zeros_like(both), where=both > 0)
+    return shares
+
+
+def precision(matches: Sequence[Matches], classes: int, weights: Floats | None = None) -> Precision:
+    """The average precision of a detector on some images.
+
+    ``weights`` [..., images] say how often each image counts (1 without): each row of them gives what the data set would in
+    which the images stand that often, and the answer has their leading dimensions.
+
+    >>> boxes = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30]])
+    >>> said = Found(boxes, np.array([0, 0]), np.array([0.8, 0.9]))
+    >>> found = precision([matched(said, Truth(boxes[:1], np.array([0]), np.zeros(1, bool)), 1)], 1)
+    >>> float(found.map50), found.classes.tolist()
+    (0.5, [0.5])
+    """
+    often = np.ones(len(matches)) if weights is None else np.asarray(weights, float)
+    rows = often.reshape(-1, len(matches))
+    by_class = np.stack([_average(matches, label, rows) for label in range(classes)], axis=-1)  # [rows, 10, K]
+    by_class = by_class.reshape(*often.shape[:-1], len(OVERLAPS), classes)
+    mean = by_class.mean(-2)
+    return Precision(over_seen(by_class[..., 0, :]), over_seen(mean), by_class[..., 0, :], mean)
+
+
+def _average(matches: Sequence[Matches], label: int, weights: Floats) -> Floats:
+    """The average precision of a class at the OVERLAPS, for each row of weights [n, images]: [n, 10]."""
+    own = [one.labels == label for one in matches]
+    scores = np.concatenate([one.scores[rows] for one, rows in zip(matches, own, strict=True)])
+    order = np.argsort(-scores, kind="stable")
+    image = np.repeat(np.arange(len(matches)), [rows.sum() for rows in own])[order]
+    right = np.concatenate([one.right[:, rows] for one, rows in zip(matches, own, strict=True)], axis=1)[:, order]
+    wrong = np.concatenate([one.wrong[:, rows] for one, rows in zip(matches, own, strict=True)], axis=1)[:, order]
+    never = wrong.all(0)  # most of them: they only add to what is wrong further down
+    kept, before = ~never, np.cumsum(never)
+    right, wrong, image, lost, before = right[:, kept], wrong[:, kept], image[kept], image[never], before[kept]
+    truths = weights @ np.array([one.truths[label] for one in matches], float)
+    averages = np.full((len(weights), len(OVERLAPS)), np.nan)
+    for number in np.flatnonzero(truths > 0):
+        row = weights[number]
+        hits = np.cumsum(row[image] * right, axis=1)
+        misses = np.cumsum(row[image] * wrong, axis=1) + np.concatenate([[0.0], np.cumsum(row[lost])])[before]
+        exact = np.divide(hits, hits + misses, out=np.zeros_like(hits), where=hits > 0)
+        averages[number] = _interpolated(hits / truths[number], exact)
+    return averages
+
+
+def _interpolated(recall: Floats, exact: Floats) -> Floats:
+    """Recall and precision [10, n] down the ranking -> the mean over RECALLS of the highest precision from each on: [10]."""
+    highest = np.maximum.accumulate(exact[:, ::-1], axis=1)[:, ::-1]
+    reached = np.searchsorted(RECALLS, recall, side="right")
+    steps = np.diff(reached, axis=1, prepend=0)
+    average: Floats = (highest * steps).sum(1) / len(RECALLS)
+    return average

@@ -5,6 +5,7 @@ option A: the identity, subsampled and padded with zero channels, without parame
 networks known to timm, so that they are created, listed and loaded as any other timm model.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
@@ -97,10 +98,22 @@ class CifarResNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, 64, H / 4, W / 4]."""
-        x = relu(self.bn1(self.conv1(x)))
+        return self.forward_intermediates(x)[-1]
+
+    def forward_intermediates(
+        self, x: Tensor, indices: Sequence[int] | None = None, output_fmt: str = "NCHW", intermediates_only: bool = True
+    ) -> list[Tensor]:
+        """[B, C, H, W] -> the maps of strides 1, 2 and 4, or those at ``indices``; as timm's networks do."""
+        x, maps = relu(self.bn1(self.conv1(x))), []
         for stage in range(len(WIDTHS)):
             x = self.get_submodule(f"layer{stage + 1}")(x)
-        return x
+            maps.append(x)
+        return maps if indices is None else [maps[index] for index in indices]
+
+    def prune_intermediate_layers(self, indices: Sequence[int]) -> list[int]:
+        """Leave out the classifier; as timm's networks do."""
+        self.reset_classifier(0)
+        return list(indices)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """[B, 64, h, w] -> [B, K], or the features [B, 64] that the classifier sees."""

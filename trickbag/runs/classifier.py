@@ -341,8 +341,7 @@ def export(
 
 def _rebuilt(folder: Path, card: Card, extra: Sequence[Trick]) -> tuple[networks.Net, list[Trick]]:
     """The network and the tricks of a run's folder, with more tricks."""
-    chosen = {trick.name(): trick for trick in map(tricks.parse, card.tricks)}
-    model = build_model(_recipe(card), ordered(list(chosen.values())), len(card.classes), card.channels, 0, "none")
+    model, chosen = untrained(card)
     tensors = store.load_tensors(folder / WEIGHTS)
     model.load_state_dict({f"net.{k}": v for k, v in tensors.items() if not k.startswith("tricks/")})
     model.to(fabric_for(card.precision).device)  # where tricks then make their state
@@ -353,6 +352,13 @@ def _rebuilt(folder: Path, card: Card, extra: Sequence[Trick]) -> tuple[networks
     for name, trick in chosen.items():
         load_trick_state(trick, state.get(name, {}))
     return model.requires_grad_(False), list(chosen.values())
+
+
+def untrained(card: Card) -> tuple[networks.Net, dict[str, Trick]]:
+    """The network of a card before its weights come, and the tricks that the card spells, by name."""
+    chosen = {trick.name(): trick for trick in map(tricks.parse, card.tricks)}
+    model = build_model(_recipe(card), ordered(list(chosen.values())), len(card.classes), card.channels, 0, "none")
+    return model, chosen
 
 
 def _recipe(card: Card) -> Recipe:

@@ -1,0 +1,1 @@
+"""Detectors and segmenters on the body of a classifier."""

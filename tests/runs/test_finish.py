@@ -11,7 +11,7 @@ from trickbag.engine.speed import Timing
 from trickbag.ground import store
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, EpochDone, Event, Note
-from trickbag.runs import auto, run
+from trickbag.runs import auto, under_way
 
 ASKED: dict[str, Any] = {
     "model": "cifar_resnet8", "with_": ["ema"], "set_": {"size": 16, "epochs": 5, "batch_size": 8}, "seed": 3, "out": "run",
@@ -26,7 +26,7 @@ class Stopped(BaseException):
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two classes of images, and a machine of known speed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(under_way, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(
         auto,
         "fastest",

@@ -1,0 +1,127 @@
+"""What lies in the folder of a detector or a segmenter: the models of its JSON files."""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field
+
+from trickbag.ground import records
+from trickbag.ground.records import Count, Record, Seconds, Share, Signed
+from trickbag.models.card import Card
+from trickbag.runs.folder import AGAIN, BEGUN, Loss
+from trickbag.scenes.table import Scenes, Task
+from trickbag.statistics.detection import Matches
+from trickbag.transfer.body import Norms
+from trickbag.transfer.judge import Marks
+
+CARD, WEIGHTS, RESULT, SEEN, ASKED = "transfer.json", "model.safetensors", "result.json", "judged.npz", "asked.json"
+FINISHED = (CARD, WEIGHTS, RESULT, SEEN)
+"""What the manifest of a finished transfer lists at least."""
+Side = Annotated[int, Field(ge=1, le=1 << 16)]
+
+
+class TransferCard(Record):
+    """The content of ``transfer.json``: what a detector or a segmenter is built from, and what it wants to see."""
+
+    task: Task
+    head: str
+    body: str | Card
+    """A timm network, or the run whose network it is."""
+    norms: Norms
+    classes: list[str]
+    size: Side
+    """Pixels of the longer side of an image."""
+    canvas: Annotated[list[Side], Field(min_length=2, max_length=2)]
+    """Height and width that every image is padded to, at its right and below, with the mean colour."""
+    mean: list[float]
+    std: list[float]
+    trickbag: str
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The card in a folder. Raises TrickbagError where it is damaged."""
+        return records.read(folder / CARD, cls, AGAIN)
+
+
+class Measured(Record):
+    """How right it is on a split; null where there was nothing to find."""
+
+    n: Count
+    measures: dict[str, Share | None]
+    """map50 and map, or miou and accuracy."""
+    intervals: dict[str, list[Share]] = {}
+    """Of these, 95 %, on new images."""
+    classes: dict[str, dict[str, Share | None]]
+    """By class, what there is by class of these."""
+
+
+class TransferRecord(Record):
+    """The content of ``result.json``."""
+
+    task: Task
+    val: Measured
+    test: Measured | None
+    seconds: Seconds
+    epochs: Count
+    kept_epoch: Count
+    seed: Count
+    recipe_key: str
+    data_fingerprint: str
+    request: str
+    images: dict[Literal["train", "val", "test"], Count]
+    environment: dict[str, str | int | None]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The record in a folder. Raises TrickbagError where it is damaged."""
+        return records.read(folder / RESULT, cls, AGAIN)
+
+
+class TransferBegun(Signed):
+    """The content of ``.work/request.json``."""
+
+    request: str
+    recipe: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What was begun in a folder. Raises TrickbagError where the file is damaged."""
+        return records.read(folder / BEGUN, cls, "Remove the folder, or choose another --out.")
+
+
+class Line(Record):
+    """A line of ``log.jsonl``: an epoch, or one step of fifty."""
+
+    kind: Literal["epoch", "step"]
+    step: Count
+    t: Share
+    loss: Loss
+    lr: Loss
+    images_per_second: Seconds = 0.0
+    epoch: Count = 0
+    seconds: Seconds = 0.0
+    val: dict[str, Any] | None = None
+    kept: bool = False
+    raw: dict[str, Any] | None = None
+
+
+def packed(found: Mapping[str, Marks], scenes: Scenes) -> bytes:
+    """The content of ``judged.npz``: of each split its images, and what each says of the network (see ``unpacked``)."""
+    arrays: dict[str, Any] = {}
+    for split, one in found.items():
+        arrays[f"{split}_paths"] = np.array(json.dumps(scenes.split(split).paths))
+        if one.task == "segmentation":
+            arrays[f"{split}_confusions"] = np.stack(one.seen)
+            continue
+        seen: list[Matches] = list(one.seen)  # type: ignore[arg-type]
+        arrays[f"{split}_counts"] = np.array([len(image.labels) for image in seen])
+        arrays[f"{split}_truths"] = np.stack([image.truths for image in seen])
+        for name in ("labels", "scores", "right", "wrong"):
+            arrays[f"{split}_{name}"] = np.concatenate([getattr(image, name) for image in seen], axis=-1)
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()

@@ -1,0 +1,81 @@
+"""What is asked for: a recipe, data with boxes or regions, a seed; and how it differs from what a folder holds."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trickbag.ground.errors import UsageError
+from trickbag.ground.events import Note, Tell, silent
+from trickbag.ground.typed import assignments
+from trickbag.recipe import recipe_names
+from trickbag.runs.request import called, content
+from trickbag.scenes.reading import read
+from trickbag.scenes.splits import divide
+from trickbag.scenes.table import Scenes, Task
+from trickbag.transfer.recipe import TransferRecipe
+from trickbag.trick import Tricks
+
+
+@dataclass(frozen=True)
+class TransferRequest:
+    """Everything that decides a result."""
+
+    scenes: Scenes
+    """Every image in a split."""
+    recipe: TransferRecipe
+    seed: int
+    name: str
+    """Of the data set, for folders."""
+
+    def asked(self) -> dict[str, Any]:
+        """All of it in plain values."""
+        found: dict[str, Any] = self.recipe.spelled()
+        found |= {"content of the model": content(self.recipe.model), "content of the weights": content(self.recipe.weights)}
+        splits = hashlib.blake2b(" ".join(self.scenes.splits.tolist()).encode(), digest_size=8).hexdigest()
+        return found | {"seed": self.seed, "data": self.scenes.fingerprint, "splits": splits}
+
+    @property
+    def key(self) -> str:
+        """A hash of it."""
+        return hashlib.blake2b(json.dumps(self.asked(), sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """Where the result lies when the user names no place."""
+        return Path("runs") / f"{self.name}-{self.recipe.task}-{self.key[:8]}"
+
+
+def request(
+    model: str | Path,
+    data: str | Path,
+    to: Task,
+    recipe: str | Path | TransferRecipe | None = None,
+    *,
+    weights: str | Path | None = None,
+    with_: Tricks = (),
+    without: Tricks = (),
+    set_: Mapping[str, Any] | Iterable[str] = (),
+    seed: int = 0,
+    tell: Tell = silent,
+) -> TransferRequest:
+    """What ``trickbag.transfer`` is asked for, with the data read and checked. Raises UsageError."""
+    if to not in recipe_names(TransferRecipe.built_in):
+        raise UsageError(f"--to {to}: choose detection or segmentation.")
+    base = recipe if isinstance(recipe, TransferRecipe) else TransferRecipe.load(recipe or to)
+    if base.task != to:
+        raise UsageError(
+            f"the recipe is one for {base.task}, and {to} is asked for. Choose another --recipe, or --to {base.task}."
+        )
+    fields = assignments(set_) | {"model": str(model)} | ({} if weights is None else {"weights": str(weights)})
+    asked = base.edit(with_, without, **fields)
+    if asked.from_run and asked.weights != "none":
+        raise UsageError(f"{model} is a run with weights of its own: leave --weights out.")
+    scenes = divide(read(data, to, tell), seed, asked.val_share, asked.test_share)
+    if not (scenes.splits == "val").any():
+        raise UsageError(f"{data}: no image is left for val. Add images, or raise --set val_share.")
+    for fault in scenes.faults[:5]:
+        tell(Note(f"{fault.path}: {fault.what}"))
+    return TransferRequest(scenes, asked, seed, called(data))

@@ -1,0 +1,185 @@
+"""A detector or a segmenter: (recipe, data, seed) -> result; resumable at any moment, as a classifier is."""
+
+import json
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from safetensors.torch import load_file, save
+
+from trickbag.engine.loop import Loop
+from trickbag.engine.precision import fabric_for
+from trickbag.ground import records, store
+from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.ground.events import Tell, silent
+from trickbag.ground.records import Open, Record
+from trickbag.ground.shown import Sheet, Shown
+from trickbag.ground.text import duration
+from trickbag.models.card import Card
+from trickbag.runs.folder import BEGUN, DIVERGED, Divergence
+from trickbag.runs.outcome import environment
+from trickbag.runs.under_way import UnderWay
+from trickbag.transfer import heads
+from trickbag.transfer.assemble import assemble
+from trickbag.transfer.detectors import Detector
+from trickbag.transfer.folder import (
+    ASKED,
+    CARD,
+    FINISHED,
+    RESULT,
+    SEEN,
+    WEIGHTS,
+    Line,
+    Measured,
+    TransferBegun,
+    TransferCard,
+    TransferRecord,
+    packed,
+)
+from trickbag.transfer.judge import Marks, SceneJudge
+from trickbag.transfer.moving import canvas
+from trickbag.transfer.recipe import TransferRecipe
+from trickbag.transfer.request import TransferRequest
+from trickbag.transfer.segmenters import Segmenter
+from trickbag.trick import judged_weights
+
+
+@dataclass(frozen=True, repr=False)
+class Transferred(Shown):
+    """A finished detector or segmenter: its folder and the content of ``result.json``."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Transferred":
+        """The result in a folder. Raises TrickbagError where it is damaged or unfinished."""
+        folder = Path(folder)
+        if reason := store.verify(folder, *FINISHED):
+            raise TrickbagError(f"{folder} is not a finished detector or segmenter: {reason}.")
+        return cls(folder, TransferRecord.load(folder).plain())
+
+    def _sheet(self) -> Sheet:
+        split = "test" if self.record["test"] else "val"
+        judged = self.record[split]
+        facts = {f"{split} {name}": f"{100 * value:.1f} %" for name, value in judged["measures"].items() if value is not None}
+        return Sheet(f"{self.record['task']} {self.folder}", facts | {"time": duration(self.record["seconds"])})
+
+    def network(self) -> Detector | Segmenter:
+        """The trained network, in evaluation mode."""
+        card = TransferCard.load(self.folder)
+        height, width = card.canvas
+        made = heads.build(card.task, card.head, card.body, len(card.classes), "none", (height, width), card.norms)
+        made.load_state_dict(load_file(self.folder / WEIGHTS))
+        return made.eval()
+
+
+def carry_out(wanted: TransferRequest, folder: Path, tell: Tell = silent) -> Transferred:
+    """Find or make what was asked for, in its folder. Raises UsageError where that holds something else."""
+    with store.lock(folder):
+        if finished(wanted, folder):
+            store.remove(folder / ".work")  # the process may have been killed between the manifest and this
+            return Transferred.load(folder)
+        if not (folder / BEGUN).exists():
+            begun = TransferBegun(request=wanted.key, recipe=wanted.recipe.spelled())
+            store.write(folder / BEGUN, store.to_json(begun.signed()))
+            store.write(folder / ASKED, store.to_json(wanted.asked(), indent=2))
+            store.write(folder / "recipe.toml", wanted.recipe.toml())
+        return TransferRun(wanted, folder, fabric_for(wanted.recipe.precision), tell).go()
+
+
+def finished(wanted: TransferRequest, folder: Path) -> bool:
+    """Whether the folder holds what is asked for, finished. Raises where it holds something else, or training diverged."""
+    damage, begun = store.verify(folder, *FINISHED), (folder / BEGUN).exists()
+    if begun or not damage:
+        held = TransferRecord.load(folder).request if not damage else TransferBegun.load(folder).request
+        if held != wanted.key:
+            raise UsageError(f"{folder} holds another transfer: {_differences(wanted, folder)}. Choose another --out.")
+    elif (folder / store.MANIFEST).exists():
+        raise TrickbagError(f"{folder} is damaged: {damage}. Restore it from a copy, or remove it to train again.")
+    elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UsageError(f"{folder} is not empty and holds nothing that can be continued. Choose another --out.")
+    if damage and (folder / DIVERGED).exists():
+        raise TrickbagError(Divergence.load(folder).message)
+    return not damage
+
+
+def _differences(wanted: TransferRequest, folder: Path) -> str:
+    held = records.read(folder / ASKED, Open, "Choose another --out.").plain()
+    now = json.loads(json.dumps(wanted.asked()))
+    return "; ".join(f"{name} was {held.get(name)} and is now {now[name]}" for name in now if held.get(name) != now[name])
+
+
+class TransferRun(UnderWay[TransferRecipe, Transferred]):
+    """A transfer under way."""
+
+    line: ClassVar[type[Record]] = Line
+
+    def __init__(self, wanted: TransferRequest, folder: Path, fabric: Any, tell: Tell) -> None:
+        super().__init__(wanted.recipe, folder, fabric, tell)
+        self.wanted = wanted
+
+    def assemble(self) -> Loop:
+        """The loop before its first step."""
+        return assemble(self.recipe, self.wanted.scenes, self.wanted.seed, self.fabric, self.tell)
+
+    def seal(self, loop: Loop) -> Transferred:
+        """Score the kept epoch once and write the files."""
+        began = time.monotonic()
+        best = loop.best[judged_weights(self.recipe.tricks)]
+        loop.model.load_state_dict(best["model"])
+        judge, scenes = cast(SceneJudge, loop.judge), self.wanted.scenes
+        found = {split: judge.judge(loop.model, split) for split in ("val", "test") if len(scenes.split(split))}
+        record = TransferRecord(
+            task=self.recipe.task,
+            val=measured(found["val"], scenes.classes),
+            test=measured(found["test"], scenes.classes) if "test" in found else None,
+            seconds=round(self.spent.seconds + time.monotonic() - began, 2),
+            epochs=self.recipe.epochs,
+            kept_epoch=best["epoch"],
+            seed=self.wanted.seed,
+            recipe_key=self.recipe.key,
+            data_fingerprint=scenes.fingerprint,
+            request=self.wanted.key,
+            images={split: len(scenes.split(split)) for split in ("train", "val", "test")},
+            environment=environment(),
+        )
+        tensors = {name: value.cpu().contiguous() for name, value in loop.model.state_dict().items()}
+        files: dict[str, bytes | str] = {
+            WEIGHTS: save(tensors),
+            CARD: store.to_json(self.card(cast(Detector | Segmenter, loop.model)).plain(), indent=2),
+            SEEN: packed(found, scenes),
+            RESULT: store.to_json(record.plain(), indent=2),
+        }
+        for name, content in files.items():
+            store.write(self.folder / name, content)
+        store.seal(self.folder)
+        store.remove(self.folder / ".work")
+        return Transferred.load(self.folder)
+
+    def card(self, model: Detector | Segmenter) -> TransferCard:
+        """What the network is built from."""
+        recipe, body = self.recipe, model.body
+        return TransferCard(
+            task=recipe.task,
+            head=recipe.head,
+            body=Card.load(Path(recipe.model)) if recipe.from_run else recipe.model,
+            norms="frozen" if body.frozen else "trained",
+            classes=list(self.wanted.scenes.classes),
+            size=recipe.size,
+            canvas=list(canvas(self.wanted.scenes.sizes, recipe.size)),
+            mean=list(body.mean),
+            std=list(body.std),
+            trickbag=version("trickbag"),
+        )
+
+
+def measured(found: Marks, classes: tuple[str, ...]) -> Measured:
+    """What ``result.json`` says of a split."""
+    return Measured(
+        n=len(found.seen),
+        measures={**found.measures},
+        classes={name: {measure: values[k] for measure, values in found.classes.items()} for k, name in enumerate(classes)},
+    )

@@ -5,7 +5,7 @@ of all areas. An image is matched once; what any weights of the images give, as 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,8 +118,7 @@ def overlaps(found: Floats, truth: Floats, crowds: bool = False) -> Floats:
     both = np.where((sides > 0).all(-1), sides.prod(-1), 0.0)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (found, truth)]
     whole = np.broadcast_to(areas[0][:, None], both.shape) if crowds else areas[0][:, None] + areas[1] - both
-    shares: Floats = np.divide(both, whole, out=np.zeros_like(both), where=both > 0)
-    return shares
+    return share(both, whole)
 
 
 def precision(matches: Sequence[Matches], classes: int, weights: Floats | None = None) -> Precision:
@@ -136,38 +135,58 @@ def precision(matches: Sequence[Matches], classes: int, weights: Floats | None =
     """
     often = np.ones(len(matches)) if weights is None else np.asarray(weights, float)
     rows = often.reshape(-1, len(matches))
-    by_class = np.stack([_average(matches, label, rows) for label in range(classes)], axis=-1)  # [rows, 10, K]
+    by_class = np.stack([_average(one, rows) for one in ranked(matches, classes)], axis=-1)  # [rows, 10, K]
     by_class = by_class.reshape(*often.shape[:-1], len(OVERLAPS), classes)
     mean = by_class.mean(-2)
     return Precision(over_seen(by_class[..., 0, :]), over_seen(mean), by_class[..., 0, :], mean)
 
 
-def _average(matches: Sequence[Matches], label: int, weights: Floats) -> Floats:
+class Ranked(NamedTuple):
+    """The detections of a class in all images, by falling score."""
+
+    image: Ints
+    """[n]"""
+    right: Bools
+    """[10, n]"""
+    wrong: Bools
+    """[10, n]"""
+    truths: Floats
+    """[images] boxes to be found."""
+
+
+def ranked(matches: Sequence[Matches], classes: int) -> list[Ranked]:
+    """Of each class."""
+    order = np.argsort(-np.concatenate([one.scores for one in matches]), kind="stable")
+    labels = np.concatenate([one.labels for one in matches])[order]
+    image = np.repeat(np.arange(len(matches)), [len(one.labels) for one in matches])[order]
+    right = np.concatenate([one.right for one in matches], axis=1)[:, order]
+    wrong = np.concatenate([one.wrong for one in matches], axis=1)[:, order]
+    truths = np.array([one.truths for one in matches], float)
+    own = [labels == label for label in range(classes)]
+    return [Ranked(image[rows], right[:, rows], wrong[:, rows], truths[:, label]) for label, rows in enumerate(own)]
+
+
+def _average(one: Ranked, weights: Floats) -> Floats:
     """The average precision of a class at the OVERLAPS, for each row of weights [n, images]: [n, 10]."""
-    own = [one.labels == label for one in matches]
-    scores = np.concatenate([one.scores[rows] for one, rows in zip(matches, own, strict=True)])
-    order = np.argsort(-scores, kind="stable")
-    image = np.repeat(np.arange(len(matches)), [rows.sum() for rows in own])[order]
-    right = np.concatenate([one.right[:, rows] for one, rows in zip(matches, own, strict=True)], axis=1)[:, order]
-    wrong = np.concatenate([one.wrong[:, rows] for one, rows in zip(matches, own, strict=True)], axis=1)[:, order]
-    never = wrong.all(0)  # most of them: they only add to what is wrong further down
-    kept, before = ~never, np.cumsum(never)
-    right, wrong, image, lost, before = right[:, kept], wrong[:, kept], image[kept], image[never], before[kept]
-    truths = weights @ np.array([one.truths[label] for one in matches], float)
-    averages = np.full((len(weights), len(OVERLAPS)), np.nan)
-    for number in np.flatnonzero(truths > 0):
-        row = weights[number]
-        hits = np.cumsum(row[image] * right, axis=1)
-        misses = np.cumsum(row[image] * wrong, axis=1) + np.concatenate([[0.0], np.cumsum(row[lost])])[before]
-        exact = np.divide(hits, hits + misses, out=np.zeros_like(hits), where=hits > 0)
-        averages[number] = _interpolated(hits / truths[number], exact)
-    return averages
+    often, truths = weights[:, one.image], (weights @ one.truths)[:, None]
+    ranks, average = np.cumsum(often, axis=1), np.empty((len(weights), len(OVERLAPS)))
+    for level, (right, wrong) in enumerate(zip(one.right, one.wrong, strict=True)):
+        ignored = ~(right | wrong)
+        above = np.cumsum(np.pad(often[:, ignored], ((0, 0), (1, 0))), axis=1)[:, np.cumsum(ignored)[right]]
+        hits = np.cumsum(often[:, right], axis=1)
+        highest = envelope(share(hits, ranks[:, right] - above))
+        reached = np.searchsorted(RECALLS, share(hits, truths), side="right")
+        average[:, level] = (highest * np.diff(reached, axis=1, prepend=0)).sum(1) / len(RECALLS)
+    return np.where(truths > 0, average, np.nan)
 
 
-def _interpolated(recall: Floats, exact: Floats) -> Floats:
-    """Recall and precision [10, n] down the ranking -> the mean over RECALLS of the highest precision from each on: [10]."""
-    highest = np.maximum.accumulate(exact[:, ::-1], axis=1)[:, ::-1]
-    reached = np.searchsorted(RECALLS, recall, side="right")
-    steps = np.diff(reached, axis=1, prepend=0)
-    average: Floats = (highest * steps).sum(1) / len(RECALLS)
-    return average
+def share(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
+    """0 where the whole is 0."""
+    shares: Floats = np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    return shares
+
+
+def envelope(exact: Floats) -> Floats:
+    """The highest precision [10, n] from each place of a ranking on."""
+    highest: Floats = np.maximum.accumulate(exact[:, ::-1], axis=1)[:, ::-1]
+    return highest

@@ -94,7 +94,7 @@ def seeds_add(samples: Sequence[Sample], contrasts: ArrayLike) -> Share:
     """What seeds add to some contrasts together, for later contrasts of the same kind; see ``effects``."""
     weights = np.asarray(contrasts, dtype=float)
     spreads = _spreads([_paired(samples, row, None) for row in weights])
-    return _together(_shared(correlations(samples, weights), spreads), NOTHING) if spreads else NOTHING
+    return together(_shared(correlations(samples, weights), spreads), NOTHING) if spreads else NOTHING
 
 
 def correlations(samples: Sequence[Sample], weights: Floats) -> Floats:
@@ -162,7 +162,7 @@ def _shares_of_seeds(drafts: Sequence[Draft], alike: Floats, before: Share) -> l
     spreads = _spreads(drafts)
     family = _family(alike, spreads) if len(spreads) > 1 else Share(0.0, 0.0)
     own = {number: _shared(alike, {number: one}) for number, one in spreads.items()}
-    return [_together(_together(own[number], family) if number in own else family, before) for number in range(len(drafts))]
+    return [together(together(own[number], family) if number in own else family, before) for number in range(len(drafts))]
 
 
 def _family(alike: Floats, spreads: Mapping[int, Spread]) -> Share:
@@ -224,7 +224,7 @@ def by_arms(weights: Floats) -> Floats:
     return np.asarray(unit @ unit.T)
 
 
-def _together(one: Share, other: Share) -> Share:
+def together(one: Share, other: Share) -> Share:
     """What two sources know; the other counts the less, the rarer chance would make one so much larger than it says."""
     if not one.df or not other.df:
         return one if one.df else other

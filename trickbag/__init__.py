@@ -9,7 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trickbag.api import check, evaluate, export, finish, laws, load, plan, plan_study, review, serve, study, train
+    from trickbag.api import (
+        check,
+        evaluate,
+        export,
+        finish,
+        laws,
+        load,
+        plan,
+        plan_study,
+        review,
+        serve,
+        study,
+        train,
+        transfer,
+    )
     from trickbag.checkup import Checkup, doctor
     from trickbag.comparison.compare import Comparison, compare
     from trickbag.data.audit import Audit, Finding
@@ -27,6 +41,7 @@ if TYPE_CHECKING:
     from trickbag.studies.conduct import Finished
     from trickbag.studies.options import Options
     from trickbag.studies.plan import StudyPlan
+    from trickbag.transfer.seeds import Transfer
 
 _ROOMS = {
     "trickbag.api": (
@@ -42,6 +57,7 @@ _ROOMS = {
         "serve",
         "study",
         "train",
+        "transfer",
     ),
     "trickbag.checkup": ("Checkup", "doctor"),
     "trickbag.comparison.compare": ("Comparison", "compare"),
@@ -60,6 +76,7 @@ _ROOMS = {
     "trickbag.studies.conduct": ("Finished",),
     "trickbag.studies.options": ("Options",),
     "trickbag.studies.plan": ("StudyPlan",),
+    "trickbag.transfer.seeds": ("Transfer",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = [

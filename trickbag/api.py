@@ -13,7 +13,7 @@ from trickbag.display.listening import Progress, listening
 from trickbag.exports import shipping
 from trickbag.ground import store
 from trickbag.ground.errors import UsageError
-from trickbag.ground.typed import processes
+from trickbag.ground.typed import processes, seconds
 from trickbag.mistakes import features, look
 from trickbag.recipe import Recipe
 from trickbag.runs import evaluation, forecast
@@ -21,10 +21,15 @@ from trickbag.runs import run as running
 from trickbag.runs.classifier import Classifier
 from trickbag.runs.request import Bad, request, tell_where
 from trickbag.runs.request import check as checked
+from trickbag.scenes.table import Task
 from trickbag.serving.limits import Limits
 from trickbag.studies import conduct
 from trickbag.studies.options import DESIGNS, Options
 from trickbag.studies.plan import StudyPlan
+from trickbag.transfer import request as transferring
+from trickbag.transfer.recipe import TransferRecipe
+from trickbag.transfer.seeds import Transfer
+from trickbag.transfer.seeds import transfer as transferred
 from trickbag.trick import Tricks
 
 if TYPE_CHECKING:
@@ -317,6 +322,63 @@ def review(
         found = look.review(Path(folder), data if data is None else kept(data, tell), tell)
         found.write(Path(folder) / look.PAGE if out is None else out)
         return found
+
+
+def transfer(
+    model: str | Path,
+    data: str | Path,
+    to: Task,
+    recipe: str | Path | TransferRecipe | None = None,
+    *,
+    weights: str | Path | None = None,
+    with_: Tricks = (),
+    without: Tricks = (),
+    set_: Fields = (),
+    seeds: int = 1,
+    budget: Time = 0,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: Progress = None,
+) -> Transfer:
+    """Make a classifier into a detector of boxes or a segmenter of regions, and score it once on the test split.
+
+    Its body, the network without what says the class of an image, is fine-tuned below a new head. The same call again returns
+    what is finished, or continues where it was stopped; with more seeds only the new ones are trained.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> small = {"size": 32, "epochs": 1, "head": "fcos"}
+        >>> made = tb.transfer("run", "boxes", "detection", set_=small, out="detector")
+        >>> made.record["images"], [run.folder.name for run in made.runs]
+        (4, ['seed-0'])
+
+    Args:
+        model: The folder of a run, or a timm model.
+        data: A folder with boxes, as Pascal VOC, COCO JSON or YOLO text have them, or with label images of regions.
+        to: Boxes (detection) or the class of each pixel (segmentation).
+        recipe: A TOML file, or detection or segmentation. Default: the one for the task.
+        weights: Initial weights of a timm model: a .safetensors file, hub or none. A run has its own.
+        with_: Add a trick that acts here: an optimiser, a schedule, an average of weights, flip or random_resized_crop.
+        without: Remove a trick.
+        set_: Set a field of the recipe or of a trick, for example head=fcos or size=512.
+        seeds: How many trainings, each with another seed: from three on, intervals speak of new seeds too.
+        budget: Time limit for all of them, for example 20m or 2h: it decides how many epochs there are.
+        seed: The first random seed. The same seed gives the same result.
+        out: Folder for the results. Default: a new one in runs/.
+        progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
+
+    Raises:
+        UsageError: What is asked for cannot be done as asked.
+        TrickbagError: A training fails.
+
+    """
+    if not isinstance(seeds, int) or seeds < 1:
+        raise UsageError(f"seeds {seeds!r}: give a whole number of at least 1.")
+    with listening(progress) as tell:
+        place = None if out is None else store.folder_of(out)
+        asked = {"weights": weights, "with_": with_, "without": without, "set_": set_, "seed": seed}
+        wanted = transferring.request(model, data, to, recipe, tell=tell, **asked)
+        return transferred(wanted, seeds, seconds(budget), place or wanted.folder, tell)
 
 
 def laws(file: str | Path, *, progress: Progress = None) -> "Verdicts":

@@ -1,6 +1,7 @@
 """What the command line shows: progress and results, drawn by rich on a terminal and as plain lines elsewhere."""
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -38,6 +39,8 @@ MOST_CLASSES, WORST_CLASSES = 50, 20
 """Rows of the tables of classes."""
 MOST_ERRORS = 20
 """Probable label errors that are printed."""
+HEADLINES = {"top1": "top-1", "map50": "mAP at 0.5", "miou": "mean IoU", "map": "mAP", "accuracy": "pixel accuracy"}
+"""What a person calls a measure; of those of an epoch, the first one is shown."""
 NARROW = ("seeds", "ΔNLL", "time ratio")
 """Columns that a terminal has no room for; the report has them."""
 
@@ -115,10 +118,11 @@ class Screen:
         """A line for an epoch."""
         line = event.line
         loss = f"loss {line['loss']:.3f}   " if line["loss"] is not None else ""
-        raw = f" (raw weights {percent(line['raw']['top1'])})" if "raw" in line else ""
+        name = next(name for name in HEADLINES if name in line["val"])
+        raw = f" (raw weights {rate(line['raw'][name])})" if "raw" in line else ""
         kept = "   kept" if line["kept"] else ""
         head = f"epoch {event.epoch:>3} of {event.epochs}" if event.epoch else "before training"
-        self.note(f"{head}   {loss}validation top-1 {percent(line['val']['top1'])}{raw}   {line['seconds']:.0f} s{kept}")
+        self.note(f"{head}   {loss}validation {HEADLINES[name]} {rate(line['val'][name])}{raw}   {line['seconds']:.0f} s{kept}")
 
     def run(self, event: CellDone) -> None:
         """A run of a study: in the table on a terminal, as a line elsewhere."""
@@ -205,6 +209,26 @@ class Screen:
             *own(judged["metrics"]),
             *caveats(record),
             f"the run lies in {show(str(result.folder))}: curves.png, confusion.png, result.json, model.safetensors",
+        )
+
+    def transfer(self, made: Any) -> None:
+        """How right a detector or a segmenter is, and for which classes."""
+        record, run = made.record, made.runs[0].record
+        table = Table(box=SIMPLE_HEAD)
+        names = list(next(iter(record["classes"].values())))
+        for head in ("class", *(HEADLINES[name] if name != "miou" else "IoU" for name in names)):
+            table.add_column(head, justify="left" if head == "class" else "right")
+        for label, measures in record["classes"].items():
+            table.add_row(show(label), *(rate(measures[name]) for name in names))
+        self.out.print(table)
+        new = "new images and seeds" if len(record["seeds"]) > 2 else "new images"
+        for name, value in record["measures"].items():
+            low, high = record["intervals"][name]
+            self.lines(f"{record['split']} {HEADLINES[name]} {rate(value)}  ({100 * low:.1f} - {100 * high:.1f})")
+        self.lines(
+            f"95 % intervals for {new}; {record['images']:,} images, {counted(len(record['seeds']), 'seed')}, "
+            f"{counted(run['epochs'], 'epoch')}, {duration(record['seconds'])}",
+            f"the results lie in {show(str(made.folder))}: summary.json, and a folder for each seed",
         )
 
     def scores(self, found: Any) -> None:
@@ -364,6 +388,11 @@ def own(metrics: Mapping[str, float | None]) -> Iterator[str]:
     """What one's own metrics say, in a line."""
     if metrics:
         yield "   ".join(f"{name} {'failed' if value is None else f'{value:.4g}'}" for name, value in metrics.items())
+
+
+def rate(share: float | None) -> str:
+    """A share in percent, which may be none where there is nothing to find."""
+    return "–" if share is None or math.isnan(share) else percent(share)
 
 
 def caveats(record: Mapping[str, Any]) -> Iterator[str]:

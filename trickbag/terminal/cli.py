@@ -297,7 +297,17 @@ def atlas(
         screen.atlas(*combine(studies, out))
 
 
-for _verb in (using.evaluate, using.predict, using.explain, using.review, using.export, serving.serve, own.laws, doctor):
+for _verb in (
+    using.evaluate,
+    using.predict,
+    using.explain,
+    using.review,
+    using.export,
+    using.transfer,
+    serving.serve,
+    own.laws,
+    doctor,
+):
     app.command()(_verb)
 
 

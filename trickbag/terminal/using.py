@@ -5,8 +5,19 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from trickbag.ground import glance
 from trickbag.ground.text import file_name, show
-from trickbag.terminal.options import CorrectionsOption, DataArgument, DepthOption, PluginOption, WithOption, option, screen_of
+from trickbag.terminal.options import (
+    MANY,
+    CorrectionsOption,
+    DataArgument,
+    DepthOption,
+    PluginOption,
+    WithOption,
+    WithoutOption,
+    option,
+    screen_of,
+)
 
 
 def evaluate(
@@ -50,6 +61,34 @@ def review(
 
     with screen_of() as screen:
         screen.review(tb.review(folder, data, out=out, progress=screen.tell), out or str(Path(folder) / "review.html"))
+
+
+def transfer(
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help=glance.parameters("api.py", "transfer")["model"])],
+    data: Annotated[str, typer.Argument(metavar="DATA", help=glance.parameters("api.py", "transfer")["data"])],
+    to: Annotated[Literal["detection", "segmentation"], option("to", verb="transfer")],
+    recipe: Annotated[str | None, option("recipe", "NAME|FILE", verb="transfer")] = None,
+    weights: Annotated[str | None, option("weights", "FILE", verb="transfer")] = None,
+    with_: Annotated[list[str] | None, option("with_", "SPEC", "--with", verb="transfer", more=MANY)] = None,
+    without: WithoutOption = None,
+    set_: Annotated[list[str] | None, option("set_", "FIELD=VALUE", "--set", verb="transfer", more=MANY)] = None,
+    seeds: Annotated[int, option("seeds", "N", verb="transfer", min=1)] = 1,
+    budget: Annotated[str, option("budget", "TIME", verb="transfer")] = "",
+    seed: Annotated[int, option("seed", verb="transfer", min=0, max=2_000_000_000)] = 0,
+    out: Annotated[str | None, option("out", "DIR", verb="transfer")] = None,
+) -> None:
+    """Make a classifier into a detector of boxes or a segmenter of regions, and score it once on the test split.
+
+    Run the same command again to continue what was stopped; with more seeds only the new ones are trained.
+    """
+    import trickbag as tb
+
+    asked: dict[str, Any] = {"with_": with_ or [], "without": without or [], "set_": set_ or [], "weights": weights}
+    with screen_of() as screen:
+        made = tb.transfer(
+            model, data, to, recipe, seeds=seeds, budget=budget, seed=seed, out=out, progress=screen.tell, **asked
+        )
+        screen.transfer(made)
 
 
 def predict(

@@ -2,6 +2,8 @@
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,11 +12,13 @@ import numpy as np
 from pydantic import Field
 
 from trickbag.ground import records
-from trickbag.ground.records import Count, Record, Seconds, Share, Signed
+from trickbag.ground.errors import TrickbagError
+from trickbag.ground.records import MALFORMED, Count, Record, Seconds, Share, Signed
 from trickbag.models.card import Card
-from trickbag.runs.folder import AGAIN, BEGUN, Loss
+from trickbag.runs.folder import AGAIN, Loss
 from trickbag.scenes.table import Scenes, Task
 from trickbag.statistics.detection import Matches
+from trickbag.statistics.variance import Ints
 from trickbag.transfer.body import Norms
 from trickbag.transfer.judge import Marks
 
@@ -82,15 +86,15 @@ class TransferRecord(Record):
 
 
 class TransferBegun(Signed):
-    """The content of ``.work/request.json``."""
+    """The content of ``.work/request.json`` of a run, and of ``request.json`` of several seeds."""
 
     request: str
     recipe: dict[str, Any]
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """What was begun in a folder. Raises TrickbagError where the file is damaged."""
-        return records.read(folder / BEGUN, cls, "Remove the folder, or choose another --out.")
+    def load(cls, file: Path) -> Self:
+        """What was begun. Raises TrickbagError where the file is damaged."""
+        return records.read(file, cls, "Remove the folder, or choose another --out.")
 
 
 class Line(Record):
@@ -125,3 +129,18 @@ def packed(found: Mapping[str, Marks], scenes: Scenes) -> bytes:
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     return file.getvalue()
+
+
+def unpacked(file: Path, split: str) -> list[Matches] | Ints:
+    """What each image of a split says of a detector, or counts [images, K, K] of a segmenter. TrickbagError where damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            if f"{split}_confusions" in arrays:
+                return np.asarray(arrays[f"{split}_confusions"])
+            places = np.cumsum(arrays[f"{split}_counts"])[:-1]
+            columns = [np.split(arrays[f"{split}_{name}"], places, axis=-1) for name in ("labels", "scores", "right", "wrong")]
+            return [Matches(*row) for row in zip(*columns, arrays[f"{split}_truths"], strict=True)]
+    except OSError as error:
+        raise TrickbagError(f"{file} cannot be read: {error.strerror or error}. {AGAIN}") from None
+    except (*MALFORMED, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise TrickbagError(f"{file} is damaged: {error}. {AGAIN}") from None

@@ -73,7 +73,8 @@ class SceneLoader(Loader):
 
     def whole(self, row: int) -> Frame:
         """An image that is shown whole."""
-        return Frame(WHOLE, False, *fit(*self.scenes.sizes[row].tolist(), self.size))
+        height, width = self.scenes.sizes[row].tolist()
+        return Frame(WHOLE, False, *fit(height, width, self.size))
 
     def drawn(self, rows: Tensor, keys: Keys) -> list[Frame]:
         """What is shown of training images."""
@@ -97,7 +98,8 @@ class SceneLoader(Loader):
     def region(self, row: int, frame: Frame) -> Tensor:
         """The classes of the canvas's pixels [H, W], uint8."""
         mask = tv_tensors.Mask(torch.from_numpy(self.scenes.region(row)))
-        return padded(shown(mask[None], frame), self.canvas, IGNORED).as_subclass(Tensor)[0]
+        whole = padded(shown(mask[None], frame), self.canvas, IGNORED)
+        return whole.as_subclass(Tensor)[0]  # type: ignore[no-any-return]
 
     def boxes(self, row: int, frame: Frame) -> Tensor:
         """The boxes that are trained on [n, 5]."""

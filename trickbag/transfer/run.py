@@ -94,7 +94,7 @@ def finished(wanted: TransferRequest, folder: Path) -> bool:
     """Whether the folder holds what is asked for, finished. Raises where it holds something else, or training diverged."""
     damage, begun = store.verify(folder, *FINISHED), (folder / BEGUN).exists()
     if begun or not damage:
-        held = TransferRecord.load(folder).request if not damage else TransferBegun.load(folder).request
+        held = TransferRecord.load(folder).request if not damage else TransferBegun.load(folder / BEGUN).request
         if held != wanted.key:
             raise UsageError(f"{folder} holds another transfer: {_differences(wanted, folder)}. Choose another --out.")
     elif (folder / store.MANIFEST).exists():

@@ -1,0 +1,170 @@
+"""Several seeds of one transfer, in one folder: the time they may take, and what they say together."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from scipy import stats
+
+from trickbag.engine.loop import Step
+from trickbag.engine.precision import fabric_for
+from trickbag.ground import store
+from trickbag.ground.errors import UsageError
+from trickbag.ground.events import Note, Tell, silent
+from trickbag.ground.shown import Sheet, Shown
+from trickbag.ground.text import counted, duration
+from trickbag.statistics.effects import Sample, effects
+from trickbag.statistics.jackknife import of_overlap, of_precision
+from trickbag.statistics.variance import Floats
+from trickbag.statistics.verdicts import SEEDS
+from trickbag.transfer.assemble import assemble
+from trickbag.transfer.folder import SEEN, TransferBegun, unpacked
+from trickbag.transfer.judge import MEASURES
+from trickbag.transfer.recipe import TransferRecipe
+from trickbag.transfer.request import TransferRequest
+from trickbag.transfer.run import Transferred, carry_out
+
+SUMMARY, REQUEST = "summary.json", "request.json"
+SAFETY = 0.85
+"""Share of a budget that is planned for."""
+TIMED = 6
+"""Steps, of which the first is not counted."""
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, repr=False)
+class Transfer(Shown):
+    """The detectors or segmenters of some seeds: their folders, and how right they are on the images that are looked at last.
+
+    Examples:
+        >>> import trickbag as tb
+        >>> tb.transfer("run", "boxes", "detection", set_={"size": 32, "epochs": 1}, out="detector").runs[0].folder.name
+        'seed-0'
+
+    """
+
+    folder: Path
+    runs: tuple[Transferred, ...]
+    record: dict[str, Any]
+    """The content of ``summary.json``."""
+
+    def _sheet(self) -> Sheet:
+        name = MEASURES[self.record["task"]][0]
+        low, high = self.record["intervals"][name]
+        said = f"{100 * self.record['measures'][name]:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+        return Sheet(f"{self.record['task']} {self.folder}", {name: said, "seeds": f"{len(self.runs)}"})
+
+
+def transfer(wanted: TransferRequest, seeds: int, budget: float, folder: Path, tell: Tell = silent) -> Transfer:
+    """Find or make the transfers of so many seeds, from that of the request on; ``budget``: seconds for all, 0 for no limit."""
+    began = time.monotonic()
+    with store.lock(folder):
+        recipe, runs = decided(wanted, budget / seeds, folder, tell), []
+        for seed in range(wanted.seed, wanted.seed + seeds):
+            if seeds > 1:
+                tell(Note(f"seed {seed}"))
+            runs.append(carry_out(replace(wanted, recipe=recipe, seed=seed), folder / f"seed-{seed}", tell))
+        record = summary(runs) | {"seconds": round(sum(run.record["seconds"] for run in runs), 1)}
+        store.write(folder / SUMMARY, store.to_json(record, indent=2))
+    if budget and (took := time.monotonic() - began) > budget:
+        tell(Note(f"this took {duration(took)}, more than the budget of {duration(budget)}"))
+    return Transfer(folder, tuple(runs), record)
+
+
+def decided(wanted: TransferRequest, budget: float, folder: Path, tell: Tell) -> TransferRecipe:
+    """The recipe with as many epochs as a budget holds, decided once for a folder. UsageError where it holds something else."""
+    place, key = folder / REQUEST, f"{replace(wanted, seed=0).key} {budget:g}"
+    if place.exists():
+        begun = TransferBegun.load(place)
+        if begun.request != key:
+            raise UsageError(f"{folder} was begun with another model, recipe, data set or budget. Choose another --out.")
+        return TransferRecipe.build(begun.recipe, str(place))
+    if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UsageError(f"{folder} is not empty and holds nothing that can be continued. Choose another --out.")
+    recipe = within(wanted, budget, tell) if budget else wanted.recipe
+    store.write(place, store.to_json(TransferBegun(request=key, recipe=recipe.spelled()).signed()))
+    store.write(folder / "recipe.toml", recipe.toml())
+    return recipe
+
+
+def within(wanted: TransferRequest, budget: float, tell: Tell) -> TransferRecipe:
+    """The recipe with as many epochs as a budget in seconds holds, by a few timed steps and judged images."""
+    tell(Note("timing a few steps"))
+    began = time.monotonic()
+    loop = assemble(wanted.recipe.edit(epochs=1), wanted.scenes, wanted.seed, fabric_for(wanted.recipe.precision), tell)
+    steps, clock = [], time.monotonic()
+    for event in loop.train():
+        now = time.monotonic()
+        if isinstance(event, Step):
+            steps.append(now - clock)
+        clock = now
+        if len(steps) == TIMED:
+            break
+    judged = next(loop.loader.judged(loop.plan.rows(0)[:1], 1))
+    clock = time.monotonic()
+    loop.model.eval()
+    cast(Any, loop.model).predict(judged.x)
+    look_at = time.monotonic() - clock
+    scenes = wanted.scenes
+    epoch = loop.plan.steps() * float(np.median(steps[1:] or steps)) + len(scenes.split("val")) * look_at
+    last = look_at * (len(scenes.split("val")) + len(scenes.split("test")))
+    left = SAFETY * budget - (time.monotonic() - began) - last
+    epochs = max(1, int(left / epoch))
+    tell(Note(f"{counted(epochs, 'epoch')} of about {duration(epoch)} for a budget of {duration(budget)}"))
+    if left < epoch:
+        tell(Note("one epoch will take more than the budget: choose smaller images (--set size=…) or a smaller model"))
+    return wanted.recipe.edit(epochs=epochs)
+
+
+def summary(runs: Sequence[Transferred]) -> dict[str, Any]:
+    """What some seeds say together of the images that were looked at last, with intervals for new images."""
+    first = runs[0].record
+    split = "test" if first["test"] else "val"
+    values = [per_image(run, split) for run in runs]
+    names = MEASURES[first["task"]]
+    classes: Mapping[str, Any] = first[split]["classes"]
+    return {
+        "task": first["task"],
+        "split": split,
+        "images": first[split]["n"],
+        "seeds": [run.record["seed"] for run in runs],
+        "measures": {name: mean([run.record[split]["measures"][name] for run in runs]) for name in names},
+        "intervals": {name: list(interval([one[k] for one in values])) for k, name in enumerate(names)},
+        "classes": {
+            label: {name: mean([run.record[split]["classes"][label][name] for run in runs]) for name in measures}
+            for label, measures in classes.items()
+        },
+    }
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Over seeds; None where one has none."""
+    held = [value for value in values if value is not None]
+    return float(np.mean(held)) if len(held) == len(values) else None
+
+
+def per_image(run: Transferred, split: str) -> tuple[Floats, Floats]:
+    """What each image of a split says of the two measures of a transfer: numbers whose means they are."""
+    seen = unpacked(run.folder / SEEN, split)
+    if isinstance(seen, list):
+        return of_precision(seen, len(run.record[split]["classes"]))
+    return of_overlap(seen)
+
+
+def interval(values: Sequence[Floats]) -> tuple[float, float]:
+    """Of the mean over images and seeds, 95 %: for new images, and from three seeds on for new seeds too. Within 0 to 1.
+
+    ``values``: of each seed, a number per image.
+    """
+    if len(values) >= SEEDS:
+        samples = [Sample(np.stack([np.zeros(len(one)), one]), np.arange(len(one))) for one in values]
+        found = effects(samples, [[-1.0, 1.0]], shares=False)[0].interval
+        low, high = found or (float("nan"), float("nan"))
+    else:
+        each = np.mean(values, axis=0)
+        half = stats.t.isf((1 - LEVEL) / 2, max(len(each) - 1, 1)) * each.std(ddof=1) / np.sqrt(len(each))
+        low, high = each.mean() - half, each.mean() + half
+    return float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))

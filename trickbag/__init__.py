@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from trickbag.studies.conduct import Finished
     from trickbag.studies.options import Options
     from trickbag.studies.plan import StudyPlan
-    from trickbag.transfer.seeds import Transfer
+    from trickbag.transfers.seeds import Transfer
 
 _ROOMS = {
     "trickbag.api": (
@@ -76,7 +76,7 @@ _ROOMS = {
     "trickbag.studies.conduct": ("Finished",),
     "trickbag.studies.options": ("Options",),
     "trickbag.studies.plan": ("StudyPlan",),
-    "trickbag.transfer.seeds": ("Transfer",),
+    "trickbag.transfers.seeds": ("Transfer",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = [
@@ -96,6 +96,7 @@ __all__ = [
     "Result",
     "Review",
     "StudyPlan",
+    "Transfer",
     "TrickbagError",
     "UsageError",
     "Verdicts",
@@ -114,6 +115,7 @@ __all__ = [
     "serve",
     "study",
     "train",
+    "transfer",
 ]
 
 

@@ -26,10 +26,10 @@ from trickbag.serving.limits import Limits
 from trickbag.studies import conduct
 from trickbag.studies.options import DESIGNS, Options
 from trickbag.studies.plan import StudyPlan
-from trickbag.transfer import request as transferring
-from trickbag.transfer.recipe import TransferRecipe
-from trickbag.transfer.seeds import Transfer
-from trickbag.transfer.seeds import transfer as transferred
+from trickbag.transfers import request as transferring
+from trickbag.transfers.recipe import TransferRecipe
+from trickbag.transfers.seeds import Transfer
+from trickbag.transfers.seeds import transfer as transferred
 from trickbag.trick import Tricks
 
 if TYPE_CHECKING:
@@ -376,8 +376,9 @@ def transfer(
         raise UsageError(f"seeds {seeds!r}: give a whole number of at least 1.")
     with listening(progress) as tell:
         place = None if out is None else store.folder_of(out)
-        asked = {"weights": weights, "with_": with_, "without": without, "set_": set_, "seed": seed}
-        wanted = transferring.request(model, data, to, recipe, tell=tell, **asked)
+        wanted = transferring.request(
+            model, data, to, recipe, weights=weights, with_=with_, without=without, set_=set_, seed=seed, tell=tell
+        )
         return transferred(wanted, seeds, seconds(budget), place or wanted.folder, tell)
 
 

@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from trickbag.statistics.variance import Floats, Ints
-from trickbag.transfer.body import CANVAS
+from trickbag.transfers.body import CANVAS
 
 T = TypeVar("T", bound=Tensor)
 LEAST = 2.0

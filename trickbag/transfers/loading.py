@@ -13,8 +13,8 @@ from trickbag.engine.loader import DEPTH, Keys, Loader, Slice
 from trickbag.engine.pixels import Pixels, Rows, ahead
 from trickbag.ground import signals
 from trickbag.scenes.table import Scenes
-from trickbag.transfer.moving import WHOLE, Frame, boxes_shown, fit, padded, shown
-from trickbag.transfer.segmenters import IGNORED
+from trickbag.transfers.moving import WHOLE, Frame, boxes_shown, fit, padded, shown
+from trickbag.transfers.segmenters import IGNORED
 from trickbag.trick import Batch, Trick, View
 
 UNIT = 10_000

@@ -21,10 +21,10 @@ from trickbag.models.card import Card
 from trickbag.runs.folder import BEGUN, DIVERGED, Divergence
 from trickbag.runs.outcome import environment
 from trickbag.runs.under_way import UnderWay
-from trickbag.transfer import heads
-from trickbag.transfer.assemble import assemble
-from trickbag.transfer.detectors import Detector
-from trickbag.transfer.folder import (
+from trickbag.transfers import heads
+from trickbag.transfers.assemble import assemble
+from trickbag.transfers.detectors import Detector
+from trickbag.transfers.folder import (
     ASKED,
     CARD,
     FINISHED,
@@ -38,11 +38,11 @@ from trickbag.transfer.folder import (
     TransferRecord,
     packed,
 )
-from trickbag.transfer.judge import Marks, SceneJudge
-from trickbag.transfer.moving import canvas
-from trickbag.transfer.recipe import TransferRecipe
-from trickbag.transfer.request import TransferRequest
-from trickbag.transfer.segmenters import Segmenter
+from trickbag.transfers.judge import Marks, SceneJudge
+from trickbag.transfers.moving import canvas
+from trickbag.transfers.recipe import TransferRecipe
+from trickbag.transfers.request import TransferRequest
+from trickbag.transfers.segmenters import Segmenter
 from trickbag.trick import judged_weights
 
 

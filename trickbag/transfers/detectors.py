@@ -17,7 +17,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
-from trickbag.transfer.body import Body, Downstream
+from trickbag.transfers.body import Body, Downstream
 
 FINEST, COARSEST = 8, 64
 """Strides of a pyramid: the body's maps from the first on, and coarser ones made of its last."""

@@ -20,12 +20,12 @@ from trickbag.statistics.effects import Sample, effects
 from trickbag.statistics.jackknife import of_overlap, of_precision
 from trickbag.statistics.variance import Floats
 from trickbag.statistics.verdicts import SEEDS
-from trickbag.transfer.assemble import assemble
-from trickbag.transfer.folder import SEEN, TransferBegun, unpacked
-from trickbag.transfer.judge import MEASURES
-from trickbag.transfer.recipe import TransferRecipe
-from trickbag.transfer.request import TransferRequest
-from trickbag.transfer.run import Transferred, carry_out
+from trickbag.transfers.assemble import assemble
+from trickbag.transfers.folder import SEEN, TransferBegun, unpacked
+from trickbag.transfers.judge import MEASURES
+from trickbag.transfers.recipe import TransferRecipe
+from trickbag.transfers.request import TransferRequest
+from trickbag.transfers.run import Transferred, carry_out
 
 SUMMARY, REQUEST = "summary.json", "request.json"
 SAFETY = 0.85

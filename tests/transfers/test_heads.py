@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from trickbag.ground.errors import UsageError
-from trickbag.transfer.detectors import Target
-from trickbag.transfer.heads import HEADS, build
+from trickbag.transfers.detectors import Target
+from trickbag.transfers.heads import HEADS, build
 
 SIZE = (64, 96)
 EVERY = [(task, head) for task in HEADS for head in HEADS[task]]

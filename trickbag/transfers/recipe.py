@@ -8,7 +8,7 @@ from pydantic import Field
 
 from trickbag.models.card import CARD
 from trickbag.recipe import Training
-from trickbag.transfer.heads import HEADS, Task
+from trickbag.transfers.heads import HEADS, Task
 
 ACTS = frozenset(
     {"window", "mirror", "order", "batch_size", "groups", "optimizer", "lr", "setup", "gradient", "update"}
@@ -26,7 +26,7 @@ class TransferRecipe(Training):
 
     """
 
-    built_in: ClassVar[str] = "trickbag.transfer.recipes"
+    built_in: ClassVar[str] = "trickbag.transfers.recipes"
 
     task: Task = "detection"
     """detection: boxes; segmentation: the class of each pixel."""

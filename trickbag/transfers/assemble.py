@@ -16,14 +16,14 @@ from trickbag.ground.events import Tell, silent
 from trickbag.ground.norms import batch_norms
 from trickbag.ground.streams import key, seed_layers
 from trickbag.scenes.table import Scenes
-from trickbag.transfer import heads
-from trickbag.transfer.body import Norms
-from trickbag.transfer.detectors import Detector, Target
-from trickbag.transfer.judge import SceneJudge
-from trickbag.transfer.loading import NONE, SceneLoader
-from trickbag.transfer.moving import canvas
-from trickbag.transfer.recipe import TransferRecipe
-from trickbag.transfer.segmenters import Segmenter
+from trickbag.transfers import heads
+from trickbag.transfers.body import Norms
+from trickbag.transfers.detectors import Detector, Target
+from trickbag.transfers.judge import SceneJudge
+from trickbag.transfers.loading import NONE, SceneLoader
+from trickbag.transfers.moving import canvas
+from trickbag.transfers.recipe import TransferRecipe
+from trickbag.transfers.segmenters import Segmenter
 from trickbag.trick import Batch, Facts, having
 
 SPLITS = ("train", "val", "test")

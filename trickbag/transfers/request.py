@@ -15,7 +15,7 @@ from trickbag.runs.request import called, content
 from trickbag.scenes.reading import read
 from trickbag.scenes.splits import divide
 from trickbag.scenes.table import Scenes, Task
-from trickbag.transfer.recipe import TransferRecipe
+from trickbag.transfers.recipe import TransferRecipe
 from trickbag.trick import Tricks
 
 
@@ -61,7 +61,7 @@ def request(
     seed: int = 0,
     tell: Tell = silent,
 ) -> TransferRequest:
-    """What ``trickbag.transfer`` is asked for, with the data read and checked. Raises UsageError."""
+    """What ``trickbag.transfers`` is asked for, with the data read and checked. Raises UsageError."""
     if to not in recipe_names(TransferRecipe.built_in):
         raise UsageError(f"--to {to}: choose detection or segmentation.")
     base = recipe if isinstance(recipe, TransferRecipe) else TransferRecipe.load(recipe or to)

@@ -5,10 +5,10 @@ from typing import Literal
 
 from trickbag.ground.errors import UsageError
 from trickbag.models.card import Card
-from trickbag.transfer import detectors, segmenters
-from trickbag.transfer.body import CANVAS, Body, Norms, network
-from trickbag.transfer.detectors import Detector
-from trickbag.transfer.segmenters import Segmenter
+from trickbag.transfers import detectors, segmenters
+from trickbag.transfers.body import CANVAS, Body, Norms, network
+from trickbag.transfers.detectors import Detector
+from trickbag.transfers.segmenters import Segmenter
 
 Task = Literal["detection", "segmentation"]
 HEADS: dict[Task, dict[str, Callable[[Body, int], Detector | Segmenter]]] = {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from torchvision.models.segmentation.fcn import FCNHead
 
-from trickbag.transfer.body import Body, Downstream
+from trickbag.transfers.body import Body, Downstream
 
 IGNORED = 255
 """The value of pixels whose class does not count."""

@@ -15,10 +15,10 @@ from trickbag.scenes.table import Scenes, Task
 from trickbag.statistics import detection, segmentation
 from trickbag.statistics.detection import Found, Matches, Truth
 from trickbag.statistics.variance import Ints
-from trickbag.transfer.detectors import Detector
-from trickbag.transfer.loading import SceneLoader
-from trickbag.transfer.moving import fit
-from trickbag.transfer.segmenters import Segmenter
+from trickbag.transfers.detectors import Detector
+from trickbag.transfers.loading import SceneLoader
+from trickbag.transfers.moving import fit
+from trickbag.transfers.segmenters import Segmenter
 
 Seen = Matches | Ints
 """What an image says of a detector, or of a segmenter: counts [K, K] of pixels by true and predicted class."""

@@ -19,8 +19,8 @@ from trickbag.runs.folder import AGAIN, Loss
 from trickbag.scenes.table import Scenes, Task
 from trickbag.statistics.detection import Matches
 from trickbag.statistics.variance import Ints
-from trickbag.transfer.body import Norms
-from trickbag.transfer.judge import Marks
+from trickbag.transfers.body import Norms
+from trickbag.transfers.judge import Marks
 
 CARD, WEIGHTS, RESULT, SEEN, ASKED = "transfer.json", "model.safetensors", "result.json", "judged.npz", "asked.json"
 FINISHED = (CARD, WEIGHTS, RESULT, SEEN)

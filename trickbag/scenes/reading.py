@@ -13,7 +13,7 @@ from trickbag.ground.events import Tell, silent
 from trickbag.ground.text import show
 from trickbag.scenes import coco, regions, voc, yolo
 from trickbag.scenes.found import Found, said, set_aside
-from trickbag.scenes.looking import looked_at
+from trickbag.scenes.looking import copies, looked_at
 from trickbag.scenes.marks import boxes_of
 from trickbag.scenes.table import Fault, Scenes, Task
 
@@ -92,6 +92,7 @@ def _with_boxes(root: Path, listing: Listing, tell: Tell) -> Scenes:
         classes,
         np.array([(facts[path].height, facts[path].width) for path in paths], np.int64),
         tuple(facts[path].content for path in paths),
+        copies([facts[path] for path in paths]),
         tuple(boxes),
         faults=tuple(faults),
         ignored=set_aside(listing),

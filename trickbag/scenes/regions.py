@@ -23,7 +23,7 @@ from trickbag.ground.text import brief, counted, show
 from trickbag.scenes import names, voc
 from trickbag.scenes.found import INSTANCES, Found, images_of, is_label, paired, said, set_aside
 from trickbag.scenes.levels import IGNORED, raw
-from trickbag.scenes.looking import looked_at
+from trickbag.scenes.looking import copies, looked_at
 from trickbag.scenes.table import Fault, Scenes
 
 WRITE = "Give a folder with images in a folder images and their label images (PNG) in a folder labels."
@@ -75,6 +75,7 @@ def read(root: Path, listing: Listing, ignore: Sequence[str], tell: Tell) -> Sce
         classes,
         np.array([seen[path].size for path in paths], np.int64).reshape(-1, 2),
         tuple(facts[path].content for path in paths),
+        copies([facts[path] for path in paths]),
         regions=tuple(of_image[path] for path in paths),
         levels=levels,
         areas=areas,

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from trickbag.runs.evaluation import Evaluation
     from trickbag.runs.forecast import Plan
     from trickbag.runs.run import Result
+    from trickbag.scenes.audit import ScenesAudit
+    from trickbag.scenes.table import Scenes
     from trickbag.studies.conduct import Finished
     from trickbag.studies.options import Options
     from trickbag.studies.plan import StudyPlan
@@ -73,6 +75,8 @@ _ROOMS = {
     "trickbag.runs.evaluation": ("Evaluation",),
     "trickbag.runs.forecast": ("Plan",),
     "trickbag.runs.run": ("Result",),
+    "trickbag.scenes.audit": ("ScenesAudit",),
+    "trickbag.scenes.table": ("Scenes",),
     "trickbag.studies.conduct": ("Finished",),
     "trickbag.studies.options": ("Options",),
     "trickbag.studies.plan": ("StudyPlan",),
@@ -95,6 +99,8 @@ __all__ = [
     "Recipe",
     "Result",
     "Review",
+    "Scenes",
+    "ScenesAudit",
     "StudyPlan",
     "Transfer",
     "TrickbagError",

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from trickbag import plugins as own
 from trickbag.data.audit import Audit
@@ -21,6 +21,8 @@ from trickbag.runs import run as running
 from trickbag.runs.classifier import Classifier
 from trickbag.runs.request import Bad, request, tell_where
 from trickbag.runs.request import check as checked
+from trickbag.scenes import audit as scenes
+from trickbag.scenes.audit import ScenesAudit
 from trickbag.scenes.table import Task
 from trickbag.serving.limits import Limits
 from trickbag.studies import conduct
@@ -43,9 +45,30 @@ Time = float | str
 """Seconds, or ``"90s"``, ``"10m"``, ``"2h"``."""
 
 
+@overload
 def check(
     data: Data,
     *,
+    on_bad: Bad = ...,
+    depth: int = ...,
+    corrections: str | Path = ...,
+    labels: bool = ...,
+    model: str | None = ...,
+    weights: str | Path | None = ...,
+    progress: Progress = ...,
+) -> Audit: ...
+@overload
+def check(data: str | Path, *, boxes: Literal[True], on_bad: Bad = ..., progress: Progress = ...) -> ScenesAudit: ...
+@overload
+def check(
+    data: str | Path, *, regions: Literal[True], ignore: str | Iterable[str] = ..., on_bad: Bad = ..., progress: Progress = ...
+) -> ScenesAudit: ...
+def check(
+    data: Data,
+    *,
+    boxes: bool = False,
+    regions: bool = False,
+    ignore: str | Iterable[str] = (),
     on_bad: Bad = "skip",
     depth: int = 0,
     corrections: str | Path = "",
@@ -53,16 +76,21 @@ def check(
     model: str | None = None,
     weights: str | Path | None = None,
     progress: Progress = None,
-) -> Audit:
+) -> Audit | ScenesAudit:
     """What is wrong with a data set: class counts, imbalance, copies, unreadable files, and what to do about them.
 
     Examples:
         >>> import trickbag as tb
         >>> tb.check("photos")
         <24 images in 2 classes>
+        >>> tb.check("cells", boxes=True)
+        <5 images with 6 boxes of 2 classes: notes 2>
 
     Args:
-        data: The images, as for ``train``.
+        data: The images, as for ``train``. With ``boxes`` or ``regions``, a folder.
+        boxes: Check boxes, for detection: a folder in the form of Pascal VOC, COCO or YOLO.
+        regions: Check regions, for segmentation: folders of images and of label images (PNG), a class number for each pixel.
+        ignore: A class of regions whose pixels do not count, by name or by value; 255 never counts.
         on_bad: Skip and list unreadable files, or stop with an error that lists them.
         depth: How many folders make a class: 1 for the top one. Default: all of them.
         corrections: A CSV file with the columns `path,old,new` that corrects labels, as the page of `trickbag review` saves it;
@@ -80,6 +108,16 @@ def check(
     """
     if not labels and (model or weights):
         raise UsageError("a model and weights are for judging labels. Give --labels too, in Python labels=True.")
+    if boxes or regions:
+        for name, given in {"depth": depth, "corrections": corrections, "labels": labels}.items():
+            if given:
+                raise UsageError(f"{name} is for images of classes. Leave it out with boxes and regions.")
+        if boxes and regions:
+            raise UsageError("boxes and regions are two kinds of data sets. Ask for one of them at a time.")
+        with listening(progress) as tell:
+            return scenes.check(data, "detection" if boxes else "segmentation", ignore, on_bad, tell)
+    if ignore:
+        raise UsageError("ignore is for regions. Give --regions too, in Python regions=True.")
     with listening(progress) as tell:
         source = kept(data, tell)
         found = checked(source, on_bad=on_bad, depth=depth, corrections=corrections, tell=tell)
@@ -337,6 +375,8 @@ def transfer(
     seeds: int = 1,
     budget: Time = 0,
     seed: int = 0,
+    ignore: str | Iterable[str] = (),
+    on_leak: Bad = "skip",
     out: str | Path | None = None,
     progress: Progress = None,
 ) -> Transfer:
@@ -364,6 +404,8 @@ def transfer(
         seeds: How many trainings, each with another seed: from three on, intervals speak of new seeds too.
         budget: Time limit for all of them, for example 20m or 2h: it decides how many epochs there are.
         seed: The first random seed. The same seed gives the same result.
+        ignore: A class of regions whose pixels do not count, by name or by value; 255 never counts.
+        on_leak: Images that appear in two splits: drop the training copies, or stop with an error.
         out: Folder for the results. Default: a new one in runs/.
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
@@ -377,7 +419,18 @@ def transfer(
     with listening(progress) as tell:
         place = None if out is None else store.folder_of(out)
         wanted = transferring.request(
-            model, data, to, recipe, weights=weights, with_=with_, without=without, set_=set_, seed=seed, tell=tell
+            model,
+            data,
+            to,
+            recipe,
+            weights=weights,
+            with_=with_,
+            without=without,
+            set_=set_,
+            seed=seed,
+            ignore=ignore,
+            on_leak=on_leak,
+            tell=tell,
         )
         return transferred(wanted, seeds, seconds(budget), place or wanted.folder, tell)
 

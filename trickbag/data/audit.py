@@ -32,7 +32,7 @@ from trickbag.data.findings import (
 from trickbag.data.images import Images
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.shown import Sheet, Shown
-from trickbag.ground.text import counted, show, unshow
+from trickbag.ground.text import counted, show
 
 __all__ = ["Audit", "Finding", "audit"]
 
@@ -101,17 +101,7 @@ class Audit(Shown):
 
         What is taken out is listed with the files left out, and the finding becomes a warning.
         """
-        rows = {show(path): row for row, path in enumerate(self.images.paths)}
-        gone: dict[int, str] = {}
-        for finding in self.findings:
-            for pair in finding.pairs if finding.kind == "leak" else ():
-                less, more = sorted((rows[name] for name in pair), key=lambda row: LEAST.index(self.images.splits[row]))
-                gone[less] = f"a copy of {show(self.images.paths[more])}"
-        milder = {
-            "severity": "warning",
-            "suggestion": f"Dropped {counted(len(gone), 'training copy', 'training copies')}.",
-        }
-        findings = tuple(f.model_copy(update=milder) if f.kind == "leak" else f for f in self.findings)
+        gone, findings = given_up(self.findings, self.images)
         left_out = self.left_out | {self.images.paths[row]: reason for row, reason in gone.items()}
         kept = [row for row in range(len(self.images)) if row not in gone]
         return replace(self, images=self.images.take(kept), findings=findings, left_out=left_out)
@@ -134,8 +124,23 @@ class Audit(Shown):
             "imbalance": round(self.imbalance, 3),
             "sizes": self.sizes,
             "left_out": dict(self.left_out),
-            "findings": [f.model_dump() | {"paths": list(map(unshow, f.paths))} for f in self.findings],
+            "findings": [finding.as_json() for finding in self.findings],
         }
+
+
+def given_up(findings: Sequence[Finding], images: Images) -> tuple[dict[int, str], tuple[Finding, ...]]:
+    """Rows of the copies that leave the lesser of their splits, with the reason, and the findings, with leaks as warnings."""
+    rows = {show(path): row for row, path in enumerate(images.paths)}
+    gone: dict[int, str] = {}
+    for finding in findings:
+        for pair in finding.pairs if finding.kind == "leak" else ():
+            less, more = sorted((rows[name] for name in pair), key=lambda row: LEAST.index(images.splits[row]))
+            gone[less] = f"a copy of {show(images.paths[more])}"
+    milder = {
+        "severity": "warning",
+        "suggestion": f"Dropped {counted(len(gone), 'training copy', 'training copies')}.",
+    }
+    return gone, tuple(f.model_copy(update=milder) if f.kind == "leak" else f for f in findings)
 
 
 def audit(

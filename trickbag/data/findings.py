@@ -15,7 +15,7 @@ from trickbag.data.facts import Facts
 from trickbag.data.images import Images, gaps
 from trickbag.data.listing import DROPPED, HIDDEN, OURS, SIDE, SYSTEM, UNLABELLED
 from trickbag.data.manifests import SLACK
-from trickbag.ground.text import counted, show
+from trickbag.ground.text import counted, show, unshow
 
 Severity = Literal["error", "warning", "note"]
 
@@ -49,6 +49,10 @@ class Finding(BaseModel):
     """All files concerned, spelled by ``text.show``."""
     pairs: list[tuple[str, str]] = []
     """The files pair by pair, where the finding is about pairs."""
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it in plain values; paths are what they are."""
+        return self.model_dump() | {"paths": list(map(unshow, self.paths))}
 
 
 def about_left_out(left_out: dict[str, str], total: int, root: Path) -> Iterable[Finding]:

@@ -5,7 +5,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -280,17 +280,9 @@ class Screen:
             f"median {sizes.get('width', 0)} x {sizes.get('height', 0)} pixels"
             + (f", of which a central crop cuts away {100 * cut:.0f} %" if (cut := images.cut_away()) > 0.005 else "")
         )
-        for finding in found.findings:
-            if brief and finding.severity == "note":
-                continue
-            style = {"error": "bold red", "warning": "yellow", "note": ""}[finding.severity]
-            self.out.print(Text(f"{finding.severity}: {finding.message}", style=style))
-            for path in finding.paths[:10]:
-                self.lines(f"    {path}" + (f": {found.left_out[path]}" if path in found.left_out else ""))
-            if len(finding.paths) > 10:
-                self.lines(f"    and {len(finding.paths) - 10:,} more (all of them: --json)")
-            if finding.suggestion:
-                self.lines(f"    -> {finding.suggestion}")
+        shown = [finding for finding in found.findings if not brief or finding.severity != "note"]
+        reasons = {path: f"{path}: {reason}" for path, reason in found.left_out.items()}
+        self.findings(shown, lambda finding: [reasons.get(path, path) for path in finding.paths])
         self.label_errors(found.label_errors, len(images))
         if not brief:
             if not found.findings and not found.label_errors:
@@ -301,6 +293,32 @@ class Screen:
                 table.add_row(Text(show(name)), "  ".join(f"{split} {count}" for split, count in row.items()) or "0")
             self.out.print(table)
             self.rest(len(found.counts) - MOST_CLASSES)
+
+    def scenes(self, found: Any) -> None:
+        """What an audit of boxes or regions found, and a table of the classes."""
+        title, facts, _, _ = found.scenes._sheet()
+        self.lines(f"{title}: {', '.join(f'{split} {count}' for split, count in facts.items())}")
+        self.findings(found.findings, found.details)
+        if not found.findings:
+            self.lines("nothing is wrong with these images")
+        head, rows = found.table()
+        table = Table(*head, box=None)
+        for row in rows[:MOST_CLASSES]:
+            table.add_row(*map(Text, row))
+        self.out.print(table)
+        self.rest(len(rows) - MOST_CLASSES)
+
+    def findings(self, findings: Iterable[Any], details: Callable[[Any], list[str]]) -> None:
+        """What was found, with a line for each of the first files and what to do."""
+        for finding in findings:
+            style = {"error": "bold red", "warning": "yellow", "note": ""}[finding.severity]
+            self.out.print(Text(f"{finding.severity}: {finding.message}", style=style))
+            lines = details(finding)
+            self.lines(*(f"    {line}" for line in lines[:10]))
+            if len(lines) > 10:
+                self.lines(f"    and {len(lines) - 10:,} more (all of them: --json)")
+            if finding.suggestion:
+                self.lines(f"    -> {finding.suggestion}")
 
     def review(self, found: Any, page: str) -> None:
         """What went wrong, and where the page lies."""

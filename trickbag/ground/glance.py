@@ -102,7 +102,8 @@ def parameters(file: str, name: str) -> dict[str, str]:
     'The random seed. The same seed gives the same result.'
     """
     tree = _tree(HERE / file)
-    text = next(ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+    nodes = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    text = ast.get_docstring(nodes[-1]) or ""  # before it stand its overloads
     block = re.search(r"^Args:\n((?: +.*\n?)+)", text, re.MULTILINE)
     found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block[1] if block else "", re.MULTILINE)
     return {

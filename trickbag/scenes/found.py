@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from trickbag.data.layout import CONTAINERS, MASKS, split_word
-from trickbag.data.listing import IMAGE_SUFFIXES, SPLITS, Listing, suffix
+from trickbag.data.listing import IMAGE_SUFFIXES, SIDE, SPLITS, Ignored, Listing, suffix
 from trickbag.scenes.table import Fault
 
 LABELS = {*MASKS, "annot", "annots", "segmentations", "segmentationclass"}
@@ -89,6 +89,16 @@ def split_of(path: str) -> str:
 def images_of(listing: Listing) -> list[str]:
     """The files that are images by their names and lie in no folder of labels."""
     return [path for path in listing.files if suffix(path) in IMAGE_SUFFIXES and not is_label(path)]
+
+
+def side_files(listing: Listing, end: str) -> list[str]:
+    """The files with this suffix that are no images."""
+    return [path for path, reason in listing.ignored if reason == SIDE and suffix(path) == end]
+
+
+def set_aside(listing: Listing) -> tuple[Ignored, ...]:
+    """What the listing left aside and no reader looks into."""
+    return tuple(one for one in listing.ignored if one.reason != SIDE)
 
 
 def is_label(path: str) -> bool:

@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from trickbag.data.audit import reasons
+from trickbag.data.duplicates import merged
 from trickbag.data.facts import Facts, look_at_all
+from trickbag.data.splits import Ints
 from trickbag.ground.events import Doing, Tell
 from trickbag.scenes.table import Fault
 
@@ -15,3 +19,8 @@ def looked_at(root: Path, paths: Sequence[str], tell: Tell) -> tuple[dict[str, F
     why = reasons(seen, 3)
     facts = {path: fact._replace(error=error) for path, fact, error in zip(paths, seen, why, strict=True)}
     return facts, [Fault("unreadable", path, error) for path, error in zip(paths, why, strict=True) if error]
+
+
+def copies(facts: Sequence[Facts]) -> Ints:
+    """Numbers [N] of which exact copies, of the file or of its pixels, have the same."""
+    return merged(np.arange(len(facts)), [fact.content for fact in facts], [fact.pixels for fact in facts])

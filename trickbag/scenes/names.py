@@ -13,6 +13,8 @@ from trickbag.scenes.table import Fault
 
 VOID = {"void", "unlabelled", "unlabeled", "ignore", "ignored", "ignore_label", "unlabelled area"}
 """Names, in lower case, that say that a region has no class."""
+MOST = 1_000_000
+"""Numbers that a class may have."""
 FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.json", "classes.txt", "obj.names", "labels.txt")
 """Files with names, the one first that counts where there are several."""
 
@@ -98,6 +100,6 @@ def numbered(given: Any) -> dict[int, str]:
 
 def _number(key: Any) -> int | None:
     """A whole number from 0 on, or the text of one."""
-    if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < 1 << 20:
+    if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < MOST:
         return key
     return int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 7 else None

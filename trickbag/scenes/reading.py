@@ -11,9 +11,9 @@ from trickbag.data.reading import Place
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Tell, silent
 from trickbag.ground.text import show
-from trickbag.scenes import regions, voc
-from trickbag.scenes.found import Found, said
-from trickbag.scenes.looking import looked_at
+from trickbag.scenes import coco, regions, voc, yolo
+from trickbag.scenes.found import Found, said, set_aside
+from trickbag.scenes.looking import copies, looked_at
 from trickbag.scenes.marks import boxes_of
 from trickbag.scenes.table import Fault, Scenes, Task
 
@@ -52,7 +52,11 @@ class Form:
     read: Callable[[Path, Listing], Found]
 
 
-BOXES = (Form("Pascal VOC", voc.fits, voc.read),)
+BOXES = (
+    Form("Pascal VOC", voc.fits, voc.read),
+    Form("COCO", coco.fits, coco.read),
+    Form("YOLO", yolo.fits, yolo.read),
+)
 
 
 def _with_boxes(root: Path, listing: Listing, tell: Tell) -> Scenes:
@@ -88,7 +92,8 @@ def _with_boxes(root: Path, listing: Listing, tell: Tell) -> Scenes:
         classes,
         np.array([(facts[path].height, facts[path].width) for path in paths], np.int64),
         tuple(facts[path].content for path in paths),
+        copies([facts[path] for path in paths]),
         tuple(boxes),
         faults=tuple(faults),
-        ignored=tuple(listing.ignored),
+        ignored=set_aside(listing),
     )

@@ -21,9 +21,9 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Tell
 from trickbag.ground.text import brief, counted, show
 from trickbag.scenes import names, voc
-from trickbag.scenes.found import INSTANCES, Found, images_of, is_label, paired, said
+from trickbag.scenes.found import INSTANCES, Found, images_of, is_label, paired, said, set_aside
 from trickbag.scenes.levels import IGNORED, raw
-from trickbag.scenes.looking import looked_at
+from trickbag.scenes.looking import copies, looked_at
 from trickbag.scenes.table import Fault, Scenes
 
 WRITE = "Give a folder with images in a folder images and their label images (PNG) in a folder labels."
@@ -61,7 +61,7 @@ def read(root: Path, listing: Listing, ignore: Sequence[str], tell: Tell) -> Sce
     paths = [path for path in paths if _fits(path, of_image[path], facts[path], seen[path], found.faults)]
     given = names.read(root, listing, found.faults)
     counts = np.array([seen[path].counts for path in paths], np.int64).reshape(-1, IGNORED + 1)
-    classes, levels = _classes(counts, given, ignore, found.faults)
+    classes, levels = _classes(counts, given, ignore, names.file_of(listing), found.faults)
     areas = np.stack([counts[:, levels == k].sum(1) for k in range(len(classes))], 1) if classes else counts[:, :0]
     empty = areas.sum(1) == 0
     found.faults += [Fault("no region", of_image[paths[row]], "no pixel of a class") for row in np.flatnonzero(empty)]
@@ -75,12 +75,13 @@ def read(root: Path, listing: Listing, ignore: Sequence[str], tell: Tell) -> Sce
         classes,
         np.array([seen[path].size for path in paths], np.int64).reshape(-1, 2),
         tuple(facts[path].content for path in paths),
+        copies([facts[path] for path in paths]),
         regions=tuple(of_image[path] for path in paths),
         levels=levels,
         areas=areas,
         region_hashes=tuple(seen[path].content for path in paths),
         faults=tuple(found.faults),
-        ignored=tuple(listing.ignored),
+        ignored=set_aside(listing),
     )
     return table.take(~empty)
 
@@ -122,7 +123,7 @@ def _fits(path: str, label: str, fact: Facts, seen: Seen, faults: list[Fault]) -
 
 
 def _classes(
-    counts: Ints, given: Mapping[int, str], ignore: Iterable[str], faults: list[Fault]
+    counts: Ints, given: Mapping[int, str], ignore: Iterable[str], file: str, faults: list[Fault]
 ) -> tuple[tuple[str, ...], Ints]:
     """The names of the classes, and the levels [256] -> their numbers; values without a name are ignored where others have one.
 
@@ -140,7 +141,7 @@ def _classes(
     for value in sorted(there - named.keys()):
         images, pixels = int((counts[:, value] > 0).sum()), int(counts[:, value].sum())
         what = f"{value}: {counted(pixels, 'pixel')} in {counted(images, 'image')}"
-        faults.append(Fault("unknown value", "", what))
+        faults.append(Fault("unknown value", file, what))
     levels = np.full(IGNORED + 1, IGNORED, np.int64)
     kept = sorted(named.keys() - dropped)
     levels[kept] = np.arange(len(kept))

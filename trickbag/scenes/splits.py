@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 
 from trickbag.data import images as whole
-from trickbag.data.duplicates import merged
 from trickbag.data.splits import Ints
 from trickbag.scenes.table import Bools, Scenes
 
@@ -17,8 +16,7 @@ def divide(scenes: Scenes, seed: int, val_share: float = 0.1, test_share: float 
     for which it has enough images. Exact copies stay together; the order of rows changes nothing. Raises UsageError where the
     shares leave nothing to train on.
     """
-    groups = merged(np.arange(len(scenes)), scenes.hashes)
-    table = replace(scenes.images, labels=rarest(scenes.per_image()), groups=groups)
+    table = replace(scenes.images, labels=rarest(scenes.per_image()))
     return replace(scenes, splits=whole.divide(table, seed, val_share, test_share).splits)
 
 

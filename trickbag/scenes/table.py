@@ -37,7 +37,7 @@ class Fault(NamedTuple):
     """Something that a reader clipped, dropped, left out or had to guess."""
 
     kind: str
-    """A key of ``trickbag.scenes.audit.KINDS``."""
+    """A key of ``trickbag.scenes.findings.KINDS``."""
     path: str
     """The file that is wrong, relative to the root."""
     what: str
@@ -50,7 +50,7 @@ class Scenes(Shown):
 
     Examples:
         >>> boxes = Boxes(np.array([[0.0, 0.0, 9.0, 4.0]]), np.array([0]), np.array([False]))
-        >>> rows = {"splits": np.array(["train"]), "sizes": np.array([[8, 12]]), "hashes": ("c0ffee",)}
+        >>> rows = {"splits": np.array(["train"]), "sizes": np.array([[8, 12]]), "hashes": ("c0ffee",), "groups": np.array([0])}
         >>> Scenes("detection", Path("cells"), ("1.jpg",), classes=("white",), boxes=(boxes,), **rows)
         <1 image with 1 box of 1 class: train 1>
 
@@ -69,6 +69,8 @@ class Scenes(Shown):
     """[N, 2] height and width of the upright image in pixels."""
     hashes: tuple[str, ...]
     """[N] of the content of each image file."""
+    groups: Ints
+    """[N]: exact copies, of the file or of its pixels, have one number."""
     boxes: tuple[Boxes, ...] = ()
     """[N]; nothing for segmentation."""
     regions: tuple[str, ...] = ()
@@ -85,7 +87,8 @@ class Scenes(Shown):
     """What the listing left aside, with the reason."""
 
     def _sheet(self) -> Sheet:
-        splits = {name or "to be split": f"{count:,}" for name, count in Counter(self.splits.tolist()).items()}
+        counts = Counter(self.splits.tolist())
+        splits = {name or "to be split": f"{counts[name]:,}" for name in ("train", "val", "test", "") if counts[name]}
         marks = counted(sum(len(boxes.labels) for boxes in self.boxes), "box", "boxes") if self.boxes else "regions"
         return Sheet(f"{counted(len(self), 'image')} with {marks} of {counted(len(self.classes), 'class', 'classes')}", splits)
 
@@ -115,6 +118,7 @@ class Scenes(Shown):
             region_hashes=tuple(self.region_hashes[row] for row in index) if self.region_hashes else (),
             splits=self.splits[index],
             sizes=self.sizes[index],
+            groups=self.groups[index],
             areas=self.areas[index] if len(self.areas) else self.areas,
         )
 
@@ -133,14 +137,13 @@ class Scenes(Shown):
 
     @cached_property
     def images(self) -> Images:
-        """The images without what is marked on them: all of one class, each in a group of its own."""
-        alone = np.arange(len(self))
+        """The images without what is marked on them, all of one class."""
         return Images(
             self.root,
             self.paths,
             np.zeros(len(self), np.int64),
             self.splits,
-            alone,
+            self.groups,
             ("",),
             self.hashes,
             self.ignored,

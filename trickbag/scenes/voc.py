@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from trickbag.data.listing import Listing, suffix
+from trickbag.data.listing import Listing
 from trickbag.ground import files, signals
 from trickbag.ground.text import brief
-from trickbag.scenes.found import Found, Labelled, Mark, images_of, paired, split_of
+from trickbag.scenes.found import Found, Labelled, Mark, images_of, paired, side_files, split_of
 from trickbag.scenes.table import Fault
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -28,14 +28,14 @@ _LISTS = {"train": "train", "val": "val", "trainval": "train", "test": "test"}
 def fits(_: Path, listing: Listing) -> bool:
     """Whether XML files lie in folders of annotations, or beside images."""
     images = {PurePosixPath(path).with_suffix("") for path in listing.files}
-    names = [PurePosixPath(path) for path in _with_suffix(listing, ".xml")]
+    names = [PurePosixPath(path) for path in side_files(listing, ".xml")]
     return any("annotations" in map(str.lower, name.parts[:-1]) or name.with_suffix("") in images for name in names)
 
 
 def read(root: Path, listing: Listing) -> Found:
     """The boxes of a folder; what cannot be read is among the faults."""
     found = Found()
-    pairs = paired(images_of(listing), _with_suffix(listing, ".xml"))
+    pairs = paired(images_of(listing), side_files(listing, ".xml"))
     found.faults += [Fault("no label", image, "no XML file") for image in pairs.bare]
     found.faults += [Fault("no image", label, "no image") for label in pairs.stray]
     for label, image in pairs.images.items():
@@ -81,7 +81,7 @@ def divided(root: Path, listing: Listing, folder: str, images: Sequence[str], fo
 
     Returns the images that are used: where there are lists, those in none are left out.
     """
-    there = {PurePosixPath(path).stem.lower(): path for path in _with_suffix(listing, ".txt") if _is_list(path, folder)}
+    there = {PurePosixPath(path).stem.lower(): path for path in side_files(listing, ".txt") if _is_list(path, folder)}
     if not there.keys() & _LISTS.keys():
         found.splits |= {image: split for image in images if (split := split_of(image))}
         return list(images)
@@ -119,10 +119,6 @@ def _lines(root: Path, path: str, faults: list[Fault]) -> list[str]:
     except OSError as error:
         faults.append(Fault("damaged", path, files.reason(error)))
         return []
-
-
-def _with_suffix(listing: Listing, end: str) -> list[str]:
-    return [path for path, _ in listing.ignored if suffix(path) == end]
 
 
 def _number(element: Element, place: str) -> float:

@@ -104,6 +104,9 @@ def demo(
 @app.command()
 def check(
     data: DataArgument,
+    boxes: Annotated[bool, option("boxes", None, "--boxes", verb="check")] = False,
+    regions: Annotated[bool, option("regions", None, "--regions", verb="check")] = False,
+    ignore: Annotated[list[str] | None, option("ignore", "NAME|VALUE", verb="check", more=MANY)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     on_bad: OnBadOption = "skip",
     depth: DepthOption = 0,
@@ -112,13 +115,17 @@ def check(
     model: Annotated[str | None, option("model", "NAME", verb="check")] = None,
     weights: Annotated[str | None, option("weights", "FILE", verb="check")] = None,
 ) -> None:
-    """Check a data set: class counts, imbalance, duplicates, unreadable files, and what to do about them."""
+    """Check a data set: class counts, imbalance, duplicates, unreadable files, boxes, and what to do about them."""
     import trickbag as tb
 
     with screen_of(quiet=json) as screen:
-        judging: dict[str, Any] = {"labels": labels, "model": model, "weights": weights}
-        found = tb.check(data, on_bad=on_bad, depth=depth, corrections=corrections, progress=screen.tell, **judging)
-        screen.json(found.as_json()) if json else screen.check(found)
+        asked: dict[str, Any] = {"boxes": boxes, "regions": regions, "ignore": ignore or []}
+        asked |= {"on_bad": on_bad, "depth": depth, "corrections": corrections, "labels": labels}
+        found = tb.check(data, model=model, weights=weights, progress=screen.tell, **asked)
+        if json:
+            screen.json(found.as_json())
+        else:
+            screen.scenes(found) if boxes or regions else screen.check(found)
 
 
 @app.command()

@@ -75,6 +75,8 @@ def transfer(
     seeds: Annotated[int, option("seeds", "N", verb="transfer", min=1)] = 1,
     budget: Annotated[str, option("budget", "TIME", verb="transfer")] = "",
     seed: Annotated[int, option("seed", verb="transfer", min=0, max=2_000_000_000)] = 0,
+    ignore: Annotated[list[str] | None, option("ignore", "NAME|VALUE", verb="transfer", more=MANY)] = None,
+    on_leak: Annotated[Literal["skip", "error"], option("on_leak", verb="transfer")] = "skip",
     out: Annotated[str | None, option("out", "DIR", verb="transfer")] = None,
 ) -> None:
     """Make a classifier into a detector of boxes or a segmenter of regions, and score it once on the test split.
@@ -84,11 +86,9 @@ def transfer(
     import trickbag as tb
 
     asked: dict[str, Any] = {"with_": with_ or [], "without": without or [], "set_": set_ or [], "weights": weights}
+    asked |= {"seeds": seeds, "budget": budget, "seed": seed, "ignore": ignore or [], "on_leak": on_leak, "out": out}
     with screen_of() as screen:
-        made = tb.transfer(
-            model, data, to, recipe, seeds=seeds, budget=budget, seed=seed, out=out, progress=screen.tell, **asked
-        )
-        screen.transfer(made)
+        screen.transfer(tb.transfer(model, data, to, recipe, progress=screen.tell, **asked))
 
 
 def predict(

@@ -11,8 +11,8 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.typed import assignments
 from trickbag.recipe import recipe_names
-from trickbag.runs.request import called, content
-from trickbag.scenes.reading import read
+from trickbag.runs.request import Bad, called, content
+from trickbag.scenes.audit import check
 from trickbag.scenes.splits import divide
 from trickbag.scenes.table import Scenes, Task
 from trickbag.transfers.recipe import TransferRecipe
@@ -59,6 +59,8 @@ def request(
     without: Tricks = (),
     set_: Mapping[str, Any] | Iterable[str] = (),
     seed: int = 0,
+    ignore: str | Iterable[str] = (),
+    on_leak: Bad = "skip",
     tell: Tell = silent,
 ) -> TransferRequest:
     """What ``trickbag.transfers`` is asked for, with the data read and checked. Raises UsageError."""
@@ -73,9 +75,29 @@ def request(
     asked = base.edit(with_, without, **fields)
     if asked.from_run and asked.weights != "none":
         raise UsageError(f"{model} is a run with weights of its own: leave --weights out.")
-    scenes = divide(read(data, to, tell), seed, asked.val_share, asked.test_share)
-    if not (scenes.splits == "val").any():
-        raise UsageError(f"{data}: no image is left for val. Add images, or raise --set val_share.")
-    for fault in scenes.faults[:5]:
-        tell(Note(f"{fault.path}: {fault.what}"))
+    scenes = ingest(data, asked, seed, ignore, on_leak, tell)
     return TransferRequest(scenes, asked, seed, called(data))
+
+
+def ingest(
+    data: str | Path,
+    recipe: TransferRecipe,
+    seed: int,
+    ignore: str | Iterable[str],
+    on_leak: Literal["skip", "error"],
+    tell: Tell,
+) -> Scenes:
+    """Read, check and divide a data set. Raises UsageError where its errors forbid training."""
+    found = check(data, recipe.task, ignore, tell=tell)
+    if on_leak == "skip":
+        found = found.without_leaks()
+    if found.errors:
+        raise UsageError(f"{found.errors[0].message} {found.errors[0].suggestion}")
+    for finding in found.findings:
+        if finding.severity == "warning":
+            tell(Note(f"{finding.message} {finding.suggestion}".strip()))
+    scenes = divide(found.scenes, seed, recipe.val_share, recipe.test_share)
+    for split in ("train", "val", *(["test"] if recipe.test_share else [])):
+        if not (scenes.splits == split).any():
+            raise UsageError(f"{data}: no image is left for {split}. Add images, or raise --set {split}_share.")
+    return scenes

@@ -84,7 +84,7 @@ def ingest(
     recipe: TransferRecipe,
     seed: int,
     ignore: str | Iterable[str],
-    on_leak: Literal["skip", "error"],
+    on_leak: Bad,
     tell: Tell,
 ) -> Scenes:
     """Read, check and divide a data set. Raises UsageError where its errors forbid training."""

@@ -1,0 +1,196 @@
+"""From a run and marked images to a detector or a segmenter: the same command again, killed, with more seeds, with other data."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import album
+import marked
+import numpy as np
+import pytest
+from processes import Training, same
+from safetensors.torch import load_file
+
+import trickbag as tb
+from trickbag.ground import store
+from trickbag.ground.errors import UsageError
+from trickbag.ground.events import EpochDone
+from trickbag.transfers.run import Transferred
+
+SMALL: dict[str, Any] = {"size": 32, "epochs": 2, "batch_size": 2}
+HEADS = {"detection": ("faster_rcnn", "fcos"), "segmentation": ("fcn", "unet")}
+WRITERS: dict[str, Callable[[Path], Path]] = {"detection": marked.voc, "segmentation": marked.regions}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier, and a data set for each task."""
+    place = tmp_path_factory.mktemp("transfers")
+    album.fill(place / "photos", {"a": 0, "b": 1}, 8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRICKBAG_CACHE", str(place / "cache"))
+        small = {"size": 16, "epochs": 1, "precision": "fp32"}
+        tb.train(place / "photos", "cifar", model="cifar_resnet8", set_=small, out=place / "run")
+    for task, write in WRITERS.items():
+        write(place / task)
+    return place
+
+
+@pytest.fixture
+def there(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The same, with a cache, and an empty folder to work in."""
+    monkeypatch.setenv("TRICKBAG_CACHE", str(place / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return place
+
+
+@pytest.mark.parametrize(("task", "head"), [(task, head) for task, heads in HEADS.items() for head in heads])
+def test_each_head_is_trained_scored_and_read_back(there: Path, task: str, head: str) -> None:
+    made = tb.transfer(there / "run", there / task, task, set_=SMALL | {"head": head}, out="made")
+    record = made.runs[0].record
+    assert (record["val"]["n"], record["test"]["n"], record["epochs"]) == (1, 1, 2)
+    assert json.loads(Path("made/summary.json").read_text()) == made.record
+    network, weights = made.runs[0].network(), load_file("made/seed-0/model.safetensors")
+    assert all(np.array_equal(value, weights[name]) for name, value in network.state_dict().items())
+    assert not network.training
+
+
+@pytest.mark.parametrize("task", WRITERS)
+def test_the_body_is_the_runs(there: Path, task: str) -> None:
+    """Without a step of training, all that the classifier had below its head is in the detector."""
+    made = tb.transfer(there / "run", there / task, task, set_=SMALL | {"epochs": 0, "norms": "frozen"}, out="made")
+    given, body = load_file(there / "run/model.safetensors"), made.runs[0].network().body
+    held = dict(body.net.state_dict())
+    assert held
+    assert all(np.array_equal(value, given[name]) for name, value in held.items() if not name.endswith("batches_tracked"))
+
+
+def ended(training: Training) -> dict[str, Any]:
+    """What must not depend on what happened before."""
+    assert training.run() == 0, training.errors
+    out = training.out / "seed-0"
+    log = [
+        {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in store.lines(out / "log.jsonl")
+    ]
+    with np.load(out / "judged.npz") as arrays:
+        judged = {name: arrays[name].tobytes() for name in arrays.files}
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    return {"weights": (out / "model.safetensors").read_bytes(), "judged": judged, "log": log}
+
+
+@pytest.mark.parametrize("task", WRITERS)
+def test_killed_and_continued_it_ends_bit_identically(there: Path, tmp_path: Path, task: str) -> None:
+    def training(name: str, seconds: float) -> Training:
+        made = Training(tmp_path / name, there / task, checkpoint_seconds=seconds)
+        tricks = ["--with", "ema", "--with", "sam"]
+        sets = [word for field, value in SMALL.items() for word in ("--set", f"{field}={value}")]
+        made.arguments = [
+            "transfer",
+            str(there / "run"),
+            str(there / task),
+            "--to",
+            task,
+            "--out",
+            str(made.out),
+            *tricks,
+            *sets,
+        ]
+        return made
+
+    whole, killed = ended(training("whole", 60.0)), training("killed", 0.0)
+    for moment in (
+        r"^os.rename \.work/\.step-|^os.rename .*/\.step-",
+        r"^os.rename seed-0/\.judged",
+        r"^os.rename seed-0/\.MANIFEST",
+    ):
+        assert killed.run(moment) < 0, killed.errors
+    same(ended(killed), whole)
+
+
+def test_the_same_again_trains_nothing_and_more_seeds_train_only_themselves(there: Path) -> None:
+    def asked(seeds: int) -> tuple[tb.Transfer, list[EpochDone]]:
+        seen: list[Any] = []
+        made = tb.transfer(
+            there / "run", there / "detection", "detection", set_=SMALL, seeds=seeds, out="made", progress=seen.append
+        )
+        return made, [event for event in seen if isinstance(event, EpochDone)]
+
+    one, epochs = asked(1)
+    assert len(epochs) == 2
+    assert asked(1)[1] == []
+    two, epochs = asked(2)
+    assert len(epochs) == 2
+    assert two.runs[0].record == one.runs[0].record
+    first, second = (load_file(run.folder / "model.safetensors") for run in two.runs)
+    assert any(not np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_another_request_for_the_folder_is_refused(there: Path) -> None:
+    tb.transfer(there / "run", there / "detection", "detection", set_=SMALL | {"epochs": 1}, out="made")
+    for change in ({"lr": 0.5}, {"head": "fcos"}):
+        with pytest.raises(UsageError, match="another"):
+            tb.transfer(there / "run", there / "detection", "detection", set_=SMALL | {"epochs": 1} | change, out="made")
+    with pytest.raises(UsageError, match="another"):
+        tb.transfer(there / "run", there / "segmentation", "segmentation", set_=SMALL, out="made")
+
+
+REFUSED = {
+    "a trick of classes": ({"with_": "mixup"}, "mixup acts on images that have one class each"),
+    "another task's head": ({"set_": {"head": "fcn"}}, "choose faster_rcnn or fcos"),
+    "a recipe for regions": ({"recipe": "segmentation"}, "not for detection"),
+    "weights beside a run": ({"weights": "hub"}, "leave --weights out"),
+    "no seed": ({"seeds": 0}, "at least 1"),
+    "an unknown field": ({"set_": {"epoch": 1}}, "did you mean epochs"),
+    "too little time": ({"budget": "soon"}, "budget"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_done_is_refused_before_any_training(there: Path, case: str) -> None:
+    asked, said = REFUSED[case]
+    with pytest.raises(UsageError, match=said):
+        tb.transfer(there / "run", there / "detection", "detection", **{"out": "made", **asked})
+    assert not os.path.exists("made")
+
+
+def test_data_of_the_other_kind_are_refused(there: Path) -> None:
+    with pytest.raises(UsageError, match="boxes"):
+        tb.transfer(there / "run", there / "segmentation", "detection", out="made")
+    with pytest.raises(UsageError):
+        tb.transfer(there / "run", there / "photos", "segmentation", out="made")
+
+
+def test_a_budget_decides_the_epochs_once(there: Path) -> None:
+    def asked() -> dict[str, Any]:
+        small = {"size": 32, "batch_size": 2}
+        return tb.transfer(there / "run", there / "detection", "detection", set_=small, budget="20s", out="made").runs[0].record
+
+    epochs = asked()["epochs"]
+    assert epochs >= 1
+    shutil.rmtree("made/seed-0")
+    assert asked()["epochs"] == epochs
+
+
+def test_a_damaged_result_is_not_believed(there: Path) -> None:
+    made = tb.transfer(there / "run", there / "detection", "detection", set_=SMALL | {"epochs": 1}, out="made")
+    file = made.runs[0].folder / "judged.npz"
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(tb.TrickbagError, match="judged.npz"):
+        Transferred.load(made.runs[0].folder)
+
+
+def test_three_seeds_speak_of_new_seeds(there: Path, ask: Callable[..., Any]) -> None:
+    began = time.time()
+    sets = [word for field, value in (SMALL | {"epochs": 1}).items() for word in ("--set", f"{field}={value}")]
+    said = ask(
+        "transfer", str(there / "run"), str(there / "detection"), "--to", "detection", "--seeds", "3", "--out", "made", *sets
+    )
+    assert said.code == 0, said.err
+    assert "95 % intervals for new images and seeds; 1 image, 3 seeds, 1 epoch" in said.out
+    record = json.loads(Path("made/summary.json").read_text())
+    assert record["seeds"] == [0, 1, 2]
+    assert record["seconds"] < time.time() - began

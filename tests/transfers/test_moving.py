@@ -1,5 +1,7 @@
 """Boxes and regions go with what is cut, mirrored and resized, and come back where they were."""
 
+from dataclasses import replace
+
 import marked
 import numpy as np
 import pytest
@@ -99,13 +101,15 @@ def test_without_tricks_images_are_shown_whole_and_padded_with_their_mean(tmp_pa
 def test_boxes_that_are_ignored_are_not_trained_on(tmp_path, cache) -> None:
     made = loader(tmp_path, tricks=())
     first = made.scenes.boxes[0]
-    made.scenes = made.scenes.__class__(**{**made.scenes.__dict__, "boxes": (Boxes(*first[:2], np.array([True, False])),) * 2})
+    marks = Boxes(*first[:2], np.array([True, False]))
+    made.scenes = replace(made.scenes, boxes=(marks, marks))
     assert made.boxes(0, made.whole(0))[:, 4].tolist() == [1.0]
 
 
 def test_padding_counts_nowhere(tmp_path, cache) -> None:
     made = loader(tmp_path, tricks=(), write=marked.regions, task="segmentation")
     region = made.region(1, made.whole(1))
+    assert set(region.unique().tolist()) <= {*range(len(made.scenes.classes)), 255}
     assert (region[40:] == 255).all()
     assert (region[:, 27:] == 255).all()
     assert padded(torch.zeros(1, 2, 2), (3, 3), 7.0)[0, 2, 2] == 7

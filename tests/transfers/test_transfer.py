@@ -1,4 +1,4 @@
-"""From a run and marked images to a detector or a segmenter: the same command again, killed, with more seeds, with other data."""
+"""From a run and marked images to a detector or a segmenter: the same again, killed, with more seeds, with other data."""
 
 import json
 import os
@@ -179,7 +179,7 @@ def test_a_damaged_result_is_not_believed(there: Path) -> None:
     made = tb.transfer(there / "run", there / "detection", "detection", set_=SMALL | {"epochs": 1}, out="made")
     file = made.runs[0].folder / "judged.npz"
     file.write_bytes(file.read_bytes()[:-7])
-    with pytest.raises(tb.TrickbagError, match="judged.npz"):
+    with pytest.raises(tb.TrickbagError, match=r"judged\.npz"):
         Transferred.load(made.runs[0].folder)
 
 

@@ -223,10 +223,13 @@ class Screen:
         self.out.print(table)
         new = "new images and seeds" if len(record["seeds"]) > 2 else "new images"
         for name, value in record["measures"].items():
-            low, high = record["intervals"][name]
-            self.lines(f"{record['split']} {HEADLINES[name]} {rate(value)}  ({100 * low:.1f} - {100 * high:.1f})")
+            ends = record["intervals"][name]
+            self.lines(
+                f"{record['split']} {HEADLINES[name]} {rate(value)}  "
+                + (f"({100 * ends[0]:.1f} - {100 * ends[1]:.1f})" if ends else "(no interval)")
+            )
         self.lines(
-            f"95 % intervals for {new}; {record['images']:,} images, {counted(len(record['seeds']), 'seed')}, "
+            f"95 % intervals for {new}; {counted(record['images'], 'image')}, {counted(len(record['seeds']), 'seed')}, "
             f"{counted(run['epochs'], 'epoch')}, {duration(record['seconds'])}",
             f"the results lie in {show(str(made.folder))}: summary.json, and a folder for each seed",
         )

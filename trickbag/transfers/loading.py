@@ -97,8 +97,8 @@ class SceneLoader(Loader):
 
     def region(self, row: int, frame: Frame) -> Tensor:
         """The classes of the canvas's pixels [H, W], uint8."""
-        mask = tv_tensors.Mask(torch.from_numpy(self.scenes.region(row)))
-        whole = padded(shown(mask[None], frame), self.canvas, IGNORED)
+        mask = tv_tensors.Mask(torch.from_numpy(self.scenes.region(row))[None])  # a part of a mask is no mask
+        whole = padded(shown(mask, frame), self.canvas, IGNORED)
         return whole.as_subclass(Tensor)[0]  # type: ignore[no-any-return]
 
     def boxes(self, row: int, frame: Frame) -> Tensor:

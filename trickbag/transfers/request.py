@@ -68,9 +68,7 @@ def request(
         raise UsageError(f"--to {to}: choose detection or segmentation.")
     base = recipe if isinstance(recipe, TransferRecipe) else TransferRecipe.load(recipe or to)
     if base.task != to:
-        raise UsageError(
-            f"the recipe is one for {base.task}, and {to} is asked for. Choose another --recipe, or --to {base.task}."
-        )
+        raise UsageError(f"the recipe is one for {base.task}, not for {to}. Choose another --recipe, or --to {base.task}.")
     fields = assignments(set_) | {"model": str(model)} | ({} if weights is None else {"weights": str(weights)})
     asked = base.edit(with_, without, **fields)
     if asked.from_run and asked.weights != "none":

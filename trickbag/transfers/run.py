@@ -1,6 +1,7 @@
 """A detector or a segmenter: (recipe, data, seed) -> result; resumable at any moment, as a classifier is."""
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -178,8 +179,12 @@ class TransferRun(UnderWay[TransferRecipe, Transferred]):
 
 def measured(found: Marks, classes: tuple[str, ...]) -> Measured:
     """What ``result.json`` says of a split."""
+
+    def known(value: float) -> float | None:
+        return None if math.isnan(value) else value
+
     return Measured(
         n=len(found.seen),
-        measures={**found.measures},
-        classes={name: {measure: values[k] for measure, values in found.classes.items()} for k, name in enumerate(classes)},
+        measures={name: known(value) for name, value in found.measures.items()},
+        classes={name: {of: known(values[k]) for of, values in found.classes.items()} for k, name in enumerate(classes)},
     )

@@ -53,8 +53,10 @@ class Transfer(Shown):
 
     def _sheet(self) -> Sheet:
         name = MEASURES[self.record["task"]][0]
-        low, high = self.record["intervals"][name]
-        said = f"{100 * self.record['measures'][name]:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+        value, ends = self.record["measures"][name], self.record["intervals"][name]
+        said = ("none" if value is None else f"{100 * value:.1f} %") + (
+            f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})" if ends else ""
+        )
         return Sheet(f"{self.record['task']} {self.folder}", {name: said, "seeds": f"{len(self.runs)}"})
 
 
@@ -132,7 +134,7 @@ def summary(runs: Sequence[Transferred]) -> dict[str, Any]:
         "images": first[split]["n"],
         "seeds": [run.record["seed"] for run in runs],
         "measures": {name: mean([run.record[split]["measures"][name] for run in runs]) for name in names},
-        "intervals": {name: list(interval([one[k] for one in values])) for k, name in enumerate(names)},
+        "intervals": {name: interval([one[k] for one in values]) for k, name in enumerate(names)},
         "classes": {
             label: {name: mean([run.record[split]["classes"][label][name] for run in runs]) for name in measures}
             for label, measures in classes.items()
@@ -154,17 +156,19 @@ def per_image(run: Transferred, split: str) -> tuple[Floats, Floats]:
     return of_overlap(seen)
 
 
-def interval(values: Sequence[Floats]) -> tuple[float, float]:
+def interval(values: Sequence[Floats]) -> list[float] | None:
     """Of the mean over images and seeds, 95 %: for new images, and from three seeds on for new seeds too. Within 0 to 1.
 
-    ``values``: of each seed, a number per image.
+    ``values``: of each seed, a number per image. None where a single image, or nothing to be found, leaves nothing to judge by.
     """
+    if len(values[0]) < 2 or not np.isfinite(values).all():
+        return None
     if len(values) >= SEEDS:
         samples = [Sample(np.stack([np.zeros(len(one)), one]), np.arange(len(one))) for one in values]
-        found = effects(samples, [[-1.0, 1.0]], shares=False)[0].interval
-        low, high = found or (float("nan"), float("nan"))
+        found = effects(samples, [[-1.0, 1.0]], shares=False)[0]
+        ends = found.interval or (found.difference or 0.0,) * 2
     else:
         each = np.mean(values, axis=0)
-        half = stats.t.isf((1 - LEVEL) / 2, max(len(each) - 1, 1)) * each.std(ddof=1) / np.sqrt(len(each))
-        low, high = each.mean() - half, each.mean() + half
-    return float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))
+        half = float(stats.t.isf((1 - LEVEL) / 2, len(each) - 1) * each.std(ddof=1) / np.sqrt(len(each)))
+        ends = (each.mean() - half, each.mean() + half)
+    return [float(np.clip(end, 0, 1)) for end in ends]

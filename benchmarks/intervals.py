@@ -24,6 +24,7 @@ from scipy import interpolate, stats
 from benchmarks.machine import origin
 from trickbag.statistics import jackknife
 from trickbag.statistics.detection import OVERLAPS, Matches, precision
+from trickbag.statistics.effects import Sample, effects
 from trickbag.statistics.intervals import Interval
 from trickbag.statistics.scores import score
 from trickbag.statistics.segmentation import overlap
@@ -189,10 +190,17 @@ def drawn(population: Population, known: Truth, n: int, number: int, bootstrap: 
 Ends = tuple[float, float]
 
 
-def linearised(values: Floats) -> Ends:
-    """Values [S, n] -> the package's own interval."""
-    found = score([Part(row, np.arange(len(row))) for row in values], ends=Interval(-1.0, 1.0))[1]
-    return found or (float(values.mean()), float(values.mean()))
+def by_score(values: Floats) -> Ends:
+    """Values [S, n] -> the package's interval of a score, or of a difference of two networks."""
+    middle, found = score([Part(row, np.arange(len(row))) for row in values], ends=Interval(-1.0, 1.0))
+    return found or (middle, middle)
+
+
+def by_effects(values: Floats) -> Ends:
+    """The package's interval of a difference of two recipes."""
+    samples = [Sample(np.stack([np.zeros(len(row)), row]), np.arange(len(row))) for row in values]
+    found = effects(samples, [[-1, 1]], shares=False)[0]
+    return found.interval or (found.difference, found.difference)
 
 
 def satterthwaite(values: Floats) -> Ends:
@@ -237,12 +245,15 @@ class Cell(NamedTuple):
 
 
 def cells(draws: Sequence[Draw], known: Truth, seeds: int) -> dict[str, Cell]:
-    rng = np.random.default_rng(0)
+    rng, by_pairs = np.random.default_rng(0), by_effects if seeds > 1 else by_score
     held: dict[str, list[list[bool]]] = {}
     widths: dict[str, list[float]] = {}
     for draw in draws:
         true = draw.true[0] if seeds == 1 else known.recipes
-        made = [intervals(part(draw.values[:seeds]), part(draw.replicates[:, :seeds]), rng) for part in PARTS]
+        made = [
+            intervals(part(draw.values[:seeds]), part(draw.replicates[:, :seeds]), ours, rng)
+            for part, ours in zip(PARTS, (by_score, by_score, by_pairs, by_pairs), strict=True)
+        ]
         for name in made[0]:
             rows = zip(PARTS, made, strict=True)
             held.setdefault(name, []).append([one[name][0] <= part(true) <= one[name][1] for part, one in rows])
@@ -253,9 +264,9 @@ def cells(draws: Sequence[Draw], known: Truth, seeds: int) -> dict[str, Cell]:
     }
 
 
-def intervals(values: Floats, replicates: Floats, rng: np.random.Generator) -> dict[str, Ends]:
+def intervals(values: Floats, replicates: Floats, ours: Callable[[Floats], Ends], rng: np.random.Generator) -> dict[str, Ends]:
     """By the name of the estimator."""
-    made = {"per-image values": linearised(values)}
+    made = {"per-image values": ours(values)}
     if len(values) > 1:
         made["per-image values, Satterthwaite"] = satterthwaite(values)
     return made | (bootstrapped(values, replicates, rng) if len(replicates) else {})

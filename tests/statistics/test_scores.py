@@ -9,7 +9,7 @@ from benchmarks import intervals
 from benchmarks.intervals import Population
 from trickbag.statistics.effects import Sample, effects
 from trickbag.statistics.intervals import Interval
-from trickbag.statistics.scores import score
+from trickbag.statistics.scores import BEFORE, score
 from trickbag.statistics.variance import Part
 
 BOXES = Population("boxes", "detection", (3, 1), (0.8, 1.0), 0.1)
@@ -25,11 +25,11 @@ def test_of_one_network_it_is_students_over_independent_images() -> None:
     assert pairs[1] == pytest.approx(interval)  # images of one group are one
 
 
-def test_of_several_seeds_it_is_that_of_a_contrast_with_nothing() -> None:
+def test_of_several_seeds_it_is_that_of_a_contrast_with_nothing_of_which_as_much_is_known() -> None:
     rng = np.random.default_rng(1)
     parts = [Part(rng.normal(0.5 + 0.1 * rng.normal(), 0.1, 40), np.arange(40)) for _ in range(4)]
     samples = [Sample(np.array([np.zeros(40), part.values]), part.groups) for part in parts]
-    theirs = effects(samples, [[-1, 1]], shares=False)[0]
+    theirs = effects(samples, [[-1, 1]], shares=False, before=BEFORE)[0]
     found, interval = score(parts)
     assert found == pytest.approx(theirs.difference)
     assert interval == pytest.approx(theirs.interval)

@@ -7,19 +7,22 @@ from statistics import fmean
 import numpy as np
 import scipy  # its special functions take a third of a second to import, when the first is called
 
-from trickbag.statistics.effects import NOTHING, together
+from trickbag.statistics.effects import together
 from trickbag.statistics.intervals import Interval
 from trickbag.statistics.variance import ROUNDING, Part, Share, spread
 
 SHARE = Interval(0.0, 1.0)
+BEFORE = Share(0.0, 6.0)
+"""What is known before of what seeds add, that it is nothing. It counts for more than with a contrast, since images move a
+score more than a paired difference; chosen by coverage among 2, 3, 4 and 6 (``python -m benchmarks.intervals``)."""
 
 
 def score(parts: Sequence[Part], alpha: float = 0.05, ends: Interval = SHARE) -> tuple[float, Interval | None]:
     """The mean over images and seeds of what each image says (``jackknife``), and its interval; ``parts`` are a seed each.
 
     Of one seed the interval says where the score of this network lies on new images from the same source: Student's t over
-    independent images. Of more, where that of the recipe lies, with new seeds too: what seeds add is drawn to nothing as for a
-    contrast alone (``effects``). It is cut at ``ends``, those of a share where nothing else is said. None where there are
+    independent images. Of more, where that of the recipe lies, with new seeds too: what seeds add is drawn to BEFORE as it is
+    for a contrast (``effects``). It is cut at ``ends``, those of a share where nothing else is said. None where there are
     fewer than two independent images, or all say the same.
 
     >>> value, interval = score([Part(np.array([0.2, 0.4, 0.9, 0.7]), np.arange(4))])
@@ -40,7 +43,7 @@ def _variance(parts: Sequence[Part]) -> tuple[float, float]:
         found = spread(parts)
         if found is None or not found.images > ROUNDING:
             return 0.0, 0.0
-        added = together(Share(found.seed / found.seeds / found.images, found.seeds - 1), NOTHING)
+        added = together(Share(found.seed / found.seeds / found.images, found.seeds - 1), BEFORE)
         return found.images * (1 + max(added.share, 0.0)), added.df
     ((values, groups),) = parts
     sums = np.bincount(np.unique(groups, return_inverse=True)[1], values - values.mean())

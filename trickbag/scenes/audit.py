@@ -42,7 +42,7 @@ class ScenesAudit(Shown):
 
     Examples:
         >>> import trickbag as tb
-        >>> tb.check("cells", boxes=True).counts["white"]
+        >>> tb.check("cells", boxes=True).counts["red"]
         {'boxes': 4, 'images': {'train': 2, 'val': 1}, 'width': 9.5, 'height': 8.0}
 
     """

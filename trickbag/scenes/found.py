@@ -1,6 +1,7 @@
 """What a reader makes of a folder before any image is opened, and what all readers ask: which label belongs to which image."""
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -144,7 +145,7 @@ def _key(path: str) -> tuple[str, ...]:
     """A path without its suffix, and without folders that only say whether images or labels lie in them."""
     *folders, name = path.split("/")
     parts = [_split_part(part.lower()) or part for part in folders if part.lower() not in CONTAINERS | LABELS]
-    return (*parts, PurePosixPath(name).stem)
+    return (*parts, *_stem(name))
 
 
 def _stripped(path: str) -> tuple[str, ...]:
@@ -153,7 +154,12 @@ def _stripped(path: str) -> tuple[str, ...]:
 
 
 def _stem(path: str) -> tuple[str, ...]:
-    return (PurePosixPath(path).stem,)
+    return (normal(PurePosixPath(path).stem),)
+
+
+def normal(name: str) -> str:
+    """A name in the spelling of its letters that most systems use; one of them, and archives made there, have another."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _split_name(folder: str) -> str:

@@ -15,7 +15,7 @@ from xml.parsers import expat
 from trickbag.data.listing import Listing
 from trickbag.ground import files, signals
 from trickbag.ground.text import brief
-from trickbag.scenes.found import Found, Labelled, Mark, images_of, paired, side_files, split_of
+from trickbag.scenes.found import Found, Labelled, Mark, images_of, normal, paired, side_files, split_of
 from trickbag.scenes.table import Fault
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -87,12 +87,12 @@ def divided(root: Path, listing: Listing, folder: str, images: Sequence[str], fo
         return list(images)
     by_name: dict[str, list[str]] = defaultdict(list)
     for image in images:
-        by_name[PurePosixPath(image).stem].append(image)
+        by_name[normal(PurePosixPath(image).stem)].append(image)
     assigned = set[str]()
     for name, split in _LISTS.items():
         if name not in there:
             continue
-        for number, line in enumerate(_lines(root, there[name], found.faults), 1):
+        for number, line in enumerate(map(normal, _lines(root, there[name], found.faults)), 1):
             words = line.split()  # a list of one class has a flag behind each name
             if not words:
                 continue

@@ -140,6 +140,7 @@ def captions_too(root: Path) -> None:
     marked.coco(root)
     (root / "annotations" / "captions_train2017.json").write_text('{"info": {}, "images": [], "annotations": [{"caption": 1}]}')
     (root / "package.json").write_text('{"name": "set"}')
+    (root / "annotations" / "README.txt").write_text("Made in 2017.")
 
 
 def lists(root: Path) -> None:

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -16,6 +16,10 @@ LABELS = {*MASKS, "annot", "annots", "segmentations", "segmentationclass"}
 """Names of folders that hold labels, in lower case."""
 INSTANCES = "segmentationobject"
 """The folder of Pascal VOC whose label images number objects, not classes."""
+_OF_LABELS, _OF_EITHER = (
+    re.compile(f"({'|'.join(SPLITS)})[_ -]*(?:{'|'.join(ends)})") for ends in (LABELS, LABELS | CONTAINERS)
+)
+"""Names of folders of a split's labels, or of its labels or images."""
 _ENDINGS = re.compile(r"(?i)[_-](masks?|labels?|gt|seg|segmentation|l)$")
 """What the names of label images have after those of their images."""
 ORDER = ("", "train", "val", "test")
@@ -109,7 +113,7 @@ def is_label(path: str) -> bool:
     (True, True, False)
     """
     folders = [part.lower() for part in path.split("/")[:-1]]
-    return any(part in LABELS or part == INSTANCES or _split_part(part, LABELS) for part in folders)
+    return any(part in LABELS or part == INSTANCES or _split_part(part, _OF_LABELS) for part in folders)
 
 
 def paired(images: Iterable[str], labels: Iterable[str]) -> Pairs:
@@ -166,10 +170,7 @@ def _split_name(folder: str) -> str:
     return _split_part(folder.lower()) or folder
 
 
-def _split_part(folder: str, ends: Collection[str] = LABELS | CONTAINERS) -> str:
+def _split_part(folder: str, pattern: re.Pattern[str] = _OF_EITHER) -> str:
     """The split's part of a folder's name such as ``trainannot``, ``val_labels``, ``test-images``; "" for others."""
-    for end in sorted(ends, key=len, reverse=True):
-        start = folder.removesuffix(end).rstrip("_- ")
-        if folder.endswith(end) and start in SPLITS:
-            return start
-    return ""
+    match = pattern.fullmatch(folder)
+    return match[1] if match else ""

@@ -46,9 +46,9 @@ def read(root: Path, listing: Listing) -> Found:
             found.faults.append(Fault("damaged", label, files.reason(error)))
         except ValueError as error:
             found.faults.append(Fault("damaged", label, str(error)))
-    found.classes = {mark.name for one in found.labelled.values() for mark in one.marks}
     used = divided(root, listing, "main", list(found.labelled), found)
     found.labelled = {image: found.labelled[image] for image in used}
+    found.classes = {mark.name for one in found.labelled.values() for mark in one.marks}
     return found
 
 

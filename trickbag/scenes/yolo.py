@@ -19,8 +19,8 @@ _MOST_BYTES = 1 << 24
 
 
 def fits(_: Path, listing: Listing) -> bool:
-    """Whether text files lie in folders of labels, or beside images of their names."""
-    return bool(_labels(listing))
+    """Whether text files that are named like images lie in folders of labels, or beside these."""
+    return bool(paired(images_of(listing), _labels(listing)).images)
 
 
 def read(root: Path, listing: Listing) -> Found:

@@ -55,7 +55,7 @@ def read(root: Path, listing: Listing, ignore: Sequence[str], tell: Tell) -> Sce
     counts = np.array([seen[path].counts for path in paths], np.int64).reshape(-1, IGNORED + 1)
     given = names.read(root, listing, found.faults)
     classes, levels = _classes(counts, given, ignore, names.file_of(listing), found.faults)
-    areas = np.array([counts[:, levels == k].sum(1) for k in range(len(classes))], np.int64).reshape(len(classes), -1).T
+    areas = np.array([counts[:, levels == k].sum(1) for k in range(len(classes))], np.int64).reshape(len(classes), len(paths)).T
     empty = areas.sum(1) == 0
     found.faults += [Fault("no region", of_image[paths[row]], "no pixel of a class") for row in np.flatnonzero(empty)]
     if empty.all():

@@ -8,8 +8,9 @@ from _pytest.doctest import DoctestItem
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which ``photos``, ``run``, ``mixup-run`` and the trick of a page of the documents lie."""
+    """A folder in which ``photos``, ``cells``, ``run``, ``mixup-run`` and the trick of a page of the documents lie."""
     from album import fill
+    from marked import cells
 
     import trickbag as tb
 
@@ -18,6 +19,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(place)
         patch.setenv("TRICKBAG_CACHE", str(place / "cache"))
         fill(Path("photos"), {"cat": 0, "dog": 1}, 12)
+        cells(Path("cells"))
         page = Path(__file__).with_name("docs") / "own-trick.md"
         Path("posterize.py").write_text(page.read_text("utf-8").split("```python\n")[1].split("```")[0], "utf-8")
         for out, tricks in (("run", ""), ("mixup-run", "mixup")):

@@ -84,7 +84,7 @@ def check(
         >>> tb.check("photos")
         <24 images in 2 classes>
         >>> tb.check("cells", boxes=True)
-        <5 images with 6 boxes of 2 classes: notes 2>
+        <3 images with 7 boxes of 2 classes: notes 1>
 
     Args:
         data: The images, as for ``train``. With ``boxes`` or ``regions``, a folder.

@@ -119,6 +119,13 @@ def serve() -> None:
     tb.serve("run", Path("best"), port=0, threshold=0.5)
 
 
+def marked() -> tb.Scenes:
+    audit: tb.ScenesAudit = tb.check("cells", boxes=True, on_bad="error", progress=False)
+    assert_type(tb.check(Path("streets"), regions=True, ignore="void"), tb.ScenesAudit)
+    print(audit.counts["red"]["boxes"], audit.errors, audit.faults, audit.as_json(), audit.scenes.boxes[0].xyxy.shape)
+    return audit.without_leaks().scenes.split("train")
+
+
 def main() -> None:
     checkup: tb.Checkup = tb.doctor(clear=True)
     print(

@@ -401,7 +401,7 @@ def transfer(
         with_: Add a trick that acts here: an optimiser, a schedule, an average of weights, flip or random_resized_crop.
         without: Remove a trick.
         set_: Set a field of the recipe or of a trick, for example head=fcos or size=512.
-        seeds: How many trainings, each with another seed: from three on, intervals speak of new seeds too.
+        seeds: How many trainings, each with another seed: of several, intervals speak of new seeds too.
         budget: Time limit for all of them, for example 20m or 2h: it decides how many epochs there are.
         seed: The first random seed. The same seed gives the same result.
         ignore: A class of regions whose pixels do not count, by name or by value; 255 never counts.

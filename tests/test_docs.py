@@ -19,11 +19,12 @@ import trickbag
 from trickbag.tricks import bag
 
 HOUSE = Path(__file__).parent.parent
-PAGES = ("boxes-and-regions.md", "look.md", "own-trick.md", "ship.md")
+PAGES = ("boxes-and-regions.md", "look.md", "own-trick.md", "ship.md", "transfer.md")
 GUIDES = [HOUSE / "README.md", *(HOUSE / "docs" / name for name in PAGES), *sorted((HOUSE / "docs" / "guides").glob("*.md"))]
 NOTEBOOK = HOUSE / "docs" / "example.ipynb"
 SMALL = "--model cifar_resnet8 --weights none --set size=16 --set batch_size=8 --set epochs=1 --set precision=fp32"
 """What lets a command that takes minutes end in a second; everything else stays as the guide has it."""
+MARKED = "--set size=32 --set epochs=1"
 OF_TIMM = SMALL.replace("cifar_resnet8", "test_resnet").replace("size=16", "size=32")
 """The same with a network that timm has."""
 
@@ -54,6 +55,7 @@ def test_every_command_of_the_readme_and_the_guides_works(
     assert len(typed) >= 3
     for words in typed:
         small = shlex.split(OF_TIMM if guide.stem == "ship" else SMALL) if words[0] in ("train", "study") else []
+        small = shlex.split(MARKED) if words[0] == "transfer" else small
         small = ["--weights", "run"] if "--labels" in words else small[2:] if "--model" in words else small
         told = ask(*words, *small)
         assert told.code == 0, (words, told.err)

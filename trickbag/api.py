@@ -388,9 +388,9 @@ def transfer(
     Examples:
         >>> import trickbag as tb
         >>> small = {"size": 32, "epochs": 1, "head": "fcos"}
-        >>> made = tb.transfer("run", "boxes", "detection", set_=small, out="detector")
-        >>> made.record["images"], [run.folder.name for run in made.runs]
-        (4, ['seed-0'])
+        >>> made = tb.transfer("run", "cells", "detection", set_=small, out="detector")
+        >>> made.record["split"], list(made.record["measures"]), [run.folder.name for run in made.runs]
+        ('test', ['map50', 'map'], ['seed-0'])
 
     Args:
         model: The folder of a run, or a timm model.

@@ -86,6 +86,9 @@ def measure() -> tb.Finished:
     for effect in study.effects:
         print(effect.name, effect.difference, effect.interval, effect.verdict, frame)
     tb.train("photos", study.recommended, out="best")
+    made = tb.transfer("run", Path("cells"), "detection", seeds=3, set_={"head": "fcos"}, with_=tb.Ema(), budget="20m")
+    assert_type(made, tb.Transfer)
+    print(made.folder, made.record["measures"], [run.folder for run in made.runs])
     looked: tb.Review = tb.review(study.folder, out="review.html")
     print([(error.path, error.given, error.suggested) for error in looked.label_errors], looked.confusion.shape)
     tb.train("photos", corrections="corrections.csv", plugins=["posterize.py"], with_="posterize(bits=3)")

@@ -38,8 +38,9 @@ class Transfer(Shown):
 
     Examples:
         >>> import trickbag as tb
-        >>> tb.transfer("run", "boxes", "detection", set_={"size": 32, "epochs": 1}, out="detector").runs[0].folder.name
-        'seed-0'
+        >>> small = {"size": 32, "epochs": 1, "head": "fcos"}
+        >>> tb.transfer("run", "cells", "detection", set_=small, out="another-detector").folder.name
+        'another-detector'
 
     """
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from trickbag import plugins as own
 from trickbag.data.audit import Audit
@@ -12,7 +12,9 @@ from trickbag.data.given import Data, kept
 from trickbag.display.listening import Progress, listening
 from trickbag.exports import shipping
 from trickbag.ground import store
+from trickbag.ground.arguments import Between, Share, Whole, public
 from trickbag.ground.errors import UsageError
+from trickbag.ground.streams import MOST_SEED
 from trickbag.ground.typed import processes
 from trickbag.mistakes import features, look
 from trickbag.recipe import Recipe
@@ -30,19 +32,22 @@ from trickbag.trick import Tricks
 if TYPE_CHECKING:
     from trickbag.laboratory.verdicts import Verdicts
 
-Fields = Mapping[str, Any] | Iterable[str]
+Seed = Annotated[int, Between(0, MOST_SEED)]
+Named = Annotated[str | Path | Recipe, "the name of a recipe, a TOML file or a Recipe"]
+Fields = Annotated[Mapping[str, Any] | Iterable[str] | str, "a dict such as {'epochs': 3}, or a list such as ['epochs=3']"]
 """``{"epochs": 3, "mixup.alpha": 0.4}`` or ``["epochs=3", "mixup.alpha=0.4"]``."""
 Model = str | Callable[..., Any] | None
 """A network by name, or timm's function that builds it."""
-Time = float | str
+Time = Annotated[float | str, "seconds, or a time such as '10m'"]
 """Seconds, or ``"90s"``, ``"10m"``, ``"2h"``."""
 
 
+@public
 def check(
     data: Data,
     *,
     on_bad: Bad = "skip",
-    depth: int = 0,
+    depth: Whole = 0,
     corrections: str | Path = "",
     labels: bool = False,
     model: str | None = None,
@@ -81,9 +86,10 @@ def check(
         return features.checked(found, source, model, weights, tell) if labels else found
 
 
+@public
 def plan(
     data: Data,
-    recipe: str | Path | Recipe = "auto",
+    recipe: Named = "auto",
     *,
     model: Model = None,
     weights: str | Path | None = None,
@@ -92,10 +98,10 @@ def plan(
     without: Tricks = (),
     set_: Fields = (),
     plugins: own.Files = (),
-    seed: int = 0,
+    seed: Seed = 0,
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
-    depth: int = 0,
+    depth: Whole = 0,
     corrections: str | Path = "",
     began: float | None = None,
     progress: Progress = None,
@@ -134,9 +140,10 @@ def plan(
         return forecast.plan(wanted, tell)
 
 
+@public
 def train(
     data: Data,
-    recipe: str | Path | Recipe = "auto",
+    recipe: Named = "auto",
     *,
     model: Model = None,
     weights: str | Path | None = None,
@@ -145,11 +152,11 @@ def train(
     without: Tricks = (),
     set_: Fields = (),
     plugins: own.Files = (),
-    seed: int = 0,
+    seed: Seed = 0,
     out: str | Path | None = None,
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
-    depth: int = 0,
+    depth: Whole = 0,
     corrections: str | Path = "",
     began: float | None = None,
     progress: Progress = None,
@@ -220,6 +227,7 @@ def train(
         return running.carry_out(wanted, folder, tell)
 
 
+@public
 def finish(run: str | Path, *, progress: Progress = None) -> running.Result:
     """Score and seal a training that was stopped, with its best epoch so far; a finished run stays as it is.
 
@@ -240,6 +248,7 @@ def finish(run: str | Path, *, progress: Progress = None) -> running.Result:
         return running.finish(run, tell=tell)
 
 
+@public
 def evaluate(
     run: str | Path,
     data: Data,
@@ -248,7 +257,7 @@ def evaluate(
     plugins: own.Files = (),
     open_set: bool = False,
     energy: bool = False,
-    depth: int = 0,
+    depth: Whole = 0,
     corrections: str | Path = "",
     map_: Mapping[str, str] | str | Path = MappingProxyType({}),
     progress: Progress = None,
@@ -286,6 +295,7 @@ def evaluate(
         return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth, map_, corrections)
 
 
+@public
 def review(
     folder: str | Path, data: Data | None = None, *, out: str | Path | None = None, progress: Progress = None
 ) -> look.Review:
@@ -319,6 +329,7 @@ def review(
         return found
 
 
+@public
 def laws(file: str | Path, *, progress: Progress = None) -> "Verdicts":
     """Try the laws that every trick obeys on a trick of your own: neutral values, randomness, resuming, bounds, card.
 
@@ -344,6 +355,7 @@ def laws(file: str | Path, *, progress: Progress = None) -> "Verdicts":
         return verdicts(file, tell)
 
 
+@public
 def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classifier:
     """The classifier of a finished run.
 
@@ -369,12 +381,13 @@ def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classi
         return Classifier.load(run, with_)
 
 
+@public
 def serve(
     *runs: str | Path,
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: Annotated[int, Between(0, 65535)] = 8000,
     token: str = "",
-    threshold: float = 0.0,
+    threshold: Share = 0.0,
     images: int = 64,
     megabytes: float = 64,
     megapixels: float = 50,
@@ -421,6 +434,7 @@ that train wrote.
         server.serve(runs, host, port, token, threshold, limits, tell)
 
 
+@public
 def export(
     run: str | Path,
     to: shipping.To = "onnx",
@@ -462,11 +476,12 @@ def export(
         return shipping.export(run, to, int8=int8, data=photos, out=out, push=push, tell=tell)
 
 
+@public
 def study(
     data: Data,
     file: Options | str | Path | None = None,
     *,
-    recipe: str | Path | Recipe | None = None,
+    recipe: Named | None = None,
     model: Model = None,
     weights: str | Path | None = None,
     with_: Tricks | None = None,
@@ -474,7 +489,7 @@ def study(
     set_: Fields | None = None,
     plugins: own.Files = (),
     tricks: Tricks | None = None,
-    combine: Iterable[Tricks] | None = None,
+    combine: Tricks | Iterable[Tricks] | None = None,
     vary: Fields | None = None,
     design: DESIGNS | None = None,
     on: Literal["val", "test"] | None = None,
@@ -491,7 +506,7 @@ def study(
     prior: str | Path | None = None,
     teacher: str | Path | None = None,
     sharing: bool | None = None,
-    depth: int | None = None,
+    depth: Whole | None = None,
     corrections: str | Path | None = None,
     budget: Time | None = None,
     workers: int | str = 1,
@@ -571,11 +586,12 @@ def study(
         return conduct.study(kept(data, tell), file, out=out, means=means, began=began, tell=tell, **given)
 
 
+@public
 def plan_study(
     data: Data,
     file: Options | str | Path | None = None,
     *,
-    recipe: str | Path | Recipe | None = None,
+    recipe: Named | None = None,
     model: Model = None,
     weights: str | Path | None = None,
     with_: Tricks | None = None,
@@ -583,7 +599,7 @@ def plan_study(
     set_: Fields | None = None,
     plugins: own.Files = (),
     tricks: Tricks | None = None,
-    combine: Iterable[Tricks] | None = None,
+    combine: Tricks | Iterable[Tricks] | None = None,
     vary: Fields | None = None,
     design: DESIGNS | None = None,
     on: Literal["val", "test"] | None = None,
@@ -600,7 +616,7 @@ def plan_study(
     prior: str | Path | None = None,
     teacher: str | Path | None = None,
     sharing: bool | None = None,
-    depth: int | None = None,
+    depth: Whole | None = None,
     corrections: str | Path | None = None,
     budget: Time | None = None,
     out: str | Path | None = None,

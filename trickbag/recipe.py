@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from trickbag import tricks
 from trickbag.ground import files, toml
+from trickbag.ground.arguments import public
 from trickbag.ground.errors import UsageError
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import brief, clipped
@@ -87,6 +88,21 @@ class Recipe(Shown, BaseModel):
     tricks: Annotated[tuple[Trick, ...], BeforeValidator(_tricks)] = ()
     """The tricks, in any order."""
 
+    if not TYPE_CHECKING:  # type checkers make the signature from the fields
+
+        def __init__(self, /, **fields: Any) -> None:
+            """Raises UsageError for what is unknown or out of range."""
+            for name in fields.keys() - type(self).model_fields.keys():
+                near = difflib.get_close_matches(name, type(self).model_fields, n=1)
+                raise UsageError(f"a recipe has no field {brief(name)}{f'; did you mean {near[0]}?' if near else '.'}")
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                first = error.errors()[0]
+                reason = first["msg"].removeprefix("Value error, ")
+                name = f"{'.'.join(map(str, first['loc']))}={clipped(repr(first['input']))}: " if first["loc"] else ""
+                raise UsageError(f"{name}{reason[0].lower()}{reason[1:].rstrip('.')}.") from None
+
     def model_post_init(self, _: Any) -> None:
         """Check what spans fields."""
         if len(self.mean) != len(self.std):
@@ -107,6 +123,7 @@ class Recipe(Shown, BaseModel):
         """The fields as plain values, tricks by their spelling."""
         return {name: [str(t) for t in value] if name == "tricks" else value for name, value in self}
 
+    @public
     def edit(self, with_: Tricks = (), without: Tricks = (), **fields: Any) -> Self:
         """The recipe with tricks put in (in place of one of the same name) or taken out, and fields set.
 
@@ -131,22 +148,16 @@ class Recipe(Shown, BaseModel):
         return self.build(dict(self) | own | {"tricks": tuple(chosen.values())})
 
     @classmethod
+    @public
     def build(cls, fields: Mapping[str, Any], where: str = "") -> Self:
         """The recipe with these fields. Raises UsageError, beginning with ``where``, for what is unknown or out of range."""
-        place = f"{where}: " if where else ""
-        for name in fields:
-            if name not in cls.model_fields:
-                near = difflib.get_close_matches(name, cls.model_fields, n=1)
-                raise UsageError(f"{place}a recipe has no field {brief(name)}{f'; did you mean {near[0]}?' if near else '.'}")
         try:
             return cls(**fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            reason = first["msg"].removeprefix("Value error, ")
-            name = f"{'.'.join(map(str, first['loc']))}={clipped(repr(first['input']))}: " if first["loc"] else ""
-            raise UsageError(f"{place}{name}{reason[0].lower()}{reason[1:].rstrip('.')}.") from None
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}" if where else f"{error}") from None
 
     @classmethod
+    @public
     def load(cls, source: str | Path) -> Self:
         """A built-in recipe by name, or the recipe in a TOML file.
 

@@ -6,27 +6,7 @@
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from trickbag.api import check, evaluate, export, finish, laws, load, plan, plan_study, review, serve, study, train
-    from trickbag.checkup import Checkup, doctor
-    from trickbag.comparison.compare import Comparison, compare
-    from trickbag.data.audit import Audit, Finding
-    from trickbag.data.images import Images
-    from trickbag.exports.shipping import Exported
-    from trickbag.ground.errors import TrickbagError, UsageError
-    from trickbag.laboratory.verdicts import Verdicts
-    from trickbag.mistakes.look import Review
-    from trickbag.plugins.measures import metric
-    from trickbag.recipe import Recipe
-    from trickbag.runs.classifier import Classifier, Prediction
-    from trickbag.runs.evaluation import Evaluation
-    from trickbag.runs.forecast import Plan
-    from trickbag.runs.run import Result
-    from trickbag.studies.conduct import Finished
-    from trickbag.studies.options import Options
-    from trickbag.studies.plan import StudyPlan
+from typing import Any
 
 _ROOMS = {
     "trickbag.api": (
@@ -62,42 +42,7 @@ _ROOMS = {
     "trickbag.studies.plan": ("StudyPlan",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-__all__ = [
-    "Audit",
-    "Checkup",
-    "Classifier",
-    "Comparison",
-    "Evaluation",
-    "Exported",
-    "Finding",
-    "Finished",
-    "Images",
-    "Options",
-    "Plan",
-    "Prediction",
-    "Recipe",
-    "Result",
-    "Review",
-    "StudyPlan",
-    "TrickbagError",
-    "UsageError",
-    "Verdicts",
-    "check",
-    "compare",
-    "doctor",
-    "evaluate",
-    "export",
-    "finish",
-    "laws",
-    "load",
-    "metric",
-    "plan",
-    "plan_study",
-    "review",
-    "serve",
-    "study",
-    "train",
-]
+__all__ = sorted(_ROOM_OF)
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from trickbag.display import output
 from trickbag.ground import signals
 from trickbag.ground.errors import Interrupted, TrickbagError, lacks_memory
-from trickbag.ground.text import clipped, show
+from trickbag.ground.text import clipped, line
 
 LONGEST = 300
 """Characters of a word, as of a path, that an error shows whole."""
@@ -31,7 +31,7 @@ def begin(command: Callable[[], object]) -> None:
         finally:
             signals.leave()
     except (TrickbagError, Interrupted) as end:
-        said = re.sub(rf"\S{{{LONGEST},}}", lambda word: clipped(word[0]), show(str(end)))
+        said = re.sub(rf"\S{{{LONGEST},}}", lambda word: clipped(word[0]), line(str(end)))
         sys.stderr.write(f"trickbag: {said}\n")
         sys.exit(end.exit_code)
     except (RuntimeError, MemoryError) as error:

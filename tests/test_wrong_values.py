@@ -179,3 +179,30 @@ def test_a_recipe_within_options_is_refused_by_its_own_field() -> None:
         tb.Options(recipe=tb.Recipe.load("cifar").spelled() | {"epochs": -1})  # type: ignore[arg-type]
     kept = tb.Options(recipe=tb.Recipe.load("cifar"), seeds=5)
     assert tb.Options.model_validate(kept.model_dump()) == kept == tb.Options.model_validate_json(kept.model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("call", "read", "command", "told"),
+    [
+        (lambda: tb.train("photos", with_="mixpu"), "with plugins.", "train photos --with mixpu", "with --plugin."),
+        (lambda: tb.train("photos", out="posterize.py"), "out='post", "train photos --out posterize.py", "--out 'post"),
+        (lambda: tb.evaluate("run", "photos", energy=True), "open_set too", "evaluate run photos --energy", "--open-set too"),
+        (
+            lambda: tb.Recipe.load("cifar").edit(mixup=1),
+            "recipe has no field",
+            "loop cifar --set mixup=1",
+            "recipe has no field",
+        ),
+    ],
+)
+def test_an_error_names_parameters_in_python_and_options_on_the_command_line(
+    call: Callable[[], Any], read: str, command: str, told: str, photos: Path, monkeypatch: pytest.MonkeyPatch, ask
+) -> None:
+    monkeypatch.chdir(photos)
+    answer = ask(*command.split())
+    assert answer.code == 2
+    assert told in answer.err
+    with pytest.raises(tb.UsageError) as refused:
+        call()
+    assert read in str(refused.value)
+    assert "--" not in str(refused.value)

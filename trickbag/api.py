@@ -79,7 +79,7 @@ def check(
 
     """
     if not labels and (model or weights):
-        raise UsageError("a model and weights are for judging labels. Give --labels too, in Python labels=True.")
+        raise UsageError("a model and weights are for judging labels. Give --labels too.")
     with listening(progress) as tell:
         source = kept(data, tell)
         found = checked(source, on_bad=on_bad, depth=depth, corrections=corrections, tell=tell)

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
-from trickbag.ground.errors import UsageError
+from trickbag.ground.errors import TrickbagError, UsageError
+from trickbag.ground.spoken import Reader, in_python
 from trickbag.ground.text import one_line
 from trickbag.ground.typed import several
 
@@ -26,6 +27,9 @@ WORDS: dict[Any, str] = {
     Collection: "a list",
     Callable: "a function",
 }
+
+PARAMETERS = set[str]()
+"""Of all that is public."""
 
 
 class Between(NamedTuple):
@@ -45,7 +49,7 @@ Whole = Annotated[int, Between(0)]
 def public(function: Function) -> Function:
     """The function, which refuses what its annotations do not take with a UsageError; values reach it as they were given.
 
-    A text in ``Annotated`` says what is taken.
+    A text in ``Annotated`` says what is taken. Errors from inside name parameters in place of the command line's options.
 
     >>> @public
     ... def shrink(share: Annotated[float, Between(0, 1)], *names: str | Path): ...
@@ -58,6 +62,7 @@ def public(function: Function) -> Function:
     trickbag.ground.errors.UsageError: names=None: give a path.
     """
     signature = inspect.signature(function)
+    PARAMETERS.update(signature.parameters)
     kinds = {name: one.annotation for name, one in signature.parameters.items() if one.annotation is not one.empty}
     many = {name for name, one in signature.parameters.items() if one.kind is one.VAR_POSITIONAL}
 
@@ -72,7 +77,12 @@ def public(function: Function) -> Function:
             for value in values:
                 if not fits(value, kind):
                     raise UsageError(f"{name}={one_line(reprlib.repr(value))}: give {words(kind)}.")
-        return function(*args, **named)
+        try:
+            return function(*args, **named)
+        except TrickbagError as error:
+            if not Reader.types:
+                error.args = (in_python(str(error), PARAMETERS),)
+            raise
 
     return cast(Function, checked)
 

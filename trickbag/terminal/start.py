@@ -8,6 +8,7 @@ from collections.abc import Callable
 from trickbag.display import output
 from trickbag.ground import signals
 from trickbag.ground.errors import Interrupted, TrickbagError, lacks_memory
+from trickbag.ground.spoken import Reader
 from trickbag.ground.text import clipped, line
 
 LONGEST = 300
@@ -20,6 +21,7 @@ def begin(command: Callable[[], object]) -> None:
     An answer that cannot be written to standard output is a failure; a reader who leaves, as in ``| head``, is none.
     """
     output.steady()
+    Reader.types = True
     try:
         signals.listen()
         try:
@@ -30,6 +32,7 @@ def begin(command: Callable[[], object]) -> None:
             raise
         finally:
             signals.leave()
+            Reader.types = False
     except (TrickbagError, Interrupted) as end:
         said = re.sub(rf"\S{{{LONGEST},}}", lambda word: clipped(word[0]), line(str(end)))
         sys.stderr.write(f"trickbag: {said}\n")

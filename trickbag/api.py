@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from trickbag.laboratory.verdicts import Verdicts
 
 Seed = Annotated[int, Between(0, MOST_SEED)]
+"""Of all that is random."""
 Named = Annotated[str | Path | Recipe, "the name of a recipe, a TOML file or a Recipe"]
+"""A recipe."""
 Fields = Annotated[Mapping[str, Any] | Iterable[str] | str, "a dict such as {'epochs': 3}, or a list such as ['epochs=3']"]
 """``{"epochs": 3, "mixup.alpha": 0.4}`` or ``["epochs=3", "mixup.alpha=0.4"]``."""
 Model = str | Callable[..., Any] | None

@@ -17,7 +17,7 @@ from trickbag.ground import files, toml
 from trickbag.ground.arguments import public
 from trickbag.ground.errors import UsageError
 from trickbag.ground.shown import Sheet, Shown
-from trickbag.ground.text import brief, clipped
+from trickbag.ground.text import brief, clipped, line
 from trickbag.ground.typed import names, spellings
 from trickbag.trick import WITHOUT_STEPS, Trick, Tricks, ordered
 
@@ -92,7 +92,7 @@ class Recipe(Shown, BaseModel):
 
         def __init__(self, /, **fields: Any) -> None:
             """Raises UsageError for what is unknown or out of range."""
-            for name in fields.keys() - type(self).model_fields.keys():
+            for name in (name for name in fields if name not in type(self).model_fields):
                 near = difflib.get_close_matches(name, type(self).model_fields, n=1)
                 raise UsageError(f"a recipe has no field {brief(name)}{f'; did you mean {near[0]}?' if near else '.'}")
             try:
@@ -100,7 +100,7 @@ class Recipe(Shown, BaseModel):
             except ValidationError as error:
                 first = error.errors()[0]
                 reason = first["msg"].removeprefix("Value error, ")
-                name = f"{'.'.join(map(str, first['loc']))}={clipped(repr(first['input']))}: " if first["loc"] else ""
+                name = f"{'.'.join(map(str, first['loc']))}={line(clipped(repr(first['input'])))}: " if first["loc"] else ""
                 raise UsageError(f"{name}{reason[0].lower()}{reason[1:].rstrip('.')}.") from None
 
     def model_post_init(self, _: Any) -> None:
@@ -244,7 +244,7 @@ def _with_line(message: str, text: str, where: str) -> str:
     """The message with the line of the recipe that holds the field or trick it is about."""
     said = message.removeprefix(f"recipe {where}: ")
     for word in re.findall(r"'(\w+)'", said) + re.findall(r"[A-Za-z_]\w*", said):
-        for number, line in enumerate(text.splitlines(), 1):
-            if not line.lstrip().startswith("#") and re.search(rf"\b{word}\b", line):
+        for number, row in enumerate(text.splitlines(), 1):
+            if not row.lstrip().startswith("#") and re.search(rf"\b{word}\b", row):
                 return f"recipe {where}, line {number}: {said}"
     return message

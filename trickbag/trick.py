@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from trickbag.ground.errors import UsageError
 from trickbag.ground.shown import Sheet, html
 from trickbag.ground.spec import Spec, spell
-from trickbag.ground.text import one_line
+from trickbag.ground.text import line
 
 
 class Batch(NamedTuple):
@@ -384,7 +384,7 @@ class Trick(BaseModel):
                 super().__init__(**fields)
             except ValidationError as error:
                 args = fields.pop(self.positional) if isinstance(fields.get(self.positional), tuple) else ()
-                raise UsageError(f"{one_line(str(Spec(self.name(), args, fields)))}: {self._fault(error)}") from None
+                raise UsageError(f"{line(str(Spec(self.name(), args, fields)))}: {self._fault(error)}") from None
 
     @classmethod
     def _fault(cls, error: ValidationError) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, ge
 
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.spoken import Reader, in_python
-from trickbag.ground.text import one_line
+from trickbag.ground.text import line
 from trickbag.ground.typed import several
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -76,11 +76,11 @@ def public(function: Function) -> Function:
             values = given.get(name, ()) if name in many else [given[name]] if name in given else ()
             for value in values:
                 if not fits(value, kind):
-                    raise UsageError(f"{name}={one_line(reprlib.repr(value))}: give {words(kind)}.")
+                    raise UsageError(f"{name}={line(reprlib.repr(value))}: give {words(kind)}.")
         try:
             return function(*args, **named)
         except TrickbagError as error:
-            if not Reader.types:
+            if not Reader.typed:
                 error.args = (in_python(str(error), PARAMETERS),)
             raise
 

@@ -19,8 +19,8 @@ _SPOKEN = re.compile(
 class Reader:
     """Who reads the errors."""
 
-    types: ClassVar[bool] = False
-    """Whether a person who typed a command does, and knows options; else a programmer, who knows parameters."""
+    typed: ClassVar[bool] = False
+    """Whether it is a person who typed a command, and so knows options; else Python code has asked, which knows parameters."""
 
 
 def in_python(sentence: str, parameters: Collection[str]) -> str:

@@ -71,15 +71,6 @@ def clipped(value: str, most: int = 80) -> str:
     return value if len(value) <= most else f"{value[: most // 2]}…{value[-(most // 2) :]}"
 
 
-def one_line(text: str) -> str:
-    r"""A text of many lines in one.
-
-    >>> one_line("[[0. 0.]\n [0. 0.]]")
-    '[[0. 0.] [0. 0.]]'
-    """
-    return " ".join(text.split())
-
-
 def as_bytes(name: str) -> bytes:
     r"""A name in UTF-8, stray bytes as they were.
 

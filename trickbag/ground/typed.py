@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from trickbag.ground import toml
 from trickbag.ground.errors import UsageError
-from trickbag.ground.text import brief, clipped, one_line
+from trickbag.ground.text import brief, clipped, line
 
 MOST_SECONDS = 1e9
 """Thirty years."""
@@ -30,7 +30,7 @@ def seconds(given: str | float) -> float:
     else:
         found = given if isinstance(given, Real) and not isinstance(given, bool) else 0.0
     if not 0 < found < MOST_SECONDS:
-        raise UsageError(f"budget {clipped(one_line(str(given)))}: write a time above 0, for example 90s, 10m or 2h.")
+        raise UsageError(f"budget {clipped(line(str(given)))}: write a time above 0, for example 90s, 10m or 2h.")
     return float(found)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trickbag.ground.arguments import public
 from trickbag.ground.errors import UsageError
-from trickbag.ground.text import one_line
+from trickbag.ground.text import line
 
 Better = Literal["higher", "lower"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -52,7 +52,7 @@ def metric(function: Callable[..., Any] | None = None, /, *, better: Better = "h
 
 def _marked(function: Function, better: Better) -> Function:
     if not inspect.isfunction(function):
-        raise UsageError(f"{one_line(reprlib.repr(function))} is no metric. Mark a function of labels and probabilities.")
+        raise UsageError(f"{line(reprlib.repr(function))} is no metric. Mark a function of labels and probabilities.")
     setattr(function, _MARK, better)
     return function
 

@@ -21,7 +21,7 @@ def begin(command: Callable[[], object]) -> None:
     An answer that cannot be written to standard output is a failure; a reader who leaves, as in ``| head``, is none.
     """
     output.steady()
-    Reader.types = True
+    Reader.typed = True
     try:
         signals.listen()
         try:
@@ -32,7 +32,7 @@ def begin(command: Callable[[], object]) -> None:
             raise
         finally:
             signals.leave()
-            Reader.types = False
+            Reader.typed = False
     except (TrickbagError, Interrupted) as end:
         said = re.sub(rf"\S{{{LONGEST},}}", lambda word: clipped(word[0]), line(str(end)))
         sys.stderr.write(f"trickbag: {said}\n")

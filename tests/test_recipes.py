@@ -241,7 +241,7 @@ def test_edits() -> None:
         ({"with_": ["mixup(alpha=nan)"]}, "no trick nan"),
         ({"epohcs": 3}, "did you mean epochs"),
         ({"epochs": -1}, "epochs=-1"),
-        ({"cutmix.alpha": 0.3}, "Add it with --with cutmix"),
+        ({"cutmix.alpha": 0.3}, 'Add it with with_="cutmix"'),
         ({"mixup.beta": 0.3}, "no field beta"),
         ({"mixup.alpha": math.nan}, "alpha"),
     ],

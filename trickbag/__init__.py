@@ -6,44 +6,7 @@
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from trickbag.api import (
-        check,
-        evaluate,
-        export,
-        finish,
-        laws,
-        load,
-        plan,
-        plan_study,
-        review,
-        serve,
-        study,
-        train,
-        transfer,
-    )
-    from trickbag.checkup import Checkup, doctor
-    from trickbag.comparison.compare import Comparison, compare
-    from trickbag.data.audit import Audit, Finding
-    from trickbag.data.images import Images
-    from trickbag.exports.shipping import Exported
-    from trickbag.ground.errors import TrickbagError, UsageError
-    from trickbag.laboratory.verdicts import Verdicts
-    from trickbag.mistakes.look import Review
-    from trickbag.plugins.measures import metric
-    from trickbag.recipe import Recipe
-    from trickbag.runs.classifier import Classifier, Prediction
-    from trickbag.runs.evaluation import Evaluation
-    from trickbag.runs.forecast import Plan
-    from trickbag.runs.run import Result
-    from trickbag.scenes.audit import ScenesAudit
-    from trickbag.scenes.table import Scenes
-    from trickbag.studies.conduct import Finished
-    from trickbag.studies.options import Options
-    from trickbag.studies.plan import StudyPlan
-    from trickbag.transfers.seeds import Transfer
+from typing import Any
 
 _ROOMS = {
     "trickbag.api": (
@@ -83,46 +46,7 @@ _ROOMS = {
     "trickbag.transfers.seeds": ("Transfer",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-__all__ = [
-    "Audit",
-    "Checkup",
-    "Classifier",
-    "Comparison",
-    "Evaluation",
-    "Exported",
-    "Finding",
-    "Finished",
-    "Images",
-    "Options",
-    "Plan",
-    "Prediction",
-    "Recipe",
-    "Result",
-    "Review",
-    "Scenes",
-    "ScenesAudit",
-    "StudyPlan",
-    "Transfer",
-    "TrickbagError",
-    "UsageError",
-    "Verdicts",
-    "check",
-    "compare",
-    "doctor",
-    "evaluate",
-    "export",
-    "finish",
-    "laws",
-    "load",
-    "metric",
-    "plan",
-    "plan_study",
-    "review",
-    "serve",
-    "study",
-    "train",
-    "transfer",
-]
+__all__ = sorted(_ROOM_OF)
 
 
 def __dir__() -> list[str]:

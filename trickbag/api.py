@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 from trickbag import plugins as own
 from trickbag.data.audit import Audit
@@ -12,7 +12,9 @@ from trickbag.data.given import Data, kept
 from trickbag.display.listening import Progress, listening
 from trickbag.exports import shipping
 from trickbag.ground import store
+from trickbag.ground.arguments import Between, Share, Whole, public
 from trickbag.ground.errors import UsageError
+from trickbag.ground.streams import MOST_SEED
 from trickbag.ground.typed import processes, seconds
 from trickbag.mistakes import features, look
 from trickbag.recipe import Recipe
@@ -37,11 +39,15 @@ from trickbag.trick import Tricks
 if TYPE_CHECKING:
     from trickbag.laboratory.verdicts import Verdicts
 
-Fields = Mapping[str, Any] | Iterable[str]
+Seed = Annotated[int, Between(0, MOST_SEED)]
+"""Of all that is random."""
+Named = Annotated[str | Path | Recipe, "the name of a recipe, a TOML file or a Recipe"]
+"""A recipe."""
+Fields = Annotated[Mapping[str, Any] | Iterable[str] | str, "a dict such as {'epochs': 3}, or a list such as ['epochs=3']"]
 """``{"epochs": 3, "mixup.alpha": 0.4}`` or ``["epochs=3", "mixup.alpha=0.4"]``."""
 Model = str | Callable[..., Any] | None
 """A network by name, or timm's function that builds it."""
-Time = float | str
+Time = Annotated[float | str, "seconds, or a time such as '10m'"]
 """Seconds, or ``"90s"``, ``"10m"``, ``"2h"``."""
 
 
@@ -63,6 +69,7 @@ def check(data: str | Path, *, boxes: Literal[True], on_bad: Bad = ..., progress
 def check(
     data: str | Path, *, regions: Literal[True], ignore: str | Iterable[str] = ..., on_bad: Bad = ..., progress: Progress = ...
 ) -> ScenesAudit: ...
+@public
 def check(
     data: Data,
     *,
@@ -70,7 +77,7 @@ def check(
     regions: bool = False,
     ignore: str | Iterable[str] = (),
     on_bad: Bad = "skip",
-    depth: int = 0,
+    depth: Whole = 0,
     corrections: str | Path = "",
     labels: bool = False,
     model: str | None = None,
@@ -107,7 +114,7 @@ def check(
 
     """
     if not labels and (model or weights):
-        raise UsageError("a model and weights are for judging labels. Give --labels too, in Python labels=True.")
+        raise UsageError("a model and weights are for judging labels. Give --labels too.")
     if boxes or regions:
         for name, given in {"depth": depth, "corrections": corrections, "labels": labels}.items():
             if given:
@@ -117,16 +124,17 @@ def check(
         with listening(progress) as tell:
             return scenes.check(data, "detection" if boxes else "segmentation", ignore, on_bad, tell)
     if ignore:
-        raise UsageError("ignore is for regions. Give --regions too, in Python regions=True.")
+        raise UsageError("ignore is for regions. Give --regions too.")
     with listening(progress) as tell:
         source = kept(data, tell)
         found = checked(source, on_bad=on_bad, depth=depth, corrections=corrections, tell=tell)
         return features.checked(found, source, model, weights, tell) if labels else found
 
 
+@public
 def plan(
     data: Data,
-    recipe: str | Path | Recipe = "auto",
+    recipe: Named = "auto",
     *,
     model: Model = None,
     weights: str | Path | None = None,
@@ -135,10 +143,10 @@ def plan(
     without: Tricks = (),
     set_: Fields = (),
     plugins: own.Files = (),
-    seed: int = 0,
+    seed: Seed = 0,
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
-    depth: int = 0,
+    depth: Whole = 0,
     corrections: str | Path = "",
     began: float | None = None,
     progress: Progress = None,
@@ -177,9 +185,10 @@ def plan(
         return forecast.plan(wanted, tell)
 
 
+@public
 def train(
     data: Data,
-    recipe: str | Path | Recipe = "auto",
+    recipe: Named = "auto",
     *,
     model: Model = None,
     weights: str | Path | None = None,
@@ -188,11 +197,11 @@ def train(
     without: Tricks = (),
     set_: Fields = (),
     plugins: own.Files = (),
-    seed: int = 0,
+    seed: Seed = 0,
     out: str | Path | None = None,
     on_bad: Bad = "skip",
     on_leak: Bad = "skip",
-    depth: int = 0,
+    depth: Whole = 0,
     corrections: str | Path = "",
     began: float | None = None,
     progress: Progress = None,
@@ -263,6 +272,7 @@ def train(
         return running.carry_out(wanted, folder, tell)
 
 
+@public
 def finish(run: str | Path, *, progress: Progress = None) -> running.Result:
     """Score and seal a training that was stopped, with its best epoch so far; a finished run stays as it is.
 
@@ -283,6 +293,7 @@ def finish(run: str | Path, *, progress: Progress = None) -> running.Result:
         return running.finish(run, tell=tell)
 
 
+@public
 def evaluate(
     run: str | Path,
     data: Data,
@@ -291,7 +302,7 @@ def evaluate(
     plugins: own.Files = (),
     open_set: bool = False,
     energy: bool = False,
-    depth: int = 0,
+    depth: Whole = 0,
     corrections: str | Path = "",
     map_: Mapping[str, str] | str | Path = MappingProxyType({}),
     progress: Progress = None,
@@ -329,6 +340,7 @@ def evaluate(
         return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth, map_, corrections)
 
 
+@public
 def review(
     folder: str | Path, data: Data | None = None, *, out: str | Path | None = None, progress: Progress = None
 ) -> look.Review:
@@ -362,19 +374,20 @@ def review(
         return found
 
 
+@public
 def transfer(
     model: str | Path,
     data: str | Path,
     to: Task,
-    recipe: str | Path | TransferRecipe | None = None,
+    recipe: Annotated[str | Path | TransferRecipe, "the name of a recipe, a TOML file or a TransferRecipe"] | None = None,
     *,
     weights: str | Path | None = None,
     with_: Tricks = (),
     without: Tricks = (),
     set_: Fields = (),
-    seeds: int = 1,
+    seeds: Annotated[int, Between(1)] = 1,
     budget: Time = 0,
-    seed: int = 0,
+    seed: Seed = 0,
     ignore: str | Iterable[str] = (),
     on_leak: Bad = "skip",
     out: str | Path | None = None,
@@ -414,8 +427,6 @@ def transfer(
         TrickbagError: A training fails.
 
     """
-    if not isinstance(seeds, int) or seeds < 1:
-        raise UsageError(f"seeds {seeds!r}: give a whole number of at least 1.")
     with listening(progress) as tell:
         place = None if out is None else store.folder_of(out)
         wanted = transferring.request(
@@ -435,6 +446,7 @@ def transfer(
         return transferred(wanted, seeds, seconds(budget), place or wanted.folder, tell)
 
 
+@public
 def laws(file: str | Path, *, progress: Progress = None) -> "Verdicts":
     """Try the laws that every trick obeys on a trick of your own: neutral values, randomness, resuming, bounds, card.
 
@@ -460,6 +472,7 @@ def laws(file: str | Path, *, progress: Progress = None) -> "Verdicts":
         return verdicts(file, tell)
 
 
+@public
 def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classifier:
     """The classifier of a finished run.
 
@@ -485,12 +498,13 @@ def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classi
         return Classifier.load(run, with_)
 
 
+@public
 def serve(
     *runs: str | Path,
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: Annotated[int, Between(0, 65535)] = 8000,
     token: str = "",
-    threshold: float = 0.0,
+    threshold: Share = 0.0,
     images: int = 64,
     megabytes: float = 64,
     megapixels: float = 50,
@@ -537,6 +551,7 @@ that train wrote.
         server.serve(runs, host, port, token, threshold, limits, tell)
 
 
+@public
 def export(
     run: str | Path,
     to: shipping.To = "onnx",
@@ -578,11 +593,12 @@ def export(
         return shipping.export(run, to, int8=int8, data=photos, out=out, push=push, tell=tell)
 
 
+@public
 def study(
     data: Data,
     file: Options | str | Path | None = None,
     *,
-    recipe: str | Path | Recipe | None = None,
+    recipe: Named | None = None,
     model: Model = None,
     weights: str | Path | None = None,
     with_: Tricks | None = None,
@@ -590,7 +606,7 @@ def study(
     set_: Fields | None = None,
     plugins: own.Files = (),
     tricks: Tricks | None = None,
-    combine: Iterable[Tricks] | None = None,
+    combine: Tricks | Iterable[Tricks] | None = None,
     vary: Fields | None = None,
     design: DESIGNS | None = None,
     on: Literal["val", "test"] | None = None,
@@ -607,7 +623,7 @@ def study(
     prior: str | Path | None = None,
     teacher: str | Path | None = None,
     sharing: bool | None = None,
-    depth: int | None = None,
+    depth: Whole | None = None,
     corrections: str | Path | None = None,
     budget: Time | None = None,
     workers: int | str = 1,
@@ -687,11 +703,12 @@ def study(
         return conduct.study(kept(data, tell), file, out=out, means=means, began=began, tell=tell, **given)
 
 
+@public
 def plan_study(
     data: Data,
     file: Options | str | Path | None = None,
     *,
-    recipe: str | Path | Recipe | None = None,
+    recipe: Named | None = None,
     model: Model = None,
     weights: str | Path | None = None,
     with_: Tricks | None = None,
@@ -699,7 +716,7 @@ def plan_study(
     set_: Fields | None = None,
     plugins: own.Files = (),
     tricks: Tricks | None = None,
-    combine: Iterable[Tricks] | None = None,
+    combine: Tricks | Iterable[Tricks] | None = None,
     vary: Fields | None = None,
     design: DESIGNS | None = None,
     on: Literal["val", "test"] | None = None,
@@ -716,7 +733,7 @@ def plan_study(
     prior: str | Path | None = None,
     teacher: str | Path | None = None,
     sharing: bool | None = None,
-    depth: int | None = None,
+    depth: Whole | None = None,
     corrections: str | Path | None = None,
     budget: Time | None = None,
     out: str | Path | None = None,

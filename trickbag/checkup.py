@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trickbag.ground import clearing, environment, files, memory
+from trickbag.ground.arguments import public
 from trickbag.ground.cache import cache_dir, expanded
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.shown import Sheet, Shown
@@ -141,6 +142,7 @@ class Checkup(Shown):
         ]
 
 
+@public
 def doctor(*, clear: bool = False) -> Checkup:
     """Versions, device, memory, cache, disks, weights at hand, missing extras, and what is wrong with them.
 

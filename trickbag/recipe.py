@@ -8,15 +8,16 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from trickbag import tricks
 from trickbag.ground import files, toml
+from trickbag.ground.arguments import public
 from trickbag.ground.errors import UsageError
 from trickbag.ground.shown import Sheet, Shown
-from trickbag.ground.text import brief, clipped
+from trickbag.ground.text import brief, clipped, line
 from trickbag.ground.typed import names, spellings
 from trickbag.trick import WITHOUT_STEPS, Trick, Tricks, ordered
 
@@ -73,6 +74,21 @@ class Training(Shown, BaseModel):
     tricks: Annotated[tuple[Trick, ...], BeforeValidator(_tricks)] = ()
     """The tricks, in any order."""
 
+    if not TYPE_CHECKING:  # type checkers make the signature from the fields
+
+        def __init__(self, /, **fields: Any) -> None:
+            """Raises UsageError for what is unknown or out of range."""
+            for name in (name for name in fields if name not in type(self).model_fields):
+                near = difflib.get_close_matches(name, type(self).model_fields, n=1)
+                raise UsageError(f"a recipe has no field {brief(name)}{f'; did you mean {near[0]}?' if near else '.'}")
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                first = error.errors()[0]
+                reason = first["msg"].removeprefix("Value error, ")
+                name = f"{'.'.join(map(str, first['loc']))}={line(clipped(repr(first['input'])))}: " if first["loc"] else ""
+                raise UsageError(f"{name}{reason[0].lower()}{reason[1:].rstrip('.')}.") from None
+
     def _sheet(self) -> Sheet:
         facts = {name: f"{getattr(self, name)}" for name in ("size", "epochs", "batch_size", "lr")}
         return Sheet(f"recipe {self.model}", facts | {"tricks": ", ".join(map(str, self.tricks))})
@@ -86,6 +102,7 @@ class Training(Shown, BaseModel):
         """The fields as plain values, tricks by their spelling."""
         return {name: [str(t) for t in value] if name == "tricks" else value for name, value in self}
 
+    @public
     def edit(self, with_: Tricks = (), without: Tricks = (), **fields: Any) -> Self:
         """The recipe with tricks put in (in place of one of the same name) or taken out, and fields set.
 
@@ -110,22 +127,16 @@ class Training(Shown, BaseModel):
         return self.build(dict(self) | own | {"tricks": tuple(chosen.values())})
 
     @classmethod
+    @public
     def build(cls, fields: Mapping[str, Any], where: str = "") -> Self:
         """The recipe with these fields. Raises UsageError, beginning with ``where``, for what is unknown or out of range."""
-        place = f"{where}: " if where else ""
-        for name in fields:
-            if name not in cls.model_fields:
-                near = difflib.get_close_matches(name, cls.model_fields, n=1)
-                raise UsageError(f"{place}a recipe has no field {brief(name)}{f'; did you mean {near[0]}?' if near else '.'}")
         try:
             return cls(**fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            reason = first["msg"].removeprefix("Value error, ")
-            name = f"{'.'.join(map(str, first['loc']))}={clipped(repr(first['input']))}: " if first["loc"] else ""
-            raise UsageError(f"{place}{name}{reason[0].lower()}{reason[1:].rstrip('.')}.") from None
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}" if where else f"{error}") from None
 
     @classmethod
+    @public
     def load(cls, source: str | Path) -> Self:
         """A built-in recipe by name, or the recipe in a TOML file.
 
@@ -243,7 +254,7 @@ def _with_line(message: str, text: str, where: str) -> str:
     """The message with the line of the recipe that holds the field or trick it is about."""
     said = message.removeprefix(f"recipe {where}: ")
     for word in re.findall(r"'(\w+)'", said) + re.findall(r"[A-Za-z_]\w*", said):
-        for number, line in enumerate(text.splitlines(), 1):
-            if not line.lstrip().startswith("#") and re.search(rf"\b{word}\b", line):
+        for number, row in enumerate(text.splitlines(), 1):
+            if not row.lstrip().startswith("#") and re.search(rf"\b{word}\b", row):
                 return f"recipe {where}, line {number}: {said}"
     return message

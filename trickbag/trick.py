@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import cache
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from trickbag.ground.errors import UsageError
 from trickbag.ground.shown import Sheet, html
 from trickbag.ground.spec import Spec, spell
+from trickbag.ground.text import line
 
 
 class Batch(NamedTuple):
@@ -375,30 +376,33 @@ class Trick(BaseModel):
             if callable(value) and not name.startswith("_") and name not in PLUG_POINTS and not hasattr(BaseModel, name):
                 raise TypeError(f"{cls.__name__}.{name} is not a plug point. Plug points: {', '.join(PLUG_POINTS)}.")
 
+    if not TYPE_CHECKING:  # type checkers make the signature of each trick from its fields, as pydantic does
+
+        def __init__(self, /, **fields: Any) -> None:
+            """Raises UsageError where a field is unknown, missing or out of bounds."""
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                args = fields.pop(self.positional) if isinstance(fields.get(self.positional), tuple) else ()
+                raise UsageError(f"{line(str(Spec(self.name(), args, fields)))}: {self._fault(error)}") from None
+
+    @classmethod
+    def _fault(cls, error: ValidationError) -> str:
+        first = error.errors()[0]
+        where = str(first["loc"][0]) if first["loc"] else cls.name()
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where, cls.model_fields, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            return f"there is no field {where}{hint} All fields, with their defaults: {cls.usage()}."
+        reason = first["msg"].removeprefix("Value error, ")
+        return f"{where}: {reason[0].lower()}{reason[1:].rstrip('.')}."
+
     @classmethod
     def build(cls, spec: Spec) -> Self:
-        """The trick that a spec spells; nested specs are tricks already.
-
-        Raises UsageError where a field is unknown, missing or out of bounds.
-        """
-        fields = dict(spec.fields)
-        if spec.args:
-            if not cls.positional:
-                raise UsageError(f"{spec}: write values with their names, {cls.usage()}.")
-            fields[cls.positional] = spec.args
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = str(first["loc"][0]) if first["loc"] else cls.name()
-            if first["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(where, cls.model_fields, n=1)
-                hint = f"; did you mean {near[0]}?" if near else "."
-                raise UsageError(
-                    f"{spec}: there is no field {where}{hint} All fields, with their defaults: {cls.usage()}."
-                ) from None
-            reason = first["msg"].removeprefix("Value error, ")
-            raise UsageError(f"{spec}: {where}: {reason[0].lower()}{reason[1:].rstrip('.')}.") from None
+        """The trick that a spec spells; nested specs are tricks already. Raises UsageError where there is none."""
+        if spec.args and not cls.positional:
+            raise UsageError(f"{spec}: write values with their names, {cls.usage()}.")
+        return cls(**spec.fields | ({cls.positional: spec.args} if spec.args else {}))
 
     @classmethod
     def name(cls) -> str:
@@ -462,7 +466,7 @@ class Trick(BaseModel):
         return isinstance(other, Trick) and str(self) == str(other)
 
 
-Tricks = str | Trick | Iterable[str | Trick]
+Tricks = Annotated[str | Trick | Iterable[str | Trick], "tricks, such as 'mixup, ema', tb.MixUp() or a list of both"]
 """How tricks are asked for: spellings such as ``"mixup(alpha=0.4), ema"``, tricks such as ``tb.MixUp()``, or a list of both."""
 
 

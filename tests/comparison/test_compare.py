@@ -172,7 +172,7 @@ def test_the_reference_is_the_first_method_or_the_one_that_is_named(table: Table
     found = compare(path, reference="C")
     assert [m.name for m in found.methods] == ["C", "A", "B"]
     assert found.pairs[0].effect.difference == pytest.approx(values[0].mean() - values[2].mean(), **CLOSE)
-    with pytest.raises(UsageError, match="--reference 'D': there is no such method, only 'A', 'B', 'C'"):
+    with pytest.raises(UsageError, match="reference='D': there is no such method, only 'A', 'B', 'C'"):
         compare(path, reference="D")
 
 
@@ -265,7 +265,7 @@ def test_a_failed_score_is_left_out_and_equal_differences_have_no_verdict(table:
 
 @pytest.mark.parametrize(("name", "value"), [("networks", True), ("delta", 0.1), ("images", ".")])
 def test_what_scores_cannot_use_is_refused(table: Table, name: str, value: Any) -> None:
-    with pytest.raises(UsageError, match=f"has no column image, which --{name} needs"):
+    with pytest.raises(UsageError, match=f"has no column image, which {name} needs"):
         compare(table(scored(SCORES), "method,seed,score"), **{name: value})
 
 

@@ -286,7 +286,7 @@ def test_without_an_image_no_accuracy_is_said(
     assert found.parity.alike.accuracy is None
     assert "no photo is at hand" in found.parity.images
     assert any("no accuracy" in line for line in found.lines())
-    with pytest.raises(UsageError, match="--data"):
+    with pytest.raises(UsageError, match="say with data where its photos lie"):
         tb.export("run", "onnx", int8=True, out=tmp_path / "int8")
 
 

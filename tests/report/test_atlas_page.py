@@ -10,8 +10,9 @@ from atlases import GAINS, found, measured, sets
 from browser import Browser, chromium
 from hostile import NAMES
 
+from trickbag.ground.text import legible
 from trickbag.report.atlas import HEAD, Atlas, answer, forest, page, row
-from trickbag.report.wording import legible, points, span
+from trickbag.report.wording import points, span
 from trickbag.statistics.intervals import Interval
 from trickbag.studies.atlas import combined
 

@@ -9,9 +9,10 @@ import pytest
 from findings import GAINS, proved, sample
 from hostile import NAMES, THUMBNAILS, hostile
 
+from trickbag.ground.text import legible
 from trickbag.report.findings import Findings
 from trickbag.report.page import page
-from trickbag.report.wording import chance, legible, points, verdict
+from trickbag.report.wording import chance, points, verdict
 from trickbag.statistics.intervals import Interval
 
 VOID = {"meta", "img", "wbr"}

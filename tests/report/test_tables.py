@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from trickbag.ground.text import legible, line
 from trickbag.report.tables import arms_csv, cell, effects_csv, mark, markdown, rows
-from trickbag.report.wording import legible, line, number, percent, points, shorten, verdict
+from trickbag.report.wording import number, percent, points, shorten, verdict
 from trickbag.statistics.intervals import Interval
 
 HOSTILE = ("=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "a\nb", 'a"b,c', "\udcff\0", "")

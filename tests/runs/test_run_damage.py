@@ -156,7 +156,7 @@ def test_what_a_stopped_run_was_begun_with_cannot_be_edited_either(place: Path, 
         content = file.read_text()
         assert old in content
         file.write_text(content.replace(old, new))
-        with pytest.raises(TrickbagError, match=r"request\.json is damaged: .* Remove the folder, or choose another --out"):
+        with pytest.raises(TrickbagError, match=r"request\.json is damaged: .* Remove the folder, or choose another out"):
             tb.train(place / "photos", place / "tiny.toml", out=run)
         file.write_text(content)
     (run / "recipe.toml").unlink()  # killed before it was written

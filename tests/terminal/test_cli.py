@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,15 @@ import torch
 import typer
 from album import TINY, fill, recipe_file
 from answers import Answer, Here
+from findings import sample
 from safetensors.torch import save_file
 
+import trickbag as tb
 from trickbag import tricks
+from trickbag.display.screen import Screen
 from trickbag.ground.typed import assignments, seconds
 from trickbag.recipe import recipe_names
+from trickbag.report.findings import Failure
 from trickbag.terminal import cli
 from trickbag.tricks import bag
 
@@ -115,6 +120,30 @@ def test_check_tells_of_a_bad_file_and_stops_there_if_asked(place: Path, ask: He
     assert r"bad\x1b[31mred\x0a\u202egnp.png" in told.out
     assert_plain(told.out + told.err)
     assert_sentence(ask("check", "worse", "--on-bad", "error"), 1)
+
+
+def test_a_name_is_spelled_once_and_never_raw(place: Path, trained: Answer, ask: Here) -> None:
+    """A class whose name steers a terminal, and one with a backslash, in findings, notes, tables and errors."""
+    evil = "e\x1b[31mred\n\u202egnp"
+    fill(place / "named", {evil: 0, "f\\c": 1, "g": 2}, 5)
+    plan = ask("train", "named", "--recipe", "tiny.toml", "--out", "named-run", "--plan")
+    for told in (ask("check", "named"), plan, ask("evaluate", "run", "named")):
+        assert_plain(told.out + told.err)
+        assert r"e\x1b[31mred" in told.out + told.err
+        assert r"\\x1b" not in told.out + told.err, told
+    assert plan.code == 0
+
+
+def test_what_failed_in_a_study_is_told_without_what_steers_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recommended.toml").write_text(tb.Recipe().toml())
+    failed = Failure("+breaks(says='\x1b[31m')", 0, "error", "the class e\x1b[31mred\n\u202egnp of b\\\\c")
+    with Screen() as screen:
+        screen.study(tb.Finished(tmp_path, replace(sample(2, 3), failures=(failed,)), "photos"))
+    told = capsys.readouterr().out
+    assert_plain(told)
+    assert r"failed: +breaks(says='\x1b[31m'), seed 0: error: the class e\x1b[31mred\x0a\u202egnp of b\\c" in told
 
 
 def test_a_table_that_stops_says_so(place: Path, ask: Here) -> None:

@@ -256,7 +256,7 @@ class HalfLoss(Trick):
 
 
 def test_one_of_refuses_a_choice_that_acts_beyond_the_batch() -> None:
-    with pytest.raises(ValueError, match="cannot be chosen batch by batch"):
+    with pytest.raises(UsageError, match="cannot be chosen batch by batch"):
         OneOf(choices=(parse("mixup"), HalfLoss()))
 
 

@@ -50,6 +50,23 @@ def train() -> tb.Result:
     return result
 
 
+def tricks() -> tb.Recipe:
+    mixing = assert_type(tb.MixUp(alpha=0.4), tb.MixUp)
+    alpha: float = mixing.alpha
+    choice: tb.OneOf = tb.OneOf(choices=(mixing, tb.CutMix()))
+    kind: type[tb.Ema] = tb.Ema
+    print(
+        alpha,
+        choice.choices[0],
+        tb.Ema(half_life=0.2).half_life,
+        kind.usage(),
+        str(mixing),
+        mixing._repr_html_(),
+        tb.tricks.names(),
+    )
+    return tb.Recipe(model="resnet18", epochs=3, tricks=(mixing, choice, tb.LabelSmoothing(eps=0.1), tb.Warmup()))
+
+
 def use(result: tb.Result) -> Iterator[tuple[str, float]]:
     classifier: tb.Classifier = tb.load("run", with_="flip_tta")
     photo = Image.open("photo.jpg")
@@ -135,7 +152,7 @@ def main() -> None:
         checkup.problems, checkup.versions["torch"], checkup.cache.free, checkup.machine.device, checkup.freed, *checkup.lines()
     )
     try:
-        print(*map(look, data()), *use(train()), measure().folder)
+        print(*map(look, data()), *use(train()), tricks(), measure().folder)
     except tb.UsageError as error:
         raise SystemExit(error.exit_code) from error
     except tb.TrickbagError as error:

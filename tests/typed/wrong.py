@@ -14,3 +14,8 @@ def wrong() -> None:
     tb.finish("run").accuracy  # noqa: B018
     tb.compare("run", reference=1)
     tb.doctor(clear="yes")
+    tb.MixUp(alhpa=0.4)
+    tb.MixUp(alpha="little")
+    tb.Mixup(alpha=0.4)
+    tb.Ema().alpha  # noqa: B018
+    tb.Recipe(epochs="three")

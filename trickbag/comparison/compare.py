@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from trickbag.comparison import tables, words
 from trickbag.comparison.pictures import Differing, differing
 from trickbag.comparison.results import Results, Scores, in_order
 from trickbag.comparison.samples import Turn, alike, alone, correctness, losses, paired, turns
+from trickbag.ground.arguments import Between, public
 from trickbag.ground.errors import UsageError
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import brief
@@ -118,11 +119,12 @@ class Comparison(Shown):
         return page(self)
 
 
+@public
 def compare(
     *what: str | Path,
     reference: str = "",
     networks: bool = False,
-    delta: float | None = None,
+    delta: Annotated[float, Between(0, 100)] | None = None,
     images: str | Path | None = None,
 ) -> Comparison:
     """Which method is better on new photos, and by how much.
@@ -144,8 +146,6 @@ def compare(
         ('networks', 1)
 
     """
-    if delta is not None and not 0 <= delta <= 100:
-        raise UsageError(f"delta {delta:g}: give percentage points from 0 to 100.")
     found = _read([Path(one) for one in what], networks)
     if isinstance(found, Scores):
         given = {"--networks": networks, "--delta": delta is not None, "--images": images is not None}

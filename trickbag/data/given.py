@@ -4,7 +4,7 @@ import csv
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from trickbag.ground.text import brief
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 """What a PNG file holds as it is."""
 PAIR = ("path", "label")
-FORMS = "Give a path, a list of (path or image, label), arrays of images and labels, a table, a Dataset, or a dict of splits."
+FORMS = "a path, a list of (path or image, label), arrays of images and labels, a table, a Dataset, or a dict of splits"
 
 
+@runtime_checkable
 class Indexed(Protocol):
     """What has a length and gives its items: a list, a map-style Dataset of torch, a table of pandas or pyarrow."""
 
@@ -36,7 +37,7 @@ class Indexed(Protocol):
         ...
 
 
-Data = str | Path | Indexed | Mapping[str, Any]
+Data = Annotated[str | Path | Indexed | Mapping[str, Any], FORMS]
 """DATA as a person has it: see ``kept``."""
 
 
@@ -162,7 +163,7 @@ def _part(data: Any) -> Part:
         cells = [column.to_pylist() for column in data.itercolumns()]
         return _table(list(data.column_names), lambda: zip(*cells, strict=True), len(data))
     if isinstance(data, str | bytes | Path | Mapping) or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
-        raise UsageError(f"{brief(repr(data))} is no data set. {FORMS}")
+        raise UsageError(f"{brief(repr(data))} is no data set. Give {FORMS}.")
     names = getattr(data, "classes", None)
     return Part(PAIR, 0, lambda: (_pair(data[number], number, names) for number in range(len(data))), len(data))
 
@@ -185,7 +186,7 @@ def _pair(item: Any, number: int, names: Sequence[Any] | None) -> tuple[Any, Any
     try:
         image, label = item
     except (TypeError, ValueError):
-        raise UsageError(f"item {number} is no pair of an image and its label: {brief(repr(item))}. {FORMS}") from None
+        raise UsageError(f"item {number} is no pair of an image and its label: {brief(repr(item))}. Give {FORMS}.") from None
     label = _plain(label)
     named = names is not None and isinstance(label, int) and 0 <= label < len(names)
     return image, names[label] if names is not None and named else label

@@ -19,6 +19,7 @@ import torch
 from trickbag.data import long_tail
 from trickbag.data.listing import SPLITS, Ignored
 from trickbag.data.splits import Ints, Words, fill, follow
+from trickbag.ground.arguments import public
 from trickbag.ground.errors import UsageError
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.streams import generator
@@ -152,10 +153,12 @@ class Images(Shown):
             sizes=self.sizes[index] if len(self.sizes) else self.sizes,
         )
 
+    @public
     def split(self, name: str) -> Self:
         """The rows of a split."""
         return self.take(np.flatnonzero(self.splits == name))
 
+    @public
     def long_tailed(self, ratio: float = 100.0, kind: long_tail.Kind = "exponential", seed: int = 0) -> Self:
         """With as few training images as make a long tail (``trickbag.data.long_tail.tail``); other splits stay.
 

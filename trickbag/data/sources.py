@@ -1,6 +1,7 @@
 """Images to be looked at, in whatever form a person has them: an endless stream of names and contents, in order."""
 
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
@@ -108,11 +109,11 @@ def _sources(images: Any, counts: _Counts, tell: Tell) -> Iterator[Source]:
 
 def _named(text: str, counts: _Counts, tell: Tell) -> Iterator[Source]:
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(path):
         yield from _below(path, text, counts)
-    elif path.is_file() and path.suffix.lower() in ARCHIVES and archives.is_archive(path):
+    elif os.path.isfile(path) and path.suffix.lower() in ARCHIVES and archives.is_archive(path):
         yield from _below(archives.unpack(path, tell), text, counts)
-    elif path.exists() or not any(sign in text for sign in "*?[") or URL.match(text):
+    elif os.path.exists(path) or not any(sign in text for sign in "*?[") or URL.match(text):
         if URL.match(text):
             raise UsageError(f"{brief(text)} is an address on the web, which is not read. Download it, and give the file.")
         yield Source(text, path)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trickbag.ground.events import CellDone
-from trickbag.ground.text import duration, show
+from trickbag.ground.text import duration, line
 
 
 class Board(Progress):
@@ -37,7 +37,7 @@ class Board(Progress):
         for arm, row in self.cells.items():
             shown = [entry(row[seed]) if seed in row else "" for seed in seeds]
             values = [event.accuracy for event in row.values() if event.accuracy is not None]
-            table.add_row(Text(show(arm)), *shown, f"{100 * fmean(values):.2f}" if values else "")
+            table.add_row(Text(line(arm)), *shown, f"{100 * fmean(values):.2f}" if values else "")
         last = self.last
         left = f", about {duration(last.seconds_left)} left" if last and last.seconds_left else ""
         table.caption, table.caption_justify = f"{last.done} of {last.total} runs{left}" if last else "", "left"

@@ -19,7 +19,7 @@ from trickbag.display import output, predicted
 from trickbag.display.board import Board
 from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
 from trickbag.ground.glance import Listed
-from trickbag.ground.text import as_bytes, counted, duration, show
+from trickbag.ground.text import as_bytes, counted, duration, line, show, unshow
 from trickbag.report import atlas
 from trickbag.report.tables import (
     ACCURACY_HEAD,
@@ -107,12 +107,12 @@ class Screen:
 
     def note(self, text: str) -> None:
         """A sentence about the work."""
-        self.console.print(Text(show(text), style="dim"))
+        self.console.print(Text(line(text), style="dim"))
 
     def lines(self, *texts: str) -> None:
-        """Lines of the answer."""
+        """Lines of the answer; whatever is called in them, none steers a terminal."""
         for text in texts:
-            self.out.print(Text(text))
+            self.out.print(Text(line(text)))
 
     def epoch(self, event: EpochDone) -> None:
         """A line for an epoch."""
@@ -159,9 +159,9 @@ class Screen:
     def atlas(self, made: Any, folder: Any) -> None:
         """What the studies of several data sets say together, a table for each regime, and where it lies."""
         for group in made.groups:
-            self.lines(f"{group.regime}: {atlas.sets(group)}", *map(show, atlas.answer(group)))
+            self.lines(f"{group.regime}: {atlas.sets(group)}", *atlas.answer(group))
             self.table(atlas.HEAD, map(atlas.row, group.entries))
-            self.lines(*map(show, group.notes), "")
+            self.lines(*group.notes, "")
         ahead = any(entry.pooled and entry.pooled.prediction for group in made.groups for entry in group.entries)
         following = shlex.join(["trickbag", "study", "DATA", "--tricks", "auto", "--prior", str(folder / "atlas.json")])
         self.lines(
@@ -175,8 +175,8 @@ class Screen:
         table, kept = Table(box=SIMPLE_HEAD, pad_edge=False), [n for n, name in enumerate(head) if name not in NARROW]
         for name in (head[n] for n in kept):
             table.add_column(name, min_width=12 if name in ("arm", "effect", "verdict") else None, overflow="fold")
-        for line in lines:
-            table.add_row(*(Text(show(line[n])) for n in kept))
+        for row in lines:
+            table.add_row(*(Text(line(row[n])) for n in kept))
         self.out.print(table)
 
     def json(self, value: Any) -> None:
@@ -284,8 +284,13 @@ class Screen:
             + (f", of which a central crop cuts away {100 * cut:.0f} %" if (cut := images.cut_away()) > 0.005 else "")
         )
         shown = [finding for finding in found.findings if not brief or finding.severity != "note"]
-        reasons = {path: f"{path}: {reason}" for path, reason in found.left_out.items()}
-        self.findings(shown, lambda finding: [reasons.get(path, path) for path in finding.paths])
+        left_out = found.left_out
+
+        def details(finding: Any) -> list[str]:
+            reasons = ((path, left_out.get(unshow(path))) for path in finding.paths)
+            return [f"{path}: {reason}" if reason else path for path, reason in reasons]
+
+        self.findings(shown, details)
         self.label_errors(found.label_errors, len(images))
         if not brief:
             if not found.findings and not found.label_errors:
@@ -315,9 +320,9 @@ class Screen:
         """What was found, with a line for each of the first files and what to do."""
         for finding in findings:
             style = {"error": "bold red", "warning": "yellow", "note": ""}[finding.severity]
-            self.out.print(Text(f"{finding.severity}: {finding.message}", style=style))
+            self.out.print(Text(line(f"{finding.severity}: {finding.message}"), style=style))
             lines = details(finding)
-            self.lines(*(f"    {line}" for line in lines[:10]))
+            self.lines(*(f"    {one}" for one in lines[:10]))
             if len(lines) > 10:
                 self.lines(f"    and {len(lines) - 10:,} more (all of them: --json)")
             if finding.suggestion:
@@ -347,7 +352,7 @@ class Screen:
 
     def plan(self, plan: Any) -> None:
         """What a training would do and cost."""
-        self.lines(plan.recipe.toml(plan.reasons).rstrip(), *plan.lines())
+        self.lines(*plan.recipe.toml(plan.reasons).splitlines(), *plan.lines())
 
     def predictions(self, predictions: Iterable[Any], form: Any) -> None:
         """The classes of images as text, or as rows in UTF-8, in which names are what they are, also bytes that are no text."""

@@ -217,7 +217,7 @@ def _folder(run: Path, to: str, form: Form, out: str | Path | None) -> Path:
     there = {file.name for file in folder.iterdir()} if os.path.isdir(folder) else set[str]()
     made = {*form.files, form.files[0] + DIFFERS, INT8, PARITY, store.MANIFEST} if PARITY in there else set[str]()
     if others := sorted(there - made):
-        raise UsageError(f"--out {folder} holds other files, for example {brief(show(others[0]))}. Name a folder of its own.")
+        raise UsageError(f"--out {folder} holds other files, for example {brief(others[0])}. Name a folder of its own.")
     return folder
 
 

@@ -26,7 +26,7 @@ class UsageError(TrickbagError):
         ...     tb.plan("photos", with_="mixpu")
         ... except tb.UsageError as error:
         ...     print(error)
-        there is no trick mixpu; did you mean mixup? List them: trickbag tricks. Name a file of your own with --plugin.
+        there is no trick mixpu; did you mean mixup? List them: trickbag tricks. Name a file of your own with plugins.
 
     """
 

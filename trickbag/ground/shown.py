@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from trickbag.ground.text import show
+from trickbag.ground.text import line
 
 LONGEST = 12
 """Rows that a notebook shows of a table."""
@@ -37,8 +37,8 @@ class Shown:
     def __repr__(self) -> str:
         """For the prompt."""
         sheet = self._sheet()
-        facts = ", ".join(f"{name} {show(text)}" for name, text in sheet.facts.items())
-        return f"<{show(sheet.title)}{': ' if facts else ''}{facts}>"
+        facts = ", ".join(f"{name} {line(text)}" for name, text in sheet.facts.items())
+        return f"<{line(sheet.title)}{': ' if facts else ''}{facts}>"
 
     def _repr_html_(self) -> str:
         return html(self._sheet())
@@ -51,7 +51,7 @@ def html(sheet: Sheet) -> str:
     body += [_cells("td", row) for row in sheet.rows[:LONGEST]]
     left = len(sheet.rows) - LONGEST
     more = f"<p>and {left:,} more</p>" if left > 0 else ""
-    return f"<strong>{escape(show(sheet.title))}</strong><table>{''.join(f'<tr>{row}</tr>' for row in body)}</table>{more}"
+    return f"<strong>{escape(line(sheet.title))}</strong><table>{''.join(f'<tr>{row}</tr>' for row in body)}</table>{more}"
 
 
 class Picture(bytes):
@@ -65,4 +65,4 @@ class Picture(bytes):
 
 
 def _cells(tag: str, texts: Sequence[str]) -> str:
-    return "".join(f"<{tag}>{escape(show(text))}</{tag}>" for text in texts)
+    return "".join(f"<{tag}>{escape(line(text))}</{tag}>" for text in texts)

@@ -364,6 +364,8 @@ def _holder(file: Path) -> str:
 def _told(path: Path) -> Iterator[None]:
     """Say in one sentence what the disk refused."""
     try:
+        if "\0" in str(path):
+            raise OSError("no name holds a NUL")
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

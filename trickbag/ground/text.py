@@ -24,6 +24,26 @@ def show(name: str) -> str:
     return "".join(map(_spell, name))
 
 
+def legible(text: str) -> str:
+    r"""Text in which nothing is invisible and every character can be encoded; line breaks stay.
+
+    Unlike ``show`` it leaves backslashes alone, so that a name which was shown already is not spelled twice.
+
+    >>> print(legible("a\0b\u202egpj.exe \udcff"))
+    a\x00b\u202egpj.exe \xff
+    """
+    return "".join(character if character in "\\\n" else show(character) for character in text)
+
+
+def line(text: str) -> str:
+    r"""Text on one line: as ``legible``, its line breaks spelled out.
+
+    >>> print(line("a\nb"))
+    a\x0ab
+    """
+    return legible(text).replace("\n", r"\x0a")
+
+
 def unshow(text: str) -> str:
     r"""The name that ``show`` spelled.
 

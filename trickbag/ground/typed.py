@@ -3,13 +3,14 @@
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any, TypeGuard
 
 from pydantic import BaseModel
 
 from trickbag.ground import toml
 from trickbag.ground.errors import UsageError
-from trickbag.ground.text import brief, clipped
+from trickbag.ground.text import brief, clipped, line
 
 MOST_SECONDS = 1e9
 """Thirty years."""
@@ -21,16 +22,16 @@ def seconds(given: str | float) -> float:
     >>> seconds("10m"), seconds("1.5h"), seconds(90), seconds("")
     (600.0, 5400.0, 90.0, 0.0)
     """
-    if given in ("", 0):
+    if isinstance(given, str | Real) and given in ("", 0):
         return 0.0
     if isinstance(given, str):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", given.strip())
-        found = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+        found: Any = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     else:
-        found = float(given) if isinstance(given, int | float) else 0.0
+        found = given if isinstance(given, Real) and not isinstance(given, bool) else 0.0
     if not 0 < found < MOST_SECONDS:
-        raise UsageError(f"budget {clipped(str(given))}: write a time above 0, for example 90s, 10m or 2h.")
-    return found
+        raise UsageError(f"budget {clipped(line(str(given)))}: write a time above 0, for example 90s, 10m or 2h.")
+    return float(found)
 
 
 def processes(text: str | int) -> int:
@@ -63,8 +64,8 @@ def parted(text: str) -> list[str]:
 
 
 def several(given: Any) -> TypeGuard[Iterable[Any]]:
-    """Whether this is a list of things: a text is one thing, and so is a trick, though it gives its fields."""
-    return isinstance(given, Iterable) and not isinstance(given, str | BaseModel)
+    """Whether this is a list of things: a text is one thing, and so are bytes, and a trick, though it gives its fields."""
+    return isinstance(given, Iterable) and not isinstance(given, str | bytes | BaseModel) and getattr(given, "ndim", 1) > 0
 
 
 def spellings(given: Any) -> list[str]:

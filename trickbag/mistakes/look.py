@@ -13,6 +13,7 @@ from trickbag.data.facts import Facts, look_at_all
 from trickbag.data.images import Images
 from trickbag.data.reading import read
 from trickbag.ground import store
+from trickbag.ground.arguments import public
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell
 from trickbag.ground.shown import Sheet, Shown
@@ -120,6 +121,7 @@ class Review(Shown):
 
         return page(self)
 
+    @public
     def write(self, file: str | Path) -> Path:
         """Write the page, and return where it lies."""
         store.write(Path(file), self.html())

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -45,7 +45,7 @@ __all__ = [
 
 KEPT = "plugins"
 """The folder of a run or a study that holds the sources of the plugins it was made with."""
-Files = str | Path | Iterable[str | Path]
+Files = Annotated[str | Path | Iterable[str | Path], "a Python file, or a list of files"]
 """One file, or several."""
 
 _ACTIVE: ContextVar[Mapping[str, Plugin]] = ContextVar("plugins", default=MappingProxyType({}))

@@ -1,6 +1,7 @@
 """One's own metrics: functions of labels and probabilities, in ``result.json`` and in evaluations under their names."""
 
 import inspect
+import reprlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from trickbag.ground.arguments import public
 from trickbag.ground.errors import UsageError
+from trickbag.ground.text import line
 
 Better = Literal["higher", "lower"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -25,7 +28,8 @@ _MARK = "_trickbag_better"
 def metric(function: Function, /) -> Function: ...
 @overload
 def metric(*, better: Better = "higher") -> Callable[[Function], Function]: ...
-def metric(function: Any = None, /, *, better: Better = "higher") -> Any:
+@public
+def metric(function: Callable[..., Any] | None = None, /, *, better: Better = "higher") -> Any:
     """Mark a plugin's function as a metric: it appears in ``result.json`` and in evaluations under its name.
 
     The function takes labels [N], int64, and probabilities [N, K], float64 with rows that sum to 1. It returns a number, or one
@@ -47,8 +51,8 @@ def metric(function: Any = None, /, *, better: Better = "higher") -> Any:
 
 
 def _marked(function: Function, better: Better) -> Function:
-    if better not in ("higher", "lower"):
-        raise ValueError(f"better={better!r}: write 'higher' or 'lower'")
+    if not inspect.isfunction(function):
+        raise UsageError(f"{line(reprlib.repr(function))} is no metric. Mark a function of labels and probabilities.")
     setattr(function, _MARK, better)
     return function
 

@@ -58,6 +58,8 @@ HOLDERS: dict[type[Trick], Plugin] = {}
 
 def opened(path: str | Path) -> Plugin:
     """The plugin in a file. Raises UsageError, with file and line, for what is none."""
+    if not isinstance(path, str | Path):  # an iterator may give anything
+        raise UsageError(f"plugin {brief(repr(path))}: give a Python file.")
     file = expanded(path)
     try:
         source = files.content(file)

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from trickbag.data.long_tail import FEW, MANY
-from trickbag.ground.text import counted
+from trickbag.ground.text import counted, legible, line
 from trickbag.report import wording
 from trickbag.report.charts import Axis, curves, strips
 from trickbag.report.findings import Effect, Findings
@@ -138,7 +138,7 @@ def environment() -> Environment:
             counted,
             wording.verdict,
             wording.shorten,
-            wording.line,
+            line,
             wording.pieces,
         ),
         *(jpeg, grouped, spoken, minute_ticks, plain, fmean, measure_rows, measure_title),
@@ -151,4 +151,4 @@ def environment() -> Environment:
 
 def _plain(value: Any) -> Any:
     """What the templates put into the page: markup of their own as it is, all else as legible text."""
-    return value if hasattr(value, "__html__") else wording.legible(str(value))
+    return value if hasattr(value, "__html__") else legible(str(value))

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from trickbag.data.long_tail import FEW, MANY, by_frequency
-from trickbag.ground.text import counted
+from trickbag.ground.text import counted, line
 from trickbag.report.findings import Arm, Effect, Findings, Measure
 from trickbag.report.wording import (
     DASH,
@@ -18,7 +18,6 @@ from trickbag.report.wording import (
     chance,
     differences,
     failed,
-    line,
     minutes,
     number,
     percent,

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 
-from trickbag.ground.text import counted, show
+from trickbag.ground.text import counted, line
 from trickbag.report.findings import Arm, Effect, Findings
 from trickbag.statistics.effects import UNMOVED
 from trickbag.statistics.intervals import Interval
@@ -23,26 +23,6 @@ SIGNS = {
     "descriptive": "·",
 }
 LENGTH = 72
-
-
-def legible(text: str) -> str:
-    r"""Text in which nothing is invisible and every character can be encoded; line breaks stay.
-
-    Unlike ``show`` it leaves backslashes alone, so that a name which was shown already is not spelled twice.
-
-    >>> print(legible("a\0b\u202egpj.exe \udcff"))
-    a\x00b\u202egpj.exe \xff
-    """
-    return "".join(character if character in "\\\n" else show(character) for character in text)
-
-
-def line(text: str) -> str:
-    r"""Text on one line: as ``legible``, its line breaks spelled out.
-
-    >>> print(line("a\nb"))
-    a\x0ab
-    """
-    return legible(text).replace("\n", r"\x0a")
 
 
 def shorten(text: str, length: int = LENGTH) -> str:

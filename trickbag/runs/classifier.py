@@ -1,9 +1,9 @@
 """A trained classifier: all that prediction needs, in ``model.safetensors`` and ``model.json``."""
 
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from trickbag.engine.pixels import ahead, fitted
 from trickbag.engine.precision import fabric_for
 from trickbag.engine.scores import finite
 from trickbag.ground import signals, store
+from trickbag.ground.arguments import Between, Share, public
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.records import MALFORMED
@@ -96,6 +97,7 @@ class Classifier(Shown):
         return Sheet(f"classifier {self.card.model}", {name: text for name, text in facts.items() if text})
 
     @classmethod
+    @public
     def load(cls, run: str | Path, with_: Tricks = ()) -> "Classifier":
         """The classifier of a run's folder, with more tricks for evaluation put in.
 
@@ -154,14 +156,15 @@ class Classifier(Shown):
         x = torch.stack(images).to(self.fabric.device).to(torch.float32, memory_format=memory)
         return (x - mean) / std
 
+    @public
     def predict(
         self,
         images: Any,
-        top: int = 5,
+        top: Annotated[int, Between(1)] = 5,
         *,
-        threshold: float = 0.0,
+        threshold: Share = 0.0,
         on_bad: Literal["skip", "error"] = "error",
-        without: Container[str] = (),
+        without: Collection[str] = (),
         tell: Tell = silent,
     ) -> Iterator[Prediction]:
         """The ``top`` most probable classes of each image, in order, as they are asked for.
@@ -224,6 +227,7 @@ class Classifier(Shown):
         """
         return Judging(self)
 
+    @public
     def explain(self, images: Any, name: str = "") -> Iterator[Explanation]:
         """Where the network sees the predicted class, or the one of a ``name``, in each image; for images see ``predict``.
 
@@ -233,6 +237,7 @@ class Classifier(Shown):
         for source in sources(images):
             yield self.look(source.name, self._decode(source), name)
 
+    @public
     def look(self, path: str, pixels: Tensor, name: str = "") -> Explanation:
         """The same of one uint8 image [C, h, w]."""
         if name and name not in self.classes:

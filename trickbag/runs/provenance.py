@@ -73,7 +73,7 @@ def again(folder: Path, tell: Tell) -> Request:
             raise FileNotFoundError(folder / BEGUN)
         source, held = (records.read(folder / name, kind, PUT_BACK).plain() for name, kind in ((SOURCE, Open), (ASKED, Asked)))
         key = Begun.load(folder).request
-        recipe = Recipe.build({name: held[name] for name in Recipe.model_fields}, f"{folder / ASKED}: ")
+        recipe = Recipe.build({name: held[name] for name in Recipe.model_fields}, f"{folder / ASKED}")
         wanted = request(recipe=recipe, budget=held["budget"], seed=held["seed"], tell=tell, **source)
         wanted = replace(wanted, auto=held["recipe"] == "auto", chosen=frozenset(held["set by you"]))
     except (OSError, ValueError, KeyError, TypeError):

@@ -24,8 +24,7 @@ from trickbag.engine.pixels import Data
 from trickbag.ground.cache import Stamp, check_writable, expanded, stamp
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
-from trickbag.ground.streams import MOST_SEED
-from trickbag.ground.text import clipped, show
+from trickbag.ground.text import show
 from trickbag.ground.typed import assignments, names, seconds, spellings
 from trickbag.models import networks
 from trickbag.models import weights as files
@@ -264,8 +263,6 @@ def request(
     The budget counts from ``began``, by the monotonic clock; None: from now.
     """
     began = time.monotonic() if began is None else began
-    if not isinstance(seed, int | np.integer) or not 0 <= seed <= MOST_SEED:
-        raise UsageError(f"seed {clipped(repr(seed))}: give a whole number from 0 to {MOST_SEED:,}.")
     asked, chosen = started(*edited(recipe, model, weights, with_, without, set_), recipe == "auto", tell)
     check_named(asked.tricks)
     check_idle(asked, chosen)

@@ -19,6 +19,7 @@ from trickbag.engine.loop import Loop
 from trickbag.engine.pixels import Joined, Pixels, pixels
 from trickbag.engine.precision import fabric_for
 from trickbag.ground import store
+from trickbag.ground.arguments import Whole, public
 from trickbag.ground.environment import whole
 from trickbag.ground.errors import Interrupted, TrickbagError, UsageError
 from trickbag.ground.events import Note, Tell, silent
@@ -50,6 +51,7 @@ class Result(Shown):
     record: dict[str, Any]
 
     @classmethod
+    @public
     def load(cls, folder: str | Path) -> "Result":
         """The result in a run's folder. Raises TrickbagError where it is damaged or unfinished."""
         folder = Path(folder)
@@ -73,7 +75,8 @@ class Result(Shown):
         """How many images of each class were taken for which, as a PNG picture; ``confusion.csv`` has the numbers."""
         return Picture((self.folder / "confusion.png").read_bytes())
 
-    def errors(self, most: int | None = None) -> list[Mistake]:
+    @public
+    def errors(self, most: Whole | None = None) -> list[Mistake]:
         """The judged images that were classified wrongly, the most confident mistakes first; None for all of them."""
         return mistakes(self.folder)[:most]
 

@@ -29,10 +29,6 @@ def serve(runs: Sequence[str | Path], host: str, port: int, token: str, threshol
     """Answer for runs until a signal comes; see ``trickbag.serve``."""
     if not runs:
         raise UsageError("there is no run to serve. Give the folder of one.")
-    if not 0 <= port <= 65535:
-        raise UsageError(f"port {port}: write a number from 0 to 65535.")
-    if not 0 <= threshold <= 1:
-        raise UsageError(f"threshold {threshold}: write a probability from 0 to 1.")
     if token and not TOKEN.fullmatch(token):
         raise UsageError("the token: write 12 to 200 letters, digits or signs of -._~, such as openssl rand -hex 16 gives.")
     _check_loop()

@@ -15,6 +15,7 @@ import torch
 from trickbag import plugins
 from trickbag.engine.pixels import Files
 from trickbag.ground import store
+from trickbag.ground.arguments import public
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.events import CellDone, Doing, Event, Note, Tell, silent
 from trickbag.ground.shown import Sheet, Shown
@@ -102,6 +103,7 @@ class Finished(Shown):
         """What the proof of the nominated recipe found; None where there was none."""
         return self.findings.proof
 
+    @public
     def report(self, path: str | Path) -> Path:
         """Write the report, one HTML file that needs nothing else, and return where it lies."""
         store.write(Path(path), page(self.findings))

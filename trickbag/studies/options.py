@@ -4,11 +4,12 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_serializer, model_validator
 
 from trickbag.ground import files, toml
+from trickbag.ground.arguments import public
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import MOST_SEED
 from trickbag.ground.text import brief, clipped
@@ -25,7 +26,7 @@ Word = Annotated[str, BeforeValidator(str)]
 
 
 def _recipe(given: Any) -> Any:
-    return str(given) if isinstance(given, Path) else given
+    return str(given) if isinstance(given, Path) else Recipe.build(given) if isinstance(given, Mapping) else given
 
 
 def _tricks(given: Any) -> Any:
@@ -75,6 +76,22 @@ class Options(BaseModel):
     corrections: Word = ""
     budget: Annotated[float, BeforeValidator(seconds), Field(ge=0)] = 0.0
 
+    if not TYPE_CHECKING:  # type checkers make the signature from the fields
+
+        def __init__(self, /, **fields: Any) -> None:
+            """Raises UsageError for what is unknown or out of range."""
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                first = error.errors()[0]
+                name = clipped(".".join(str(part) for part in first["loc"][:1]))
+                reason = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
+                if first["type"] == "extra_forbidden":
+                    known = ", ".join(field.alias or n for n, field in type(self).model_fields.items())
+                    reason = f"a study has no such field. It has: {known}"
+                said = f"{reason[0].lower()}{reason[1:].rstrip('.')}."
+                raise UsageError(": ".join(filter(None, [name, said]))) from None
+
     @field_serializer("recipe")
     def _spelled(self, recipe: str | Recipe) -> str | dict[str, Any]:
         return recipe if isinstance(recipe, str) else recipe.spelled()
@@ -106,18 +123,13 @@ class Options(BaseModel):
         return self
 
     @classmethod
-    def build(cls, fields: dict[str, Any], where: str = "") -> Self:
+    @public
+    def build(cls, fields: Mapping[str, Any], where: str = "") -> Self:
         """The options with these fields. Raises UsageError, beginning with ``where``, for what is unknown or out of range."""
         try:
             return cls(**fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = clipped(".".join(str(part) for part in first["loc"][:1]))
-            reason = first["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
-            if first["type"] == "extra_forbidden":
-                reason = f"a study has no such field. It has: {', '.join(f.alias or n for n, f in cls.model_fields.items())}"
-            said = f"{reason[0].lower()}{reason[1:].rstrip('.')}."
-            raise UsageError(where + ": ".join(filter(None, [name, said]))) from None
+        except UsageError as error:
+            raise UsageError(f"{where}{error}") from None
 
     @classmethod
     def given(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,6 +138,7 @@ class Options(BaseModel):
         return {field.alias or name: arguments[name] for name, field in fields if arguments[name] is not None}
 
     @classmethod
+    @public
     def load(cls, file: str | Path, **changes: Any) -> Self:
         """The options of a TOML file, with changes; those in a table, as of ``set``, join the file's.
 

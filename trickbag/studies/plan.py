@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 
 from trickbag.data.images import Images
 from trickbag.engine.assemble import build_model
+from trickbag.ground.arguments import Between, public
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
@@ -158,7 +159,8 @@ class StudyPlan(Shown):
         """The share of the images on which two trainings of a recipe are expected to disagree."""
         return churn(ASSUMED if self.accuracy is None else self.accuracy)
 
-    def resolves(self, seeds: float, design: Design | None = None) -> float:
+    @public
+    def resolves(self, seeds: Annotated[float, Between(0)], design: Design | None = None) -> float:
         """The smallest effect of a trick that so many seeds find with 80 % power: the median over the declared questions."""
         arms, asked = (design or self.design).arms, (design or self.design).questions
         declared = [question for question in asked if question.declared] or asked

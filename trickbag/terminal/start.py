@@ -8,7 +8,8 @@ from collections.abc import Callable
 from trickbag.display import output
 from trickbag.ground import signals
 from trickbag.ground.errors import Interrupted, TrickbagError, lacks_memory
-from trickbag.ground.text import clipped, show
+from trickbag.ground.spoken import Reader
+from trickbag.ground.text import clipped, line
 
 LONGEST = 300
 """Characters of a word, as of a path, that an error shows whole."""
@@ -20,6 +21,7 @@ def begin(command: Callable[[], object]) -> None:
     An answer that cannot be written to standard output is a failure; a reader who leaves, as in ``| head``, is none.
     """
     output.steady()
+    Reader.typed = True
     try:
         signals.listen()
         try:
@@ -30,8 +32,9 @@ def begin(command: Callable[[], object]) -> None:
             raise
         finally:
             signals.leave()
+            Reader.typed = False
     except (TrickbagError, Interrupted) as end:
-        said = re.sub(rf"\S{{{LONGEST},}}", lambda word: clipped(word[0]), show(str(end)))
+        said = re.sub(rf"\S{{{LONGEST},}}", lambda word: clipped(word[0]), line(str(end)))
         sys.stderr.write(f"trickbag: {said}\n")
         sys.exit(end.exit_code)
     except (RuntimeError, MemoryError) as error:

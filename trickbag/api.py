@@ -433,7 +433,8 @@ def export(
 ) -> shipping.Exported:
     """Write a run's classifier for other programs, and compare what was written with the run, image by image.
 
-    A file that says another class than the run for more than one image of 200 is called ``.differs``, and an error is raised.
+    A file that says another class than the run for more than one image of 200, or a probability that is off by more than 0.02,
+    is called ``.differs``, and an error is raised.
 
     Examples:
         >>> import trickbag as tb

@@ -95,7 +95,7 @@ def predict(
             growing = predicted.Growing(out, form or "csv", identity, each, screen.tell)
             if growing.done:
                 screen.note(f"{len(growing.done):,} images have their predictions already; what follows is of the others")
-            for prediction in classifier.predict(images, **asked, without=growing.done, tell=screen.tell):
+            for prediction in classifier.predict(images, **asked, without=growing, tell=screen.tell):
                 growing.add(prediction)
             growing.end()
         screen.note(f"predictions: {out}")

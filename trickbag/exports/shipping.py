@@ -216,10 +216,8 @@ def _folder(run: Path, to: str, form: Form, out: str | Path | None) -> Path:
     folder = store.folder_of(out if out is not None else run.resolve().with_name(f"{run.resolve().name}-{to}"))
     if os.path.lexists(folder / CARD):
         raise UsageError(f"--out {folder} is a run. Name a folder of its own.")
-    there = {file.name for file in folder.iterdir()} if os.path.isdir(folder) else set[str]()
-    made = {*form.files, form.files[0] + DIFFERS, INT8, PARITY, store.MANIFEST} if PARITY in there else set[str]()
-    if others := sorted(there - made):
-        raise UsageError(f"--out {folder} holds other files, for example {brief(show(others[0]))}. Name a folder of its own.")
+    made = {*form.files, form.files[0] + DIFFERS, INT8, PARITY, store.MANIFEST} if os.path.isfile(folder / PARITY) else ()
+    store.check_apart(folder, lambda file: file.name in made)
     return folder
 
 

@@ -28,12 +28,14 @@ from safetensors import SafetensorError
 from trickbag.ground import files, records
 from trickbag.ground.errors import NoRoomError, TrickbagError, UsageError
 from trickbag.ground.records import Count, Open, Record
-from trickbag.ground.text import brief
+from trickbag.ground.text import brief, show
 
 if TYPE_CHECKING:  # importing torch takes seconds: only what stores tensors waits for it
     from torch import Tensor
 
 MANIFEST = "MANIFEST.json"
+MARKS = (b'<meta name="generator" content="trickbag">', b"Software\0trickbag")
+"""Near the beginning of every page and of every picture."""
 STATE = ("state.safetensors", "state.json")
 
 
@@ -326,6 +328,29 @@ def folder_of(out: str | Path) -> Path:
         reason = files.reason(error) if isinstance(error, OSError) else error
         raise UsageError(f"--out {brief(str(out))} cannot be a folder of results: {reason}. Choose another.") from None
     return path
+
+
+def ours(path: Path) -> bool:
+    """Whether a file is a page or a picture that trickbag made."""
+    try:
+        with files.regular(path) as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    return any(mark in head for mark in MARKS)
+
+
+def check_free(path: Path, option: str) -> None:
+    """Raise UsageError where a page or picture would take the place of a file that trickbag did not make."""
+    if os.path.lexists(path) and not ours(path):
+        raise UsageError(f"{option} {brief(str(path))} is there already. Remove it, or choose another name.")
+
+
+def check_apart(folder: Path, made: Callable[[Path], bool]) -> None:
+    """Raise UsageError where a folder for results holds files that trickbag has not ``made``, but for hidden ones."""
+    there = sorted(folder.iterdir()) if os.path.isdir(folder) else ()
+    if other := next((file.name for file in there if not file.name.startswith(".") and not made(file)), ""):
+        raise UsageError(f"--out {folder} holds other files, for example {brief(show(other))}. Name a folder of its own.")
 
 
 @contextmanager

@@ -130,6 +130,7 @@ def explain(
     from trickbag.ground import store
     from trickbag.report import figures
 
+    store.check_apart(store.folder_of(out), lambda file: file.name == store.MANIFEST or store.ours(file))
     with screen_of() as screen:
         for number, found in enumerate(tb.load(run).explain(images, name)):
             if not number:

@@ -376,6 +376,9 @@ def test_images_that_were_trained_on_give_no_accuracy(place: Path, tmp_path: Pat
         return given(Path(run), known, tmp_path / data, lambda _: None)
 
     own, new = at_hand("own"), at_hand("new")
+    fill(tmp_path / "others", {"a": 0, "zebra": 1}, 1)
+    with pytest.raises(UsageError, match=r"'zebra', which the run does not know\. .*\. Give photos of these classes alone\.$"):
+        at_hand("others")
     assert (own.labels, "trained on" in own.what) == (None, True)
     assert (len(new.judged), new.labels is not None, new.training) == (6, True, None)
     assert "has not seen" in new.what

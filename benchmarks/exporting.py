@@ -105,7 +105,7 @@ def table(found: dict[Case, dict[str, Any]]) -> Iterator[tuple[object, ...]]:
         top = a["accuracy"]
         yield (
             case.model, case.tricks, case.size, percent(top["before"]), percent(top["after"]), points(top),
-            percent(a["agreement"]), f"{a['n']:,}", f"{a['probability']:.4f}",
+            percent(a["agreement"]), f"{a['n']:,}", f"{a['probability']:.4f}{'' if one['holds'] else ': called `.differs`'}",
             f"{max(shape['probability'] for shape in p['shapes']):.4f}", f"{p['grey']:g}", percent(p["grey_share"]),
             f"{one['bytes'] / 1e6:.1f}", one["timm"],
         )  # fmt: skip

@@ -362,13 +362,16 @@ def review(
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
     Raises:
-        UsageError: The folder holds neither, the page would be a folder, or the images are not those that were judged.
+        UsageError: The folder holds neither, the page would be a folder or take the place of a file that trickbag did not make,
+            or the images are not those that were judged.
         TrickbagError: The folder is damaged.
 
     """
     with listening(progress) as tell:
         if out is not None and (os.path.isdir(out) or Path(out).suffix.lower() not in (".html", ".htm")):
             raise UsageError(f"{str(out)!r} is no name of a page. Name a file that ends in .html, for example review.html.")
+        if out is not None:
+            store.check_free(Path(out), "--out")
         found = look.review(Path(folder), data if data is None else kept(data, tell), tell)
         found.write(Path(folder) / look.PAGE if out is None else out)
         return found
@@ -564,7 +567,8 @@ def export(
 ) -> shipping.Exported:
     """Write a run's classifier for other programs, and compare what was written with the run, image by image.
 
-    A file that says another class than the run for more than one image of 200 is called ``.differs``, and an error is raised.
+    A file that says another class than the run for more than one image of 200, or a probability that is off by more than 0.02,
+    is called ``.differs``, and an error is raised.
 
     Examples:
         >>> import trickbag as tb

@@ -134,6 +134,11 @@ def test_a_file_that_is_no_table_of_corrections_is_refused(place: Path, ask, con
     assert not Path("run").exists()
 
 
+def test_a_folder_is_called_one(place: Path, ask) -> None:
+    told = ask("check", "photos", "--corrections", "photos/cat")
+    assert (told.code, "corrections 'photos/cat': it is a folder, not a file. Give the CSV file" in told.err) == (2, True)
+
+
 def test_files_put_one_after_the_other_correct_what_was_corrected(place: Path) -> None:
     first, more = fixes(GOOD, ("dog/01.png", "dog", "cat")), fixes(("cat/00.png", "dog", "drop"), name="more.csv")
     Path("both.csv").write_bytes(first.read_bytes() + more.read_bytes())

@@ -89,8 +89,14 @@ def test_explain_draws_a_picture_for_each_image(tmp_path: Path, ask, monkeypatch
     assert ask("explain", "run", "photos/b", "--out", "photos/explained").code == 0
     assert read("photos").classes == known.classes
     assert read("photos").paths == known.paths, "its pictures are no data"
-    assert ask("explain", "run", "photos/b/00.png", "--out", "photos/b").code == 0
-    assert len(read("photos")) == len(known) + 1, "a folder that holds images stays what it is"
+    before = read("photos").hashes
+    used = ask("explain", "run", "photos/b/00.png", "--out", "photos/b")
+    assert (used.code, used.err) == (
+        2,
+        "trickbag: --out photos/b holds other files, for example '00.png'. Name a folder of its own.\n",
+    )
+    assert read("photos").hashes == before
+    assert ask("explain", "run", "photos/b/00.png", "--out", "drawn").code == 0, "its own pictures may go"
     named = ask("explain", "run", "photos/b/00.png", "--class", "b", "--out", "one")
     assert ": b, " in named.out
     assert ask("explain", "run", "photos/b", "--class", "zebra").err.startswith(

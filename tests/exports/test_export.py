@@ -1,9 +1,11 @@
 """Exported files are what their runs are, in programs without trickbag, and what differs has no name to ship."""
 
+import argparse
 import gzip
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from trickbag.exports import as_onnx, as_timm, model_card, shipping
 from trickbag.exports.graph import Square, Whole, traced
 from trickbag.exports.parity import plain
 from trickbag.exports.photos import Photos, given
+from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.laboratory import lab
 from trickbag.recipe import Fit
@@ -51,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         fill(folder / "photos", KINDS, 20)
         recipe_file(folder / "tiny.toml")
         fields = {"epochs": 3, "lr": 0.1, "crop_share": 0.8}
-        tb.train("photos", "tiny.toml", out="run", with_="flip_tta, knn, calibrate", set_=fields)
+        tb.train("photos", "tiny.toml", out="run", with_="flip_tta, ncm, calibrate", set_=fields)
         tb.train("photos", "tiny.toml", out="plain", model="test_resnet", with_="calibrate", set_=fields | {"size": 32})
         yield folder
 
@@ -206,6 +209,7 @@ def test_the_figures_are_those_of_the_run(made: tb.Exported) -> None:
     shown = repr(made) + made._repr_html_() + "\n".join(made.lines())
     assert "100.00 % of" in shown
     assert f"the same class for {n} of {n}" in shown
+    assert re.search(r"\n\d\.\d\d % of the pixels differ, by at most [012] of 255 levels\n", shown)
 
 
 def test_the_network_alone_is_in_whole_numbers(made: tb.Exported) -> None:
@@ -216,7 +220,7 @@ def test_the_network_alone_is_in_whole_numbers(made: tb.Exported) -> None:
     assert convolutions
     assert all(part and part.op_type == "DequantizeLinear" for node in convolutions for part in fed[node.name][:2])
     others = [node for node in model.graph.node if node.op_type == "MatMul" and not node.name.startswith(as_onnx.NETWORK)]
-    assert len(others) >= 4, "two matrices for each of two resizings, and the neighbours"
+    assert len(others) >= 4, "two matrices for each of two resizings, and the class means"
     assert not any(part and part.op_type == "DequantizeLinear" for node in others for part in fed[node.name])
     scales = [part.input[1] for node in convolutions for part in fed[node.name][1:2] if part]
     sizes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
@@ -227,6 +231,14 @@ def test_the_network_alone_is_in_whole_numbers(made: tb.Exported) -> None:
     assert told.alike.accuracy
     assert told.alike.accuracy.interval
     assert told.speeds[0] <= told.speed <= told.speeds[1]
+
+
+def sharpened(model: onnx.ModelProto) -> None:
+    """The same class for every image, and another probability."""
+    last = next(node for node in reversed(model.graph.node) if node.op_type == "Softmax")
+    model.graph.initializer.append(onnx.helper.make_tensor("twentieth", onnx.TensorProto.FLOAT, [], [0.05]))
+    model.graph.node.insert(len(model.graph.node) - 1, onnx.helper.make_node("Mul", [last.input[0], "twentieth"], ["flat"]))
+    last.input[0] = "flat"
 
 
 def frozen(model: onnx.ModelProto) -> None:
@@ -251,9 +263,22 @@ def blurred(model: onnx.ModelProto) -> None:
     first.input[list(first.input).index(as_onnx.SQUARES)] = "dark"
 
 
-@pytest.mark.parametrize("fault", [frozen, wrong, blurred])
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (frozen, "fails on images"),
+        (wrong, "another class"),
+        (blurred, "a probability differs by"),
+        (sharpened, r"images of the run[^:]*: a probability differs by 0\.\d+ \(0\.02 may\)\. Do"),
+    ],
+)
 def test_what_differs_has_no_name_to_ship(
-    made: tb.Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask, fault: Callable[[onnx.ModelProto], None]
+    made: tb.Exported,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ask,
+    fault: Callable[[onnx.ModelProto], None],
+    reason: str,
 ) -> None:
     model = onnx.load(made.folder / "model.onnx")
     fault(model)
@@ -266,11 +291,62 @@ def test_what_differs_has_no_name_to_ship(
     (tmp_path / "out" / "parity.json").write_text("{}")
     told = ask("export", "run", "--to", "onnx", "--out", str(tmp_path / "out"))
     assert told.code == 1
-    assert "model.onnx.differs" in told.err
+    assert re.search(r"model\.onnx\.differs is not the run, cifar_resnet8 with .*flip_tta.*calibrate", told.err), told.err
+    assert re.search(reason, told.err)
     assert "Do not use it" in told.err
     assert not (tmp_path / "out" / "model.onnx").exists()
     assert (tmp_path / "out" / "model.onnx.differs").exists()
     assert json.loads((tmp_path / "out" / "parity.json").read_text())["holds"] is False
+
+
+@pytest.fixture
+def quick(made: tb.Exported, program: tb.Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes time is done already: the run's graph, and the same in ONNX."""
+    graph, model = torch.export.load(program.folder / "model.pt2"), onnx.load(made.folder / "model.onnx")
+    monkeypatch.setattr(shipping, "traced", lambda _: graph)
+    monkeypatch.setattr(as_onnx, "converted", lambda *_: model)
+
+
+@pytest.mark.parametrize(
+    ("run", "to", "room"), [("run", "onnx", 0.1), ("run", "torch", 0.1), ("run", "torch", 1.1), ("plain", "timm", 0.1)]
+)
+def test_a_full_disk_is_a_sentence(place: Path, quick: None, tmp_path: Path, ask, run: str, to: str, room: float) -> None:
+    """The largest file that may be written stands in for the room that is left: it fails with the same call."""
+    most = int(room * Path(run, "model.safetensors").stat().st_size)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        told = ask("export", run, "--to", to, "--out", str(tmp_path / "out"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert told.code == 1
+    assert re.search(r"cannot write .*out.* Free some space, or choose another folder\.\n$", told.err), told.err
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] in ([".out.lock"], [".out.lock", "MANIFEST.json"])
+
+
+def test_room_is_asked_for_before_an_export(place: Path, tmp_path: Path, ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: argparse.Namespace(free=100_000))
+    told = ask("export", "run", "--to", "torch", "--out", str(tmp_path / "out"))
+    assert told.code == 1
+    assert re.search(r": the files need 0\.6 MB, and 0\.1 MB are free\.", told.err), told.err
+    assert [file.name for file in tmp_path.iterdir()] == [".out.lock"]
+
+
+def test_a_class_whose_name_is_no_text_reads_back(place: Path, ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    stray = "c\udcff é"
+    fill(place / "stray", {"a": 0, stray: 1}, 20)
+    tb.train("stray", "tiny.toml", out="stray-run", model="test_resnet", set_={"size": 32, "lr": 0.1})
+    graph = traced(tb.load("stray-run"))
+    monkeypatch.setattr(shipping, "traced", lambda _: graph)
+    for to in ("onnx", "torch", "timm"):
+        told = ask("export", "stray-run", "--to", to, "--data", "stray")
+        assert told.code == 0, told.err
+    said = onnx.load("stray-run-onnx/model.onnx").metadata_props
+    assert json.loads(next(one.value for one in said if one.key == "classes")) == ["a", stray]
+    more = {"trickbag.json": ""}
+    torch.export.load("stray-run-torch/model.pt2", extra_files=more)
+    assert json.loads(json.loads(more["trickbag.json"])["classes"]) == ["a", stray]
+    assert json.loads(Path("stray-run-timm/config.json").read_text())["label_names"] == ["a", stray]
 
 
 def test_without_an_image_no_accuracy_is_said(
@@ -300,6 +376,9 @@ def test_images_that_were_trained_on_give_no_accuracy(place: Path, tmp_path: Pat
         return given(Path(run), known, tmp_path / data, lambda _: None)
 
     own, new = at_hand("own"), at_hand("new")
+    fill(tmp_path / "others", {"a": 0, "zebra": 1}, 1)
+    with pytest.raises(UsageError, match=r"'zebra', which the run does not know\. .*\. Give photos of these classes alone\.$"):
+        at_hand("others")
     assert (own.labels, "trained on" in own.what) == (None, True)
     assert (len(new.judged), new.labels is not None, new.training) == (6, True, None)
     assert "has not seen" in new.what

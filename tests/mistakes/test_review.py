@@ -66,6 +66,10 @@ def test_a_review_of_a_run_says_what_its_files_say(place: Path, ask) -> None:
     assert Path("run/review.html").read_text() == found.html()
     told = ask("review", "run", "--out", "other.html")
     assert told.code == 0
+    assert ask("review", "run", "--out", "other.html").code == 0
+    Path("notes.html").write_text("my notes on trickbag")
+    assert ask("review", "run", "--out", "notes.html").code == 2
+    assert Path("notes.html").read_text() == "my notes on trickbag"
     assert found.answer[0] in told.out
     assert Path("other.html").read_text() == found.html()
     assert "review of run" in repr(found)

@@ -191,6 +191,72 @@ def test_corrections_are_saved_as_the_verbs_read_them(tab: Browser, found: Revie
     assert (now[FILES[0]], now[FILES[1]], now[FILES[3]], len(now)) == (EVIL, "drop", CLASSES[4], len(FILES) - 1)
 
 
+def load(tab: Browser, *files: Path) -> str:
+    """Give the page a file; what it says of it."""
+    node = tab.call("DOM.querySelector", nodeId=tab.call("DOM.getDocument")["root"]["nodeId"], selector="#load")["nodeId"]
+    before = tab.value("document.getElementById('hint').textContent")
+    tab.call("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
+    for _ in range(100):
+        if (said := tab.value("document.getElementById('hint').textContent")) != before:
+            return str(said)
+        time.sleep(0.05)
+    raise AssertionError("the page says nothing of the file")
+
+
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_earlier_corrections_are_gone_on_with(tab: Browser, tmp_path: Path, mark: str) -> None:
+    """Those of images that the page shows, those of others, those that the labels have already, and what does not fit."""
+    tab.look(400)
+    rows = [
+        ["elsewhere/1.png", "cat", 'größe, "é"'],
+        [FILES[0], "cat", "drop"],
+        [r"b/\xff\x0a2.png", "cat", "drop"],
+        [FILES[4], "cat", "w" * 200],
+        [FILES[4], "w" * 200, CLASSES[4]],
+        [FILES[4], CLASSES[4], "cat"],
+        [FILES[3], CLASSES[3], ""],
+        [FILES[1], "cat", "drop"],
+        [FILES[5], "cat", "zebra"],
+    ]
+    with (tmp_path / "earlier.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter=mark).writerows([["Path", "OLD", "new"], *rows])
+    said = load(tab, tmp_path / "earlier.csv")
+    assert said == (
+        "9 corrections read from earlier.csv. 4 of images that are not to be changed here are kept as they are. "
+        "2 of them fit other labels or classes than these and are left out."
+    )
+    assert tab.value("getComputedStyle(document.getElementById('hint')).display") != "none"
+    assert tab.value("document.getElementById('count').textContent") == "7 corrections."
+    values = tab.value("[...document.querySelectorAll('.fixed')].map(c => c.querySelector('[data-fix]').value)")
+    assert sorted(values) == ["0", "2", "drop"]
+    tab.value("document.getElementById('save').click()")
+    made = saved(tmp_path)
+    assert sorted(made[1:]) == sorted([*rows[:6], [FILES[3], CLASSES[3], ""]])
+    tab.open((tmp_path / "review.html").as_uri())
+    again = load(tab, tmp_path / "saved" / "corrections.csv")
+    assert again.startswith("7 corrections read from corrections.csv. 4 of images")
+    assert tab.value("document.querySelectorAll('.fixed').length") == 3
+
+
+def test_a_file_without_corrections_is_told(tab: Browser, tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    assert load(tab, tmp_path / "other.csv") == (
+        "other.csv has no corrections: it needs the columns path,old,new and lines below them."
+    )
+    assert tab.value("document.getElementById('save').disabled")
+
+
+def test_the_table_of_classes_is_read_without_scrolling_aside(tab: Browser) -> None:
+    for width in (320, 400, 820, 1280):
+        tab.look(width)
+        wide = "(e => e.scrollWidth > e.clientWidth)(document.querySelector('.tall'))"
+        assert not tab.value(wide), width
+    assert tab.value("parseFloat(getComputedStyle(document.querySelectorAll('.classes thead th')[3]).paddingRight)") > 24
+    tab.look(400)
+    shown = "getComputedStyle(document.querySelector('.classes td'), '::before').content"
+    assert tab.value(shown) == '"Images "'
+
+
 def test_all_of_it_works_by_keyboard(tab: Browser, tmp_path: Path) -> None:
     def focused() -> str:
         return tab.value("document.activeElement.outerHTML.slice(0, 200)")

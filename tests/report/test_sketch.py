@@ -53,6 +53,15 @@ def test_every_schedule_and_every_augmentation_can_be_drawn(name: str, tmp_path:
     assert file.read_bytes() == again
 
 
+def test_a_file_of_ones_own_is_not_drawn_over(tmp_path: Path, ask) -> None:
+    file = tmp_path / "mine.png"
+    Image.new("RGB", (3, 3)).save(file)
+    own = file.read_bytes()
+    told = ask("tricks", "cosine", "--plot", str(file))
+    assert (told.code, told.err) == (2, f"trickbag: --plot '{file}' is there already. Remove it, or choose another name.\n")
+    assert file.read_bytes() == own
+
+
 def test_what_cannot_be_drawn_is_said(tmp_path: Path, ask) -> None:
     assert not having([parse("adam")], "lr")
     told = ask("tricks", "adam", "--plot", str(tmp_path / "a.png"))

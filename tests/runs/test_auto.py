@@ -338,3 +338,32 @@ def test_that_fp16_is_slow_on_a_cpu_is_said_before_anything_is_timed(folder: Pat
     asked = request(folder / "colour", Recipe(model="cifar_resnet8", size=32, precision=precision))
     auto.decide(asked, lambda event: told.append(event.text if isinstance(event, Note) else ""))
     assert ["--set precision=bf16" in text for text in told] == ([True, False] if precision == "fp16" else [False])
+
+
+def test_a_temperature_for_few_validation_images_is_said_to_be_uncertain(
+    folder: Path, timed: list[Recipe], monkeypatch: pytest.MonkeyPatch, ask
+) -> None:
+    """The bound is measured: benchmarks/results/temperature.md."""
+    album.recipe_file(folder / "tiny.toml")
+    words = ["train", str(folder / "grey"), "--recipe", str(folder / "tiny.toml"), "--set", "epochs=1"]
+    told = ask(*words, "--with", "calibrate", "--out", str(folder / "calibrated"))
+    assert told.code == 0, told.err
+    assert "calibrate is fitted to 9 validation images: with fewer than 200, probabilities may become far too sure" in told.out
+    assert "fitted to" not in ask(*words, "--out", str(folder / "plain")).out
+    monkeypatch.setattr(auto, "CALIBRATION_IMAGES", 9)
+    assert "fitted to" not in ask(*words, "--with", "calibrate", "--seed", "1", "--out", str(folder / "enough")).out
+
+
+@pytest.mark.parametrize(
+    ("asked", "short"), [(["--budget", "0.01s"], True), (["--budget", "0.01s", "--set", "epochs=1"], False), ([], False)]
+)
+def test_that_a_budget_held_hardly_any_training_is_among_the_last_lines(
+    folder: Path, ask, asked: list[str], short: bool
+) -> None:
+    album.recipe_file(folder / "tiny.toml")
+    out = str(folder / f"short{len(asked)}")
+    told = ask("train", str(folder / "grey"), "--recipe", str(folder / "tiny.toml"), *asked, "--out", out)
+    assert told.code == 0, told.err
+    last = told.out[told.out.index("trained cifar_resnet8") :]
+    assert ("does not fit the budget of 0.01 s: 1 epoch is trained all the same. The scores are those of" in last) == short
+    assert bool(tb.finish(out).record["short"]) == short

@@ -109,6 +109,22 @@ def test_it_is_found_from_another_folder(folder: Path, monkeypatch: pytest.Monke
     assert str(folder) not in "".join(path.read_text("utf-8", "replace") for path in (folder / "run").iterdir())
 
 
+@pytest.mark.parametrize("change", ["labels", "gone"])
+def test_a_run_whose_corrections_are_others_by_now_is_not_scored(folder: Path, ask, change: str) -> None:
+    file = folder / "fixes.csv"
+    file.write_text("path,old,new\na/00.png,a,b\n")
+    begin(1, corrections=file)
+    text = file.read_text()
+    file.unlink() if change == "gone" else file.write_text("path,old,new\na/00.png,a,b\na/01.png,a,b\n")
+    told = ask("finish", "run")
+    assert told.code == 2
+    assert ("there is no such file" if change == "gone" else "1 image is of another class (a/01.png)") in told.err
+    assert told.err.endswith("To finish this run, put back what it began with; or train anew into another folder.\n")
+    assert "--out" not in told.err
+    file.write_text(text)
+    assert ask("finish", "run").code == 0
+
+
 def test_what_is_no_run_is_refused(folder: Path) -> None:
     for place, said in (("photos", "holds no run that was stopped"), ("none", "There is no folder none")):
         with pytest.raises(UsageError, match=said):

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -195,7 +196,7 @@ def test_rows_in_a_file_go_on_where_they_were_stopped(place: Path, tmp_path: Pat
         for half in ("", "photos/a/ha" if name.endswith("csv") else '{"path": "pho'):
             out.unlink(missing_ok=True)
             part.write_text("".join(lines[:cut]) + half)
-            part.with_name(f"{name}.part.asked").write_text("")
+            part.with_name(f"{name}.part.signed").write_text("")
             assert ask(*words).code == 0, "asked for something else: begun anew"
             assert out.read_text() == whole
 
@@ -229,6 +230,7 @@ CHANGES: dict[str, Any] = {
     "zeros": lambda rows: [*rows[:9], b"\0" * 40 + b"\n", *rows[9:]],
     "bytes": lambda rows: [*rows[:9], b"\xff\xfe\n", *rows[9:]],
     "half a line": lambda rows: [*rows[:9], rows[9][:5] + b"\n", *rows[10:]],
+    "a probability": lambda rows: [*rows[:9], re.sub(rb"0\.\d{6}", b"0.987654", rows[9], count=1), *rows[10:]],
     "other JSON": lambda rows: [*rows[:9], b"[1, 2]\n", b'{"path": 5}\n', b"[" * 100_000 + b"\n", *rows[9:]],
 }
 
@@ -241,7 +243,7 @@ def test_rows_that_were_changed_meanwhile_lose_no_other(known: tb.Classifier, tm
         begun = Growing(out, form_of(out, False, False) or "csv", "asked", 2)
         for prediction in made[:50]:
             begun.add(prediction)
-        begun.rows.close()
+        begun.close()
         whole = begun.part.read_bytes().splitlines(keepends=True)
         changed = b"".join(change(whole)) + b"half a li"
         begun.part.write_bytes(changed)
@@ -258,16 +260,48 @@ def test_rows_that_were_changed_meanwhile_lose_no_other(known: tb.Classifier, tm
         assert set(rows) > set(whole)
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_photos_that_were_exchanged_meanwhile_are_predicted_again(known: tb.Classifier, tmp_path: Path, form: str) -> None:
+    shutil.copytree("photos", tmp_path / "photos")
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as file:
+        file.write("photos/a/00.png", "x/0.png")
+    images, out = [str(tmp_path / "photos"), str(tmp_path / "some.zip")], tmp_path / f"rows.{form}"
+    begun = Growing(out, form_of(out, False, False) or "csv", "asked", 1)
+    for number, prediction in enumerate(known.predict(images, 1, without=begun)):
+        begun.add(prediction)
+        if number == 3:  # read already, and those before it in the batch
+            (tmp_path / "photos/a/05.png").touch()
+    begun.close()
+    one, other, gone = (tmp_path / "photos" / name for name in ("a/00.png", "b/00.png", "c/19.png"))
+    one.rename(tmp_path / "between")
+    other.rename(one)
+    (tmp_path / "between").rename(other)
+    gone.unlink()
+    told: list[Any] = []
+    again = Growing(out, begun.form, "asked", 1, told.append)
+    assert told[0].text == "3 images changed since: the predictions are made again."
+    assert len(again.done) == 58
+    made = list(known.predict(images, 1, without=again))
+    assert sorted(p.path for p in made) == sorted(map(str, (one, tmp_path / "photos/a/05.png", other)))
+    for prediction in made:
+        again.add(prediction)
+    again.end()
+    text = out.read_text()
+    assert text.count("\n") == 61 + (form == "csv")
+    assert next(p.classes[0] for p in made if p.path == str(one)) == "b"
+    assert [file.name for file in tmp_path.glob("rows.*")] == [out.name]
+
+
 def test_a_quote_too_many_costs_work_and_no_row(known: tb.Classifier, tmp_path: Path) -> None:
     begun = Growing(tmp_path / "rows.csv", "csv", "asked", 1)
     for prediction in known.predict("photos", 1):
         begun.add(prediction)
-    begun.rows.close()
+    begun.close()
     whole = begun.part.read_text()
     begun.part.write_text(whole.replace("photos/b/03", '"photos/b/03'))
     again = Growing(tmp_path / "rows.csv", "csv", "asked", 1)
     assert len(again.done) == 23
-    for prediction in known.predict("photos", 1, without=again.done):
+    for prediction in known.predict("photos", 1, without=again):
         again.add(prediction)
     again.end()
     assert (tmp_path / "rows.csv").read_text() == whole
@@ -312,7 +346,7 @@ def test_rows_of_another_command_are_set_aside_and_no_file_is_overwritten(tmp_pa
     """The same words in another folder mean other photos."""
     out, told = tmp_path / "rows.csv", list[Any]()
     begun = Growing(out, "csv", "here", 1)
-    begun.rows.close()
+    begun.close()
     again = Growing(out, "csv", "there", 1, told.append)
     assert "of another command" in told[0].text
     assert out.with_name("rows.csv.part.damaged").exists()

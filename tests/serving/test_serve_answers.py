@@ -84,6 +84,28 @@ def test_the_runs_and_the_limits_are_told(server: Served, place: Path) -> None:
     assert str(place) not in server.ask("GET", "/runs").body.decode()
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("POST", "/predict?treshold=0.5", "/predict has no option 'treshold'. Its options are run, top, threshold."),
+        ("POST", "/predict?top=1&=", "/predict has no option ''. Its options are run, top, threshold."),
+        ("POST", "/explain?klass=a%0a", "/explain has no option 'klass'. Its options are run, class."),
+        ("POST", "/explain?top=1", "/explain has no option 'top'. Its options are run, class."),
+        ("GET", "/runs?x=1", "/runs has no option 'x'. It has none."),
+    ],
+)
+def test_an_option_that_there_is_not_is_told(server: Served, photos: PHOTOS, method: str, path: str, said: str) -> None:
+    found = server.send(path, photos[0]) if method == "POST" else server.ask(method, path)
+    assert (found.status, found.json) == (422, {"error": said})
+    assert server.ask("GET", "/?from=elsewhere").status == 200
+
+
+def test_another_method_is_told(server: Served) -> None:
+    for method, path in (("GET", "/predict"), ("PUT", "/explain"), ("POST", "/runs")):
+        found = server.ask(method, path)
+        assert (found.status, found.json) == (405, {"error": f"{method} is not what this address takes. See /openapi.json."})
+
+
 def test_the_description_says_what_is_answered(server: Served, photos: PHOTOS) -> None:
     told = server.ask("GET", "/openapi.json").json
     assert {*told["paths"]} == {"/healthz", "/runs", "/predict", "/explain"}

@@ -14,6 +14,7 @@ from trickbag.data.images import Correction, Images, Remark
 from trickbag.data.listing import DROPPED, Ignored
 from trickbag.data.sheets import opened
 from trickbag.data.splits import Ints
+from trickbag.ground import files
 from trickbag.ground.errors import UsageError
 from trickbag.ground.text import brief, show
 
@@ -85,10 +86,11 @@ def _relabelled(images: Images, path: Path) -> Ints:
 
 
 def _lines(path: Path) -> Iterator[Line]:
-    if not path.is_file():
-        raise UsageError(
-            f"corrections {brief(str(path))}: there is no such file. Give the CSV file that the page of review saved."
-        )
+    try:
+        files.regular(path).close()
+    except OSError as error:
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else files.reason(error)
+        raise UsageError(f"corrections {brief(str(path))}: {why}. Give the CSV file that the page of review saved.") from None
     sheet = opened(path, COLUMNS.__contains__)
     header = [name.lower() for name in sheet.header]
     if any(header.count(name) != 1 for name in COLUMNS):

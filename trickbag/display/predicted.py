@@ -1,14 +1,17 @@
 """Predictions as rows, on standard output or in a file that grows: the same command goes on where it was stopped."""
 
 import csv
+import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trickbag.ground import files, store
+from trickbag.ground.cache import stamp
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.text import as_bytes, brief, counted
@@ -49,25 +52,46 @@ def row(*rows: tuple[object, ...]) -> str:
     return file.getvalue()
 
 
+def state(name: str) -> str:
+    """What the system says of an image's file, or of the archive that holds it; empty where there is none."""
+    for path in (Path(name), *Path(name).parents):
+        try:
+            status = path.stat()
+        except (OSError, ValueError):
+            continue
+        return "" if stat.S_ISDIR(status.st_mode) else "-".join(map(str, stamp(status)))
+    return ""
+
+
 class Growing:
-    """A file of predictions under way, ``FILE.part``; it gets its name when all are made."""
+    """A file of predictions under way, ``FILE.part``; it gets its name when all are made.
+
+    ``FILE.part.signed`` beside it has a hash of what was asked, and for each image one of its rows and the state that its file
+    had before it was read. As a container it holds the images that need no prediction any more.
+    """
 
     def __init__(self, file: Path, form: Form, asked: str, each: int, tell: Tell = silent) -> None:
         """``asked``: whatever decides a row; ``each``: rows of an image.
 
-        Rows that are no longer what was written are set aside with their file, which is told, and the others kept. Raises
-        UsageError where the file is there already.
+        Rows that are no longer what was written are set aside with their file, which is told, and the others kept, but for
+        those of images that changed. Raises UsageError where the file is there already.
         """
         if os.path.lexists(file):
             raise UsageError(f"--out {brief(str(file))} is there already. Remove it, or choose another name.")
         self.file, self.form, self.each = file, form, each
-        self.part, self.asked = (file.with_name(f"{file.name}.part{ending}") for ending in ("", ".asked"))
+        self.part, signed = (file.with_name(f"{file.name}.part{ending}") for ending in ("", ".signed"))
+        self.signed: dict[str, str] = {}
+        """Of the rows that were written: a hash of them to the state of their image."""
         self.done: set[str] = set()
-        self.damaged = 0
-        same = self.asked.is_file() and self.asked.read_bytes() == as_bytes(asked)
+        self.ahead: dict[str, str] = {}
+        """The states of images that are being read."""
+        self.damaged = self.changed = 0
+        head, *known = (signed.read_text("ascii", "replace") if signed.is_file() else "").split("\n")
+        same = head == _digest(asked)
         if not same and os.path.lexists(self.part):
             tell(Note(f"{self.part} is of another command: it is now {store.set_aside(self.part).name}."))
-        kept = "".join(self._whole()) if same and self.part.is_file() else ""
+        written = dict(line.split(" ", 1) for line in known if " " in line)
+        kept = "".join(self._whole(written)) if same and self.part.is_file() else ""
         if self.damaged:
             aside = store.set_aside(self.part).name
             tell(
@@ -76,20 +100,33 @@ class Growing:
                     f"{counted(len(self.done), 'image')} are kept, and those that cannot be read made again."
                 )
             )
+        if self.changed:
+            tell(Note(f"{counted(self.changed, 'image')} changed since: the predictions are made again."))
         store.write(self.part, as_bytes(kept or self._head()))
-        store.write(self.asked, as_bytes(asked))
-        self.rows = self.part.open("ab")
+        store.write(signed, "".join(f"{line}\n" for line in (_digest(asked), *map(" ".join, self.signed.items()))))
+        self.rows, self.signatures = self.part.open("ab"), signed.open("a", encoding="ascii")
 
-    def _whole(self) -> Iterator[str]:
-        """The rows of the images that are complete in the file; an end that was not written is no damage."""
-        written = self.part.read_bytes().decode("utf-8", "surrogateescape").rpartition("\n")[0]
+    def __contains__(self, name: object) -> bool:
+        if name in self.done:
+            return True
+        if isinstance(name, str):
+            self.ahead[name] = state(name)
+        return False
+
+    def _whole(self, written: Mapping[str, str]) -> Iterator[str]:
+        """The rows in the file that are whole and as they were ``written``; an end that was not is no damage."""
+        content = self.part.read_bytes().decode("utf-8", "surrogateescape").rpartition("\n")[0]
         yield self._head()
-        for line, path, rows in (self._lines if self.form == "json" else self._groups)(written):
-            if rows:
+        for line, path, rows in (self._lines if self.form == "json" else self._groups)(content):
+            digest = _digest(rows)
+            if digest not in written:
+                self.damaged = line
+            elif state(path) in ("", written[digest]):
                 self.done.add(path)
+                self.signed[digest] = written[digest]
                 yield rows
             else:
-                self.damaged = line
+                self.changed += 1
 
     def _head(self) -> str:
         return row(HEAD) if self.form == "csv" else ""
@@ -123,16 +160,28 @@ class Growing:
 
     def add(self, prediction: "Prediction") -> None:
         """Write a prediction, at once. Raises TrickbagError where it cannot be written."""
+        rows = text(self.form, prediction)
         try:
-            self.rows.write(as_bytes(text(self.form, prediction)))
+            self.signatures.write(f"{_digest(rows)} {self.ahead.pop(prediction.path, None) or state(prediction.path)}\n")
+            self.signatures.flush()  # first: a row without its hash would count as damaged
+            self.rows.write(as_bytes(rows))
             self.rows.flush()
         except OSError as error:
             raise TrickbagError(f"{self.part} cannot be written: {files.reason(error)}. Make room, and go on.") from None
 
+    def close(self) -> None:
+        """Stop writing; what is written stays, to go on with."""
+        self.rows.close()
+        self.signatures.close()
+
     def end(self) -> None:
         """Give the file its name. Raises TrickbagError where another has it by now."""
-        self.rows.close()
+        self.close()
         if os.path.lexists(self.file):
             raise TrickbagError(f"{self.file} was made by something else meanwhile. The predictions are in {self.part}.")
         self.part.rename(self.file)
-        self.asked.unlink(missing_ok=True)
+        Path(self.signatures.name).unlink(missing_ok=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(as_bytes(text)).hexdigest()

@@ -423,6 +423,8 @@ def rate(share: float | None) -> str:
 
 def caveats(record: Mapping[str, Any]) -> Iterator[str]:
     """What flatters the scores of a run, a sentence each."""
+    if short := record.get("short"):
+        yield f"{short}. The scores are those of a network that is hardly trained: give more --budget"
     if not record["test"]:
         yield "there is no test split: the epoch was chosen on the validation images, so this score is too good for new images"
     for split, name in (("val", "validation"), ("test", "test")):

@@ -1,5 +1,6 @@
 """The graph as a file of ``torch.export``, and such a file as a program."""
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +21,10 @@ DESCRIBED = "trickbag.json"
 
 def save(program: ExportedProgram, described: Mapping[str, str], path: Path) -> None:
     """Write the program, and beside it in the file what is ``described``."""
-    with quiet(), path.open("wb") as file:
-        torch.export.save(program, file, extra_files={DESCRIBED: json.dumps(dict(described), ensure_ascii=False)})
+    file = io.BytesIO()  # torch ends the process where its own writer meets a full disk
+    with quiet():
+        torch.export.save(program, file, extra_files={DESCRIBED: json.dumps(dict(described))})
+    path.write_bytes(file.getbuffer())
 
 
 class _Watched(Interpreter):

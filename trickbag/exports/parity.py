@@ -26,8 +26,8 @@ Program = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.fl
 """Images [B, C, H, W] -> probabilities [B, K], and the squares [B, C, S, S] that the network sees, 0 to 255."""
 LEAST = 0.995
 """Share of images whose class must be the same."""
-NEAR = 0.02
-"""Probabilities that are closer are as good as equal."""
+MOST = 0.02
+"""The largest difference that a probability may have: a threshold means the same then for the file and for its run."""
 BATCHES = (1, 2, 7)
 SIZES = ((48, 36), (240, 320), (500, 375), (600, 600), (90, 720))
 """Heights and widths in pixels: a thumbnail, photos either way, a square, a banner."""
@@ -66,8 +66,6 @@ class Shape:
     width: int
     probability: float
     """The largest difference of a probability."""
-    same: bool
-    """Whether every image has the same class, or two that are as good as equally probable."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,15 @@ class Parity:
     file; None where there are no files."""
 
     @property
-    def holds(self) -> bool:
-        """Whether the file may be shipped."""
-        return self.alike.agreement >= LEAST and all(shape.same for shape in self.shapes)
+    def faults(self) -> tuple[str, ...]:
+        """Why the file may not be shipped, in words; none where it may."""
+        off = max([self.alike.probability, *(shape.probability for shape in self.shapes)])
+        found = []
+        if self.alike.agreement < LEAST:
+            found.append(f"it says another class for {100 * (1 - self.alike.agreement):.1f} % ({100 * (1 - LEAST):.1f} may)")
+        if off > MOST:
+            found.append(f"a probability differs by {off:.4f} ({MOST:g} may)")
+        return tuple(found)
 
 
 def accuracy(before: Tensor, after: Tensor, labels: Tensor, groups: Ints) -> Accuracy:
@@ -152,9 +156,7 @@ def _shapes(program: Program, classifier: Classifier, pixels: Pixels) -> Iterato
         before = _probabilities(classifier, images)
         for batch in BATCHES:
             after, _ = _asked(program, images[:batch])
-            gap = (before[:batch] - after).abs()
-            same = (before[:batch].argmax(1) == after.argmax(1)) | (gap.amax(1) <= NEAR)
-            yield Shape(batch, height, width, float(gap.max()), bool(same.all()))
+            yield Shape(batch, height, width, float((before[:batch] - after).abs().max()))
 
 
 def _each(pixels: Pixels) -> Iterator[Tensor]:

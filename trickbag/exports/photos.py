@@ -24,6 +24,7 @@ from trickbag.trick import having
 
 WHOLE = 1_000_000
 """A shorter side that no image has: it is decoded as it is."""
+OTHERS = "Give photos of these classes alone."
 GENERATED = 64
 SIDES = (24, 640)
 
@@ -51,7 +52,7 @@ def given(run: Path, classifier: Classifier, data: str | Path, tell: Tell) -> Ph
     Raises UsageError where the data set has a class that the run does not know, or no image that can be read.
     """
     images = readable(data, classifier.card.channels, 0, tell)
-    labels = labels_of(data, images, classifier.classes, open_set=False, tell=tell)
+    labels = labels_of(data, images, classifier.classes, open_set=False, tell=tell, otherwise=OTHERS)
     known = seen.together([run, *seen.asked(classifier.tricks)]).splits(images)
     accounted = os.path.isfile(run / seen.IMAGES)
     rows, what = next(

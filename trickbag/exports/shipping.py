@@ -74,7 +74,7 @@ class Exported(Shown):
         found, whole = self.parity, self.int8
         yield f"exported {show(str(self.folder / self.files[0]))}, compared with the run on {found.images}"
         yield from described(found.alike)
-        yield f"largest difference of a pixel {found.grey:g} of 255 levels, in {100 * found.grey_share:.2f} % of the pixels any"
+        yield f"{100 * found.grey_share:.2f} % of the pixels differ, by at most {found.grey:g} of 255 levels"
         batches = ", ".join(map(str, parity.BATCHES))
         largest = max(shape.probability for shape in found.shapes)
         yield f"batches of {batches} at {len(parity.SIZES)} sizes: largest difference of a probability {largest:.4f}"
@@ -139,6 +139,7 @@ def export(
     if int8 and not photos.training:
         raise UsageError("--int8 looks at training images of the run: say with --data where its photos lie.")
     with store.lock(folder):
+        store.check_room(folder.resolve().parent, classifier.model.state_dict(), 3 if int8 else 2, "the files")
         place = folder.with_name(f".{folder.name}.making")
         store.remove(place)  # what a killed export left
         place.mkdir()
@@ -156,19 +157,21 @@ def _made(
     """The files in a place of their own, compared, and then in their folder."""
     said: dict[str, Any] = {"file": form.files[0], "run": RunRecord.load(run).request}
     failed, found, whole = None, None, None
-    program = form.make(run, classifier, place)
+    with store.told(folder):
+        program = form.make(run, classifier, place)
     try:
         found = parity.measured(program, classifier, photos, tell)
     except TrickbagError as error:
         failed = error
-    holds = found is not None and found.holds
+    holds = found is not None and not found.faults
     said |= {"sha256": hashlib.sha256((place / form.files[0]).read_bytes()).hexdigest(), "holds": holds}
     said |= {"parity": asdict(found)} if found else {"failed": str(failed)}
     if holds and int8:
         from trickbag.exports import int8 as whole_numbers
 
         assert photos.training is not None
-        count = whole_numbers.quantised(place / form.files[0], photos.training, place / INT8)
+        with store.told(folder):
+            count = whole_numbers.quantised(place / form.files[0], photos.training, place / INT8)
         whole = whole_numbers.compared(place / form.files[0], place / INT8, count, photos, tell)
         said |= {"int8": asdict(whole)}
     store.claim(folder)
@@ -180,11 +183,10 @@ def _made(
     store.write(folder / PARITY, store.to_json(said, indent=2))
     store.write(folder / (weights if holds else weights + DIFFERS), (place / weights).read_bytes())
     if found is None or not holds:
-        reason = (
-            f"says another class than the run for {100 * (1 - found.alike.agreement):.1f} % of them" if found else str(failed)
-        )
+        reason = " and ".join(found.faults) if found else str(failed).rstrip(".")
+        named = f"{classifier.card.model} with {', '.join(map(str, classifier.tricks)) or 'no trick'}"
         raise TrickbagError(
-            f"{folder / weights}{DIFFERS} is not the run: compared on {photos.what}, it {reason}. Do not use it; "
+            f"{folder / weights}{DIFFERS} is not the run, {named}. Compared on {photos.what}: {reason}. Do not use it; "
             f"{PARITY} has the figures."
         ) from failed
     return Exported(folder, form.files, found, whole)
@@ -214,10 +216,8 @@ def _folder(run: Path, to: str, form: Form, out: str | Path | None) -> Path:
     folder = store.folder_of(out if out is not None else run.resolve().with_name(f"{run.resolve().name}-{to}"))
     if os.path.lexists(folder / CARD):
         raise UsageError(f"--out {folder} is a run. Name a folder of its own.")
-    there = {file.name for file in folder.iterdir()} if os.path.isdir(folder) else set[str]()
-    made = {*form.files, form.files[0] + DIFFERS, INT8, PARITY, store.MANIFEST} if PARITY in there else set[str]()
-    if others := sorted(there - made):
-        raise UsageError(f"--out {folder} holds other files, for example {brief(others[0])}. Name a folder of its own.")
+    made = {*form.files, form.files[0] + DIFFERS, INT8, PARITY, store.MANIFEST} if os.path.isfile(folder / PARITY) else ()
+    store.check_apart(folder, lambda file: file.name in made)
     return folder
 
 
@@ -271,7 +271,7 @@ def facts(run: Path, classifier: Classifier) -> dict[str, str]:
         "trickbag": version("trickbag"),
         "run": RunRecord.load(run).request,
     }
-    return {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in found.items()}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
 
 
 def _bands(channels: int) -> str:

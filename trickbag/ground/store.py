@@ -28,12 +28,14 @@ from safetensors import SafetensorError
 from trickbag.ground import files, records
 from trickbag.ground.errors import NoRoomError, TrickbagError, UsageError
 from trickbag.ground.records import Count, Open, Record
-from trickbag.ground.text import brief
+from trickbag.ground.text import brief, show
 
 if TYPE_CHECKING:  # importing torch takes seconds: only what stores tensors waits for it
     from torch import Tensor
 
 MANIFEST = "MANIFEST.json"
+MARKS = (b'<meta name="generator" content="trickbag">', b"Software\0trickbag")
+"""Near the beginning of every page and of every picture."""
 STATE = ("state.safetensors", "state.json")
 
 
@@ -71,7 +73,7 @@ def write(path: Path, data: bytes | str) -> None:
 
 def append(path: Path, record: dict[str, Any]) -> None:
     """One more line of a JSON lines file; a line that a killed writer left unfinished is removed first."""
-    with _told(path):
+    with told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             if file.tell():
@@ -108,7 +110,7 @@ def writing(path: Path) -> Iterator[Path]:
 
     Raises UsageError where ``path`` is anything but missing or an empty folder.
     """
-    with _told(path):
+    with told(path):
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise UsageError(f"{path} exists already and is not empty. Choose another folder, or remove this one.")
         _sweep(path.parent, re.escape(path.name))
@@ -127,7 +129,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 def seal(folder: Path) -> None:
     """Sync what lies in a folder, subfolders and all but hidden files, then write its manifest."""
-    with _told(folder):
+    with told(folder):
         listed: dict[str, Sealed] = {}
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
@@ -142,7 +144,7 @@ def seal(folder: Path) -> None:
 
 def claim(folder: Path) -> None:
     """Mark a folder that is missing or empty as output, so that what comes to lie there is never taken for data."""
-    with _told(folder):
+    with told(folder):
         if not os.path.isdir(folder) or not any(folder.iterdir()):
             folder.mkdir(parents=True, exist_ok=True)
             seal(folder)
@@ -190,10 +192,7 @@ def _save_copies(path: Path, tensors: "dict[str, Tensor]") -> None:
     from safetensors.torch import save_file
 
     with _replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary)
-        except SafetensorError as error:
-            raise NoRoomError(f"cannot write {path}: {error}. Free some space, or choose another folder.") from None
+        save_file(tensors, temporary)
 
 
 def load_tensors(path: Path) -> "dict[str, Tensor]":
@@ -240,17 +239,20 @@ def _unpacked(folder: Path) -> Any:
         raise TrickbagError(f"{folder} holds no state that this version can read ({error}).") from None
 
 
-def check_room(folder: Path, state: Any, times: int = 2) -> None:
-    """Raise NoRoomError where a folder's disk has no room for so many copies of a state, before work that would leave them."""
+def check_room(folder: Path, state: Any, times: int = 2, what: str = "checkpoints") -> None:
+    """Raise NoRoomError where a folder's disk has no room for so many copies of a state, before work that would leave them.
+
+    The folder is made where it is missing. ``what`` the copies are, for the sentence.
+    """
     from trickbag.ground.state import pack
 
     need = times * sum(tensor.numel() * tensor.element_size() for tensor in pack(state)[0].values())
-    with _told(folder):
+    with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     if free < need:
-        told = f"checkpoints need {need / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"
-        raise NoRoomError(f"{folder}: {told}. Free some space, or choose another folder.")
+        room = f"{what} need {need / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"
+        raise NoRoomError(f"{folder}: {room}. Free some space, or choose another folder.")
 
 
 class Checkpoints:
@@ -328,6 +330,29 @@ def folder_of(out: str | Path) -> Path:
     return path
 
 
+def ours(path: Path) -> bool:
+    """Whether a file is a page or a picture that trickbag made."""
+    try:
+        with files.regular(path) as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    return any(mark in head for mark in MARKS)
+
+
+def check_free(path: Path, option: str) -> None:
+    """Raise UsageError where a page or picture would take the place of a file that trickbag did not make."""
+    if os.path.lexists(path) and not ours(path):
+        raise UsageError(f"{option} {brief(str(path))} is there already. Remove it, or choose another name.")
+
+
+def check_apart(folder: Path, made: Callable[[Path], bool]) -> None:
+    """Raise UsageError where a folder for results holds files that trickbag has not ``made``, but for hidden ones."""
+    there = sorted(folder.iterdir()) if os.path.isdir(folder) else ()
+    if other := next((file.name for file in there if not file.name.startswith(".") and not made(file)), ""):
+        raise UsageError(f"--out {folder} holds other files, for example {brief(show(other))}. Name a folder of its own.")
+
+
 @contextmanager
 def lock(path: Path, wait: bool = False) -> Iterator[None]:
     """Be the only process that writes to ``path``; what killed writers left half-written there is removed.
@@ -337,7 +362,7 @@ def lock(path: Path, wait: bool = False) -> Iterator[None]:
     _check_name(path)
     file = path.with_name(f".{path.name}.lock")
     held = FileLock(file)
-    with _told(file):
+    with told(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o644))  # a folder that takes no file is not one that is locked
         try:
@@ -361,12 +386,14 @@ def _holder(file: Path) -> str:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Say in one sentence what the disk refused."""
+def told(path: Path) -> Iterator[None]:
+    """Say in one sentence what the disk refused, to us or to a library that writes for us."""
     try:
         if "\0" in str(path):
             raise OSError("no name holds a NUL")
         yield
+    except SafetensorError as error:
+        raise NoRoomError(f"cannot write {path}: {error}. Free some space, or choose another folder.") from None
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         remedy = "Free some space, or choose" if full else "Choose"
@@ -377,7 +404,7 @@ def _told(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    with _told(path):
+    with told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(path)
         try:
@@ -412,7 +439,7 @@ def _beside(path: Path) -> Path:
 
 def remove(path: Path) -> None:
     """Remove a folder; killed in between, it is not left half-removed under its name, and the next call removes the rest."""
-    with _told(path):
+    with told(path):
         _sweep(path.parent, re.escape(path.name))
         if path.exists():
             shutil.rmtree(path.rename(_beside(path)))
@@ -423,7 +450,7 @@ def set_aside(path: Path) -> Path:
     aside = next(
         p for n in itertools.count(1) if not (p := path.with_name(f"{path.name}.damaged{n if n > 1 else ''}")).exists()
     )
-    with _told(path):
+    with told(path):
         return path.rename(aside)
 
 

@@ -183,5 +183,5 @@ def _png(figure: Figure) -> bytes:
     with warnings.catch_warnings():
         # matplotlib draws a box for letters that its font lacks, which is all that can be done.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(file, format="png", metadata={"Software": None}, bbox_inches="tight", pad_inches=0.12)
+        figure.savefig(file, format="png", metadata={"Software": "trickbag"}, bbox_inches="tight", pad_inches=0.12)
     return file.getvalue()

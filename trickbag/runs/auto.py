@@ -21,7 +21,7 @@ from trickbag.ground.text import counted, duration
 from trickbag.models import networks
 from trickbag.recipe import Recipe
 from trickbag.runs.request import Request
-from trickbag.trick import having
+from trickbag.trick import Stage, having
 from trickbag.tricks import find
 
 SAFETY = 0.88
@@ -42,6 +42,8 @@ SOME_IMAGES = 60
 """Training images per class below which fine-tuning augments strongly and takes longer."""
 NORM_IMAGES = 300
 """Training images per class below which fine-tuning leaves batch norms as they are."""
+CALIBRATION_IMAGES = 200
+"""Validation images below which a temperature that is fitted to them may be a third off: benchmarks/results/temperature.md."""
 SCRATCH_STEPS = 1_000
 """From scratch."""
 SIZES = (224, 192, 160)
@@ -57,11 +59,14 @@ class Decision:
     timing: Timing
     seconds: float
     """Expected for training and scoring."""
+    short: str = ""
+    """The reason where the budget leaves an epoch or none of more; else empty."""
 
 
 def decide(wanted: Request, tell: Tell) -> Decision:
     """Turn what was asked for into a recipe with nothing left open."""
     recipe, reasons = choose(wanted) if wanted.auto else (wanted.recipe, [])
+    short = ""
     if recipe.precision == "fp16" and not torch.cuda.is_available():
         tell(Note("fp16 is very slow on a CPU. To avoid it: --set precision=bf16"))
     tell(Note(f"timing a few steps of {recipe.model} at {recipe.size} pixels"))
@@ -72,11 +77,14 @@ def decide(wanted: Request, tell: Tell) -> Decision:
         recipe, timing, reason = sized(recipe, wanted, timing, until)
         reasons.append(reason)
     if wanted.budget and "epochs" not in wanted.chosen and recipe.epochs:
+        whole = recipe.epochs
         recipe, reason = shortened(recipe, wanted, timing)
         reasons.append(reason)
+        short = reason if recipe.epochs <= 1 < whole else ""
     if recipe.compile == "auto":
         recipe, timing, reason = compiled(recipe, timing, wanted.data, wanted.seed)
         reasons += [reason] if reason else []
+    reasons += uncertain(recipe, wanted)
     seconds = expected(recipe, wanted, timing)
     if wanted.budget and (over := seconds - wanted.budget + time.monotonic() - wanted.began) > 0:
         shorter = "fewer --set epochs, " if "epochs" in wanted.chosen else ""
@@ -84,7 +92,19 @@ def decide(wanted: Request, tell: Tell) -> Decision:
             f"this will exceed the budget of {duration(wanted.budget)} by about {duration(over)}. To shorten it, choose "
             f"{shorter}a smaller --model or smaller images (--set size=…)"
         )
-    return Decision(recipe, tuple(reasons), timing, seconds)
+    return Decision(recipe, tuple(reasons), timing, seconds, short)
+
+
+def uncertain(recipe: Recipe, wanted: Request) -> list[str]:
+    """What is fitted to the scores of too few validation images, and what that does."""
+    images = int((wanted.data.images.splits == "val").sum())
+    fitted = [trick for trick in recipe.tricks if trick.stage is Stage.SCORE and "finish" in trick.plugs()]
+    return [
+        f"{trick} is fitted to {counted(images, 'validation image')}: with fewer than {CALIBRATION_IMAGES}, probabilities may "
+        "become far too sure, most of all where hardly one of them is wrong. Give more, or leave it out: --without "
+        f"{trick.name()}"
+        for trick in (fitted if images < CALIBRATION_IMAGES else ())
+    ]
 
 
 def choose(wanted: Request) -> tuple[Recipe, list[str]]:

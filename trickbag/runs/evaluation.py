@@ -219,19 +219,23 @@ def _renamed(classes: Sequence[str], renamed: Mapping[str, str] | str | Path) ->
     return tuple(renamed.get(name, name) for name in classes)
 
 
-def labels_of(data: str | Path, images: Images, classes: Sequence[str], open_set: bool, tell: Tell) -> Tensor:
+OPEN = "--open-set counts its images as unknown."
+
+
+def labels_of(
+    data: str | Path, images: Images, classes: Sequence[str], open_set: bool, tell: Tell, otherwise: str = OPEN
+) -> Tensor:
     """The labels [N] of images by the classes of a run; -1 for those of other classes, which only an open set has.
 
-    Raises UsageError where there are such, and for an open set where there are none, or none but such.
+    ``otherwise`` says what can be done where there are some in another set. Raises
+    UsageError where there are such, and for an open set where there are none, or none but such.
     """
     place = {name: label for label, name in enumerate(classes)}
     others = [name for name in images.classes if name not in place]
     labels = torch.tensor([place.get(name, UNKNOWN) for name in images.classes])[torch.from_numpy(images.labels)]
     known = f"It knows: {some(classes, 10)}."
     if not open_set and others:
-        raise UsageError(
-            f"{data} has the class {others[0]!r}, which the run does not know. {known} --open-set counts its images as unknown."
-        )
+        raise UsageError(f"{data} has the class {others[0]!r}, which the run does not know. {known} {otherwise}")
     if open_set and (labels != UNKNOWN).all():
         raise UsageError(
             f"{data} has no image of a class that the run does not know. {known} Add some, or leave --open-set out."

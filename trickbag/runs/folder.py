@@ -109,6 +109,8 @@ class RunRecord(Record):
     epochs: Count
     trained: Share
     kept_epoch: Count
+    short: str = ""
+    """Why the budget held an epoch or none; empty where it held more, or as much as was asked for."""
     recipe_key: str
     data_fingerprint: str
     seed: Count
@@ -146,6 +148,8 @@ class Begun(Signed):
     """With nothing left open."""
     reasons: list[str]
     """Of each decision."""
+    short: str = ""
+    """The one of them that leaves an epoch or none of more, for want of time."""
 
     @classmethod
     def load(cls, folder: Path) -> Self:

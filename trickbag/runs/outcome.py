@@ -92,10 +92,12 @@ def judge_splits(loop: Loop, finished: Finished, splits: Sequence[str]) -> tuple
     return scores, arrays
 
 
-def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spent: Spent, clock: float) -> None:
+def write_result(
+    folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spent: Spent, clock: float, short: str = ""
+) -> None:
     """Finish, score and write every file of the run's folder, the manifest last.
 
-    ``clock`` is when this began, by the monotonic clock.
+    ``clock`` is when this began, by the monotonic clock; ``short`` is why the budget held an epoch or none.
     """
     finished = finish(loop, recipe)
     scores, arrays = judge_splits(loop, finished, [split for split in ("val", "test") if len(wanted.data.images.split(split))])
@@ -115,6 +117,7 @@ def write_result(folder: Path, wanted: Request, recipe: Recipe, loop: Loop, spen
         epochs=recipe.epochs,
         trained=loop.share if recipe.epochs else 1.0,
         kept_epoch=loop.best[judged_weights(recipe.tricks)]["epoch"],
+        short=short,
         recipe_key=recipe.key,
         data_fingerprint=wanted.data.fingerprint,
         seed=wanted.seed,

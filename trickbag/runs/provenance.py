@@ -33,6 +33,7 @@ SOURCE = ".work/source.json"
 """As long as the run may go on: a finished one is handed around, and need not say where the photos lay."""
 LONGER = {"epochs", "budget"}
 """What differs where the same training is wanted for longer or shorter."""
+ANEW = "To finish this run, put back what it began with; or train anew into another folder."
 PUT_BACK = "Put it back from a copy, or give the command that began it."
 
 
@@ -74,13 +75,21 @@ def again(folder: Path, tell: Tell) -> Request:
         source, held = (records.read(folder / name, kind, PUT_BACK).plain() for name, kind in ((SOURCE, Open), (ASKED, Asked)))
         key = Begun.load(folder).request
         recipe = Recipe.build({name: held[name] for name in Recipe.model_fields}, f"{folder / ASKED}")
-        wanted = request(recipe=recipe, budget=held["budget"], seed=held["seed"], tell=tell, **source)
+        wanted = _asked_again(folder, recipe=recipe, budget=held["budget"], seed=held["seed"], tell=tell, **source)
         wanted = replace(wanted, auto=held["recipe"] == "auto", chosen=frozenset(held["set by you"]))
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"{folder} holds no run that was stopped. Give the folder that train wrote.") from None
     if wanted.key != key:
-        raise UsageError(another(wanted, folder))
+        said = "; ".join(compared(wanted, folder, {})[0]) or "it was begun by another version of trickbag"
+        raise UsageError(f"{folder} cannot be finished, since what it began with is another by now: {said}. {ANEW}")
     return wanted
+
+
+def _asked_again(folder: Path, **asked: Any) -> Request:
+    try:
+        return request(**asked)
+    except UsageError as error:
+        raise UsageError(f"{folder} cannot be finished, since what it began with is gone or changed: {error} {ANEW}") from None
 
 
 def fields(wanted: Request) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def concrete(wanted: Request, folder: Path, tell: Tell) -> Recipe:
     decision = auto.decide(wanted, tell)
     for reason in decision.reasons:
         tell(Note(reason))
-    begun = Begun(request=wanted.key, recipe=decision.recipe.spelled(), reasons=list(decision.reasons))
+    begun = Begun(request=wanted.key, recipe=decision.recipe.spelled(), reasons=list(decision.reasons), short=decision.short)
     store.write(folder / BEGUN, store.to_json(begun.signed()))  # first: it says whose folder this is
     provenance.keep(wanted, folder)
     store.write(folder / "check.json", store.to_json(wanted.audit.as_json(), indent=2))
@@ -215,7 +215,8 @@ class Run(UnderWay[Recipe, Result]):
         """Score the kept epoch once and write the files of a finished run."""
         began = time.monotonic()
         if self.leader:
-            write_result(self.folder, self.wanted, self.recipe, loop, self.spent, began)
+            short = Begun.load(self.folder).short
+            write_result(self.folder, self.wanted, self.recipe, loop, self.spent, began, short)
             store.remove(self.folder / ".work")
         self.fabric.barrier()
         return Result.load(self.folder)

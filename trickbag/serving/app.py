@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from functools import cache, partial
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from trickbag.ground.events import Note, Tell
-from trickbag.ground.text import clipped, show
+from trickbag.ground.text import brief, clipped, show
 from trickbag.report.page import environment
 from trickbag.serving.desk import Desk
 from trickbag.serving.guard import answer, refusal
@@ -27,7 +28,14 @@ Wanted = Annotated[str, Query(description="The name of the run, as /runs gives i
 
 def application(desks: Sequence[Desk], limits: Limits, threshold: float, tell: Tell) -> FastAPI:
     """The application, without the guard before it."""
-    app = FastAPI(title="trickbag", docs_url=None, redoc_url=None, responses=REFUSALS, redirect_slashes=False)
+    app = FastAPI(
+        title="trickbag",
+        docs_url=None,
+        redoc_url=None,
+        responses=REFUSALS,
+        redirect_slashes=False,
+        dependencies=[Depends(_check_options)],
+    )
     by_name = {desk.name: desk for desk in desks}
 
     def desk_of(run: str) -> Desk:
@@ -86,6 +94,16 @@ def application(desks: Sequence[Desk], limits: Limits, threshold: float, tell: T
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, partial(_failed, tell))
     return app
+
+
+def _check_options(request: Request) -> None:
+    """Raise Refused where an address is asked with an option that it does not have: mistyped, it would do nothing."""
+    route: APIRoute = request.scope["route"]
+    options = [option.alias for option in route.dependant.query_params]
+    others = [name for name in request.query_params if name not in options]
+    if others and route.include_in_schema:  # the page may be asked for with anything
+        known = f"Its options are {', '.join(options)}" if options else "It has none"
+        raise Refused(422, f"{route.path} has no option {brief(show(others[0]), 40)}. {known}.")
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -21,11 +21,12 @@ SENTENCES = {
     401: "The token is missing",
     403: "A page of another site asked",
     404: "There is no such run",
+    405: "The address takes another method",
     408: "The request arrived too slowly",
     413: "Too many bytes or images",
     415: "The body is no image",
     421: "Another host was meant",
-    422: "No image could be read, or an option is out of range",
+    422: "No image could be read, or an option is unknown or out of range",
     503: "Too much waits, or the answer took too long: ask again after Retry-After seconds",
 }
 

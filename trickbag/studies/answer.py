@@ -65,7 +65,20 @@ def label(found: Found) -> str:
 
 def answer(found: Found) -> tuple[str, ...]:
     """Sentences: which recipe to use, how sure that is, its price; before them what outranks it."""
-    return tuple(filter(None, (*spoiled(found.effects), *advice(found))))
+    return tuple(filter(None, (untrained(found.study), *spoiled(found.effects), *advice(found))))
+
+
+def untrained(study: Study) -> str:
+    """That the reference trains no epoch, or the one that a budget holds; empty where it trains as it should."""
+    epochs, options = study.arms[0].recipe.epochs, study.facts["options"]
+    if not epochs:
+        return "No epoch was trained, only the classifier fitted: nothing here says what a trick does to training."
+    if epochs == 1 and options["budget"] and "epochs" not in options["set"]:
+        return (
+            f"The budget of {duration(options['budget'])} held one epoch for each run: what a trick does to a longer training "
+            "may be another thing."
+        )
+    return ""
 
 
 def advice(found: Found) -> tuple[str, ...]:

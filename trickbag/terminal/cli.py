@@ -281,11 +281,13 @@ def compare(
 
     if images and not html:
         raise UsageError("--images is for thumbnails on the page. Add --html FILE, or leave --images out.")
+    if html:
+        from trickbag.ground import store
+
+        store.check_free(html, "--html")
     with screen_of(quiet=json) as screen:
         found = tb.compare(*what, reference=reference, networks=networks, delta=delta, images=images)
         if html:
-            from trickbag.ground import store
-
             store.write(html, found.html())
         screen.json(found.as_json()) if json else screen.comparison(found)
         if html:
@@ -346,6 +348,7 @@ def tricks(
             from trickbag.ground import store
             from trickbag.report import sketch
 
+            store.check_free(plot, "--plot")
             store.write(plot, sketch.picture(spec))
             screen.lines("", f"drawn: {plot}")
 

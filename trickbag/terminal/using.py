@@ -134,7 +134,7 @@ def predict(
             growing = predicted.Growing(out, form or "csv", identity, each, screen.tell)
             if growing.done:
                 screen.note(f"{len(growing.done):,} images have their predictions already; what follows is of the others")
-            for prediction in classifier.predict(images, **asked, without=growing.done, tell=screen.tell):
+            for prediction in classifier.predict(images, **asked, without=growing, tell=screen.tell):
                 growing.add(prediction)
             growing.end()
         screen.note(f"predictions: {out}")
@@ -169,6 +169,7 @@ def explain(
     from trickbag.ground import store
     from trickbag.report import figures
 
+    store.check_apart(store.folder_of(out), lambda file: file.name == store.MANIFEST or store.ours(file))
     with screen_of() as screen:
         for number, found in enumerate(tb.load(run).explain(images, name)):
             if not number:

@@ -3,7 +3,7 @@
 Formula: z / T, where T minimises the negative log-likelihood on validation; never worse there than T = 1. T lies in [1/32, 32].
 Paper: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv:1706.04599, section 4.2.
 Helps: thresholds, decisions by expected cost, ensembles; ECE and NLL.
-Hurts: nothing: the order of the classes stays.
+Hurts: with fewer than 200 validation images, where hardly one of them is wrong: probabilities become far too sure.
 Costs: one more pass over the validation images after training.
 """
 

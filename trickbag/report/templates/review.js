@@ -8,7 +8,7 @@
   const cells = [...document.querySelectorAll("button[data-said]")];
   const grid = cells.filter(cell => cell.closest(".confusion"));
   const fixes = new Map();
-  let saved = true;
+  let carried = [], saved = true;
   document.documentElement.classList.add("js");
 
   const option = (value, text) => Object.assign(document.createElement("option"), {value, textContent: text});
@@ -90,15 +90,22 @@
     select.append(option("drop", "leave this image out"));
   }
 
+  const corrections = count => `${count} ${count === 1 ? "correction" : "corrections"}`;
+  function hint(text, told) {
+    const place = document.getElementById("hint");
+    place.textContent = text;
+    place.classList.toggle("told", Boolean(told));
+  }
+
   function correct(select) {
     const n = number(select);
     if (select.value === "") fixes.delete(n); else fixes.set(n, select.value);
     cards[n].classList.toggle("fixed", fixes.has(n));
-    saved = !fixes.size;
-    document.getElementById("save").disabled = !fixes.size;
-    document.getElementById("count").textContent =
-      fixes.size ? `${fixes.size} ${fixes.size === 1 ? "correction" : "corrections"}.` : "No corrections yet.";
-    document.getElementById("hint").textContent = fixes.size ? "Not saved yet." : "Choose the right class below an image, or leave it out.";
+    const all = fixes.size + carried.length;
+    saved = !all;
+    document.getElementById("save").disabled = !all;
+    document.getElementById("count").textContent = all ? `${corrections(all)}.` : "No corrections yet.";
+    hint(all ? "Not saved yet." : "Choose the right class below an image, or leave it out.");
   }
   list.addEventListener("focusin", event => { if (event.target.matches("[data-fix]")) fill(event.target); });
   list.addEventListener("change", event => { if (event.target.matches("[data-fix]")) correct(event.target); });
@@ -114,16 +121,78 @@
 
   const quoted = text => (/[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   document.getElementById("save").addEventListener("click", () => {
-    const lines = [...fixes].sort((a, b) => a[0] - b[0]).map(([n, to]) => {
+    const made = [...fixes].sort((a, b) => a[0] - b[0]).map(([n, to]) => {
       const [path, label] = data.images[n];
-      return [path, data.classes[label], to === "drop" ? data.drop : data.classes[to]].map(quoted).join(",");
+      return [path, data.classes[label], to === "drop" ? data.drop : data.classes[to]];
     });
-    const file = new Blob([["path,old,new", ...lines, ""].join("\r\n")], {type: "text/csv;charset=utf-8"});
+    const lines = [["path", "old", "new"], ...carried, ...made].map(row => row.map(quoted).join(","));
+    const file = new Blob([[...lines, ""].join("\r\n")], {type: "text/csv;charset=utf-8"});
     const link = Object.assign(document.createElement("a"), {href: URL.createObjectURL(file), download: "corrections.csv"});
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     saved = true;
-    document.getElementById("hint").textContent = "Saved as corrections.csv. Next: trickbag train DATA --corrections corrections.csv";
+    hint("Saved as corrections.csv. Next: trickbag train DATA --corrections corrections.csv", true);
+  });
+
+  // As trickbag reads it: quotes, any usual delimiter, columns in any order; a later line may correct what an earlier one made.
+  function read(text) {
+    const mark = [",", ";", "\t"].find(sign => text.split(/[\r\n]/, 1)[0].includes(sign)) || ",";
+    const rows = [[""]];
+    let inside = false;
+    for (let at = 0; at < text.length; at += 1) {
+      const sign = text[at], row = rows[rows.length - 1];
+      if (inside && sign === '"' && text[at + 1] === '"') { row[row.length - 1] += '"'; at += 1; }
+      else if (sign === '"' && (inside || row[row.length - 1] === "")) inside = !inside;
+      else if (!inside && sign === mark) row.push("");
+      else if (!inside && (sign === "\n" || sign === "\r")) rows.push([""]);
+      else row[row.length - 1] += sign;
+    }
+    const head = rows[0].map(name => name.toLowerCase());
+    const columns = ["path", "old", "new"].map(name => head.indexOf(name));
+    if (columns.includes(-1)) return null;
+    return rows.slice(1).filter(row => row.some(Boolean)).map(row => columns.map(k => row[k] ?? ""));
+  }
+
+  function go(rows) {
+    const places = new Map(data.images.map((image, n) => [image[PATH], n])), byPath = new Map();
+    rows.forEach(row => byPath.set(row[0], [...(byPath.get(row[0]) ?? []), row]));
+    let misfits = 0, before = [];
+    for (const [path, own] of byPath) {
+      const n = places.get(path), last = own[own.length - 1][2];
+      if (n === undefined) { before.push(...own); continue; }
+      const label = data.classes[data.images[n][TRUE]], first = own.findIndex(row => row[1] === label);
+      const k = data.classes.indexOf(last), value = k >= 0 ? String(k) : ["", "drop"].includes(last.trim()) ? "drop" : null;
+      if (first < 0 && last === label) before.push(...own);  // these labels have it already
+      else if (first < 0 || value === null) misfits += own.length;
+      else {
+        before.push(...own.slice(0, first));
+        const select = cards[n].querySelector("[data-fix]");
+        fill(select);
+        select.value = value === String(data.images[n][TRUE]) ? "" : value;
+        correct(select);
+      }
+    }
+    return [before, misfits];
+  }
+
+  document.getElementById("load").addEventListener("change", async event => {
+    const [file] = event.target.files;
+    if (!file) return;
+    const text = await file.text().catch(() => ""), rows = read(text), fresh = saved;
+    event.target.value = "";
+    if (!rows || !rows.length) {
+      hint(`${file.name} has no corrections: it needs the columns path,old,new and lines below them.`, true);
+      return;
+    }
+    const [before, misfits] = go(rows);
+    carried = [...carried.filter(row => !before.some(other => other.join("\n") === row.join("\n"))), ...before];
+    const all = fixes.size + carried.length;
+    document.getElementById("count").textContent = all ? `${corrections(all)}.` : "No corrections yet.";
+    document.getElementById("save").disabled = !all;
+    saved = fresh && !misfits;
+    const others = before.length ? ` ${before.length} of images that are not to be changed here are kept as they are.` : "";
+    const lost = misfits ? ` ${misfits} of them fit other labels or classes than these and are left out.` : "";
+    hint(`${corrections(rows.length)} read from ${file.name}.${others}${lost}`, true);
   });
   addEventListener("beforeunload", event => { if (!saved) event.preventDefault(); });
 

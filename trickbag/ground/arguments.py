@@ -4,7 +4,7 @@ import functools
 import inspect
 import math
 import reprlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -25,6 +25,7 @@ WORDS: dict[Any, str] = {
     Mapping: "a dict",
     Iterable: "a list",
     Collection: "a list",
+    Container: "a list or a set",
     Callable: "a function",
 }
 
@@ -110,6 +111,8 @@ def fits(value: Any, kind: Any) -> bool:
         return several(value) and (not isinstance(value, Collection) or all(fits(one, parts[0]) for one in value))
     if origin is Mapping:
         return isinstance(value, Mapping) and all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in value.items())
+    if origin is Container:  # it may know what it holds without a list of it
+        return isinstance(value, Container) and not isinstance(value, str)
     return origin is Any or isinstance(value, origin)
 
 

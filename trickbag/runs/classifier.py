@@ -1,7 +1,7 @@
 """A trained classifier: all that prediction needs, in ``model.safetensors`` and ``model.json``."""
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -164,7 +164,7 @@ class Classifier(Shown):
         *,
         threshold: Share = 0.0,
         on_bad: Literal["skip", "error"] = "error",
-        without: Collection[str] = (),
+        without: Container[str] = (),
         tell: Tell = silent,
     ) -> Iterator[Prediction]:
         """The ``top`` most probable classes of each image, in order, as they are asked for.

@@ -142,7 +142,7 @@ REFUSED = {
     "a trick of classes": ({"with_": "mixup"}, "mixup acts on images that have one class each"),
     "another task's head": ({"set_": {"head": "fcn"}}, "choose faster_rcnn or fcos"),
     "a recipe for regions": ({"recipe": "segmentation"}, "not for detection"),
-    "weights beside a run": ({"weights": "hub"}, "leave --weights out"),
+    "weights beside a run": ({"weights": "hub"}, "leave weights out"),
     "no seed": ({"seeds": 0}, "at least 1"),
     "an unknown field": ({"set_": {"epoch": 1}}, "did you mean epochs"),
     "too little time": ({"budget": "soon"}, "budget"),

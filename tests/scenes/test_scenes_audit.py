@@ -77,6 +77,14 @@ def test_a_bad_box_is_said_and_costs_no_other(form: str, kind: str, tmp_path: Pa
         assert (bottom <= height).all()
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_of_a_box_that_is_drawn_twice_the_one_that_counts_is_kept(first: bool, tmp_path: Path) -> None:
+    twice = [Box("cat", 0, 0, 12, 9, first), Box("cat", 0, 0, 12, 9, not first)]
+    result = checked(marked.voc(tmp_path / "set", {**PHOTOS, "a": Photo("train", twice)}))
+    assert found(result)["double"]
+    assert result.scenes.boxes[0].ignored.tolist() == [False]
+
+
 def test_a_box_that_ends_with_its_image_is_whole_and_rounding_is_no_fault(tmp_path: Path) -> None:
     root = marked.yolo(tmp_path / "set", {"a": Photo("train", [Box("cat", 0, 0, 640, 480)], 640, 480), **PHOTOS})
     assert not found(checked(root))

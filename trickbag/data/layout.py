@@ -191,8 +191,8 @@ def _refuse_masks(folders: set[Folder], data: str) -> None:
         raise UsageError(
             f"{data} holds folders named {' and '.join(map(repr, sorted(ends)))}, as sets for segmentation or detection do. "
             f"To check it as one: trickbag check {_quoted(data)} --regions, or --boxes. To classify whole images: put each "
-            "class into a folder of its own, or write a manifest with the columns path,label. If these are the classes: trickbag "
-            f"check {_quoted(data)} --depth 1."
+            "class into a folder of its own, or write a manifest with the columns path,label. If these are the classes: "
+            f"trickbag check {_quoted(data)} --depth 1."
         )
 
 

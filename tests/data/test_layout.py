@@ -135,7 +135,10 @@ REFUSED: dict[str, tuple[Layout, tuple[str, ...]]] = {
         ("train/1.jpg", "train/metadata.csv", "test/2.jpg"), ("trickbag check {data}/train/metadata.csv",),
     ),
     "images and masks": (
-        ("images/1.png", "masks/1.png"), ("'images' and 'masks'", "one class", "trickbag check {data} --depth 1"),
+        ("images/1.png", "masks/1.png"), ("'images' and 'masks'", "{data} --regions", "trickbag check {data} --depth 1"),
+    ),
+    "images and masks in splits": (
+        ("train/images/1.jpg", "train/labels/1.png", "test/images/2.jpg", "test/labels/2.png"), ("'images' and 'labels'",),
     ),
     "images and masks of each class": (("a/images/1.png", "a/masks/1.png", "b/images/2.png"), ("'images' and 'masks'",)),
     "images and boxes": (("images/train/1.jpg", "images/val/2.jpg", "labels/train/1.txt"), ("lies in no class folder",)),

@@ -62,7 +62,7 @@ def test_damaged_files_give_a_table_or_a_sentence(
     root = tmp_path / "set"
     if not root.exists():
         writer(root)
-        (root / "classes.json").write_text('["cat", "dog", "void", "sky", "ground"]')
+        (root / "classes.json").write_text('{"0": "cat", "1": "dog", "2": "void", "4": "ground"}')
     file = root / names[which % len(names)]
     before = file.read_bytes()
     try:

@@ -221,6 +221,14 @@ def test_a_value_without_a_name_is_ignored_and_told(tmp_path: Path) -> None:
     assert ("unknown value", "classes.txt", "4: 192 pixels in 5 images") in found.faults
 
 
+def test_a_number_that_no_label_image_can_hold_is_told(tmp_path: Path) -> None:
+    root = marked.regions(tmp_path / "set")
+    (root / "classes.json").write_text('{"0": "cat", "1": "dog", "4": "ground", "300": "sky"}')
+    scenes = read(root, "segmentation")
+    assert scenes.classes == ("cat", "dog", "ground")
+    assert [(one.kind, one.what) for one in scenes.faults] == [("names", "class 300: label images have numbers up to 254")]
+
+
 def test_masks_of_0_and_255_are_one_class_and_that_is_an_error(tmp_path: Path) -> None:
     root = marked.regions(tmp_path / "set")
     for file in root.glob("*/labels/*.png"):

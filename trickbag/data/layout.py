@@ -93,6 +93,8 @@ def _wrapper(folders: set[Folder], holding: set[Folder]) -> Folder:
 
 def _meaning(folders: set[Folder], depth: int, data: str) -> Meaning:
     """What the folders below the wrapper are; ``folders`` are those that hold images."""
+    if not depth:
+        _refuse_masks(folders, data)
     tops: dict[str, set[Folder]] = defaultdict(set)
     for folder in folders:
         if folder:
@@ -104,7 +106,6 @@ def _meaning(folders: set[Folder], depth: int, data: str) -> Meaning:
         return lambda folder: Home(SPLITS.get(folder[-1].lower(), ""), folder[:-1]) if folder else Home()
     if not depth:
         _refuse_splits_further_down(folders, data)
-        _refuse_masks(folders, data)
     return lambda folder: Home(label=folder)
 
 
@@ -189,8 +190,9 @@ def _refuse_masks(folders: set[Folder], data: str) -> None:
     if len(ends) > 1 and ends <= CONTAINERS | MASKS and ends & MASKS:
         raise UsageError(
             f"{data} holds folders named {' and '.join(map(repr, sorted(ends)))}, as sets for segmentation or detection do. "
-            "trickbag gives a whole image one class: put each class into a folder of its own, or write a manifest with the "
-            f"columns path,label. If these are the classes: trickbag check {_quoted(data)} --depth 1."
+            f"To check it as one: trickbag check {_quoted(data)} --regions, or --boxes. To classify whole images: put each "
+            "class into a folder of its own, or write a manifest with the columns path,label. If these are the classes: "
+            f"trickbag check {_quoted(data)} --depth 1."
         )
 
 

@@ -114,10 +114,11 @@ class ScenesAudit(Shown):
 
     def as_json(self) -> dict[str, Any]:
         """All of it in plain values; names are what they are."""
+        counts = Counter(self.scenes.splits.tolist())
         return {
             "task": self.scenes.task,
             "images": len(self.scenes),
-            "splits": {split or "unassigned": n for split, n in Counter(self.scenes.splits.tolist()).items()},
+            "splits": {split or "unassigned": counts[split] for split in ORDER if counts[split]},
             "classes": self.counts,
             "faults": [fault._asdict() for fault in self.faults],
             "findings": [finding.as_json() for finding in self.findings],

@@ -135,7 +135,10 @@ def _classes(
     ``counts`` [N, 256]: pixels of each value in each image. Raises UsageError where a class to be ignored is not there.
     """
     there = {int(value) for value in np.flatnonzero(counts.sum(0)) if value != IGNORED}
-    named = dict(given) if given else {value: f"class {value}" for value in there}
+    named = {value: name for value, name in given.items() if value <= IGNORED}
+    if len(named) < len(given):
+        faults.append(Fault("names", file, f"class {max(given)}: label images have numbers up to 254"))
+    named = named or {value: f"class {value}" for value in there}
     dropped = {value for value, name in named.items() if name.lower() in names.VOID or value == IGNORED}
     for word in ignore:
         meant = {value for value, name in named.items() if word in (name, str(value))}

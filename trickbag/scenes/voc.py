@@ -46,8 +46,8 @@ def read(root: Path, listing: Listing) -> Found:
             found.faults.append(Fault("damaged", label, files.reason(error)))
         except ValueError as error:
             found.faults.append(Fault("damaged", label, str(error)))
-    used = divided(root, listing, "main", list(found.labelled), found)
-    found.labelled = {image: found.labelled[image] for image in used}
+    used = divided(root, listing, "main", list(pairs.images.values()), found)
+    found.labelled = {image: found.labelled[image] for image in used if image in found.labelled}
     found.classes = {mark.name for one in found.labelled.values() for mark in one.marks}
     return found
 

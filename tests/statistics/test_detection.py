@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.averaging import Scene, cocos
-from trickbag.statistics.detection import MOST, OVERLAPS, Found, Matches, Precision, Truth, matched, precision
+from trickbag.statistics.detection import MOST, OVERLAPS, Found, Matches, Precision, Truth, grain, matched, precision
 
 
 def ours(scenes: Sequence[Scene], classes: int, weights: np.ndarray | None = None) -> Precision:
@@ -124,3 +124,14 @@ def test_a_match_says_of_each_detection_whether_it_is_right_wrong_or_ignored() -
         assert not (one.right & one.wrong).any()
         assert (one.right.sum(1) <= one.truths.sum()).all()
         assert one.truths.sum() == (~truth.ignored).sum()
+
+
+def test_the_grain_counts_a_found_box_and_a_missed_one_of_each_class_that_is_there() -> None:
+    boxes = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30]])
+    truth = Truth(boxes, np.array([0, 0]), np.array([False, True]))
+    three = [matched(NONE, truth._replace(ignored=np.zeros(2, bool)), 3), matched(NONE, truth, 3)]
+    assert grain(three) == pytest.approx(1 / 3**2)
+    assert grain([*three, matched(NONE, Truth(boxes, np.array([2, 2]), np.zeros(2, bool)), 3)]) == pytest.approx(
+        (1 / 9 + 1 / 4) / 4
+    )
+    assert grain([matched(NONE, EMPTY, 3)]) == 0

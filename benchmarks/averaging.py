@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from benchmarks.machine import origin
-from trickbag.statistics.detection import MOST, Found, Truth, matched, precision
+from trickbag.statistics.detection import Found, Truth, matched, precision
 from trickbag.statistics.jackknife import of_precision
 
 Scene = tuple[Found, Truth]
@@ -38,7 +38,7 @@ def cocos(scenes: Sequence[Scene], classes: int) -> tuple[NDArray[np.float64], N
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         judge = COCOeval(_coco(truths, len(scenes), classes), _coco(found, len(scenes), classes), "bbox")
-        judge.params.areaRng, judge.params.areaRngLbl, judge.params.maxDets = judge.params.areaRng[:1], ["all"], [MOST]
+        judge.params.areaRng, judge.params.areaRngLbl, judge.params.maxDets = judge.params.areaRng[:1], ["all"], [100]
         judge.evaluate()
         judge.accumulate()
     values = judge.eval["precision"][:, :, :, 0, 0]  # thresholds, recalls, classes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.averaging import Scene, cocos
-from trickbag.statistics.detection import MOST, OVERLAPS, Found, Matches, Precision, Truth, matched, precision
+from trickbag.statistics.detection import OVERLAPS, Found, Matches, Precision, Truth, grain, matched, precision
 
 
 def ours(scenes: Sequence[Scene], classes: int, weights: np.ndarray | None = None) -> Precision:
@@ -76,6 +76,14 @@ def test_what_breaks_implementations_is_judged_as_by_coco() -> None:
     assert agree([(Found(one + 200, np.array([0]), np.array([0.9])), truth), (exact, truth)], 1).map < 0.5  # elsewhere
 
 
+def test_of_boxes_that_it_overlaps_alike_a_detection_takes_the_last() -> None:
+    truth = Truth(np.array([[0.0, 0, 10, 10], [2, 0, 12, 10]]), np.array([0, 0]), np.zeros(2, bool))
+    said = Found(np.array([[1.0, 0, 11, 10], [3, 0, 13, 10]]), np.array([0, 0]), np.array([0.9, 0.8]))
+    found = agree([(said, truth)], 1)
+    assert found.map50 == 1
+    assert found.map < 0.5
+
+
 def test_an_overlap_of_exactly_the_threshold_is_enough() -> None:
     truth = Truth(np.array([[0.0, 0, 10, 10]]), np.array([0]), np.array([False]))
     half = Found(np.array([[0.0, 0, 10, 5]]), np.array([0]), np.array([0.5]))
@@ -95,11 +103,11 @@ def test_ignored_boxes_excuse_many_detections_and_are_taken_last() -> None:
 def test_more_than_a_hundred_detections_of_an_image_are_cut_as_by_coco(levels: int) -> None:
     rng = np.random.default_rng(levels)
     truth = Truth(boxes(rng, 60, 1.0), rng.integers(0, 2, 60), rng.random(60) < 0.1)
-    again = rng.integers(0, 60, 5 * MOST)
+    again = rng.integers(0, 60, 500)
     said = Found(truth.xyxy[again], truth.labels[again], rng.integers(1, levels + 1, len(again)) / levels)
     agree([(said, truth), scene(rng, 2)], 2)
     counted = matched(said, truth, 2).labels
-    assert np.bincount(counted).tolist() == [MOST, MOST]
+    assert np.bincount(counted).tolist() == [100, 100]
 
 
 def test_weights_count_images_as_often_as_they_stand_in_the_data() -> None:
@@ -124,3 +132,14 @@ def test_a_match_says_of_each_detection_whether_it_is_right_wrong_or_ignored() -
         assert not (one.right & one.wrong).any()
         assert (one.right.sum(1) <= one.truths.sum()).all()
         assert one.truths.sum() == (~truth.ignored).sum()
+
+
+def test_the_grain_counts_a_found_box_and_a_missed_one_of_each_class_that_is_there() -> None:
+    boxes = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30]])
+    truth = Truth(boxes, np.array([0, 0]), np.array([False, True]))
+    three = [matched(NONE, truth._replace(ignored=np.zeros(2, bool)), 3), matched(NONE, truth, 3)]
+    assert grain(three) == pytest.approx(1 / 3**2)
+    assert grain([*three, matched(NONE, Truth(boxes, np.array([2, 2]), np.zeros(2, bool)), 3)]) == pytest.approx(
+        (1 / 9 + 1 / 4) / 4
+    )
+    assert grain([matched(NONE, EMPTY, 3)]) == 0

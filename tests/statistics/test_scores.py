@@ -12,7 +12,7 @@ from trickbag.statistics.intervals import Interval
 from trickbag.statistics.scores import BEFORE, score
 from trickbag.statistics.variance import Part
 
-BOXES = Population("boxes", "detection", (3, 1), (0.8, 1.0), 0.1)
+BOXES = Population("boxes, few of one class", "detection", (3, 0.2), (0.8, 1.0), 0.1)
 REGIONS = Population("regions", "segmentation", (1.0, 0.5, 0.3, 0.1), (0.8, 1.0), 0.2)
 
 
@@ -43,6 +43,17 @@ def test_it_is_cut_and_not_given_where_nothing_is_known() -> None:
     assert score([Part(values, np.zeros(4, int))]) == (pytest.approx(0.925), None)
     assert score([Part(np.ones(4), np.arange(4))] * 3) == (1.0, None)
     assert np.isnan(score([Part(np.full(4, np.nan), np.arange(4))])[0])
+
+
+def test_grain_is_a_variance_of_its_own() -> None:
+    one = Part(np.array([0.5, 0.4, 0.7, 0.8]), np.arange(4))
+    alone, more = score([one])[1], score([one], grain=0.003)[1]
+    assert alone is not None
+    assert more is not None
+    assert (more.high - more.low) ** 2 - (alone.high - alone.low) ** 2 == pytest.approx(4 * stats.t.isf(0.025, 3) ** 2 * 0.003)
+    still = [Part(np.full(4, 0.9), np.arange(4))]
+    assert score(still * 3)[1] is None
+    assert score(still * 3, grain=0.0001)[1] == (pytest.approx(0.876, abs=0.001), pytest.approx(0.924, abs=0.001))
 
 
 @pytest.mark.parametrize("population", [BOXES, REGIONS])

@@ -17,35 +17,39 @@ BEFORE = Share(0.0, 6.0)
 score more than a paired difference; chosen by coverage among 2, 3, 4 and 6 (``python -m benchmarks.intervals``)."""
 
 
-def score(parts: Sequence[Part], alpha: float = 0.05, ends: Interval = SHARE) -> tuple[float, Interval | None]:
+def score(
+    parts: Sequence[Part], alpha: float = 0.05, ends: Interval = SHARE, grain: float = 0.0
+) -> tuple[float, Interval | None]:
     """The mean over images and seeds of what each image says (``jackknife``), and its interval; ``parts`` are a seed each.
 
     Of one seed the interval says where the score of this network lies on new images from the same source: Student's t over
     independent images. Of more, where that of the recipe lies, with new seeds too: what seeds add is drawn to BEFORE as it is
-    for a contrast (``effects``). It is cut at ``ends``, those of a share where nothing else is said. None where there are
-    fewer than two independent images, or all say the same.
+    for a contrast (``effects``). ``grain`` is a variance that is added to what the images say, so that no interval is a point
+    where a few boxes happen to be found (``detection.grain``). The interval is cut at ``ends``, those of a share where nothing
+    else is said. None where there are fewer than two independent images, or where all say the same and there is no grain.
 
     >>> value, interval = score([Part(np.array([0.2, 0.4, 0.9, 0.7]), np.arange(4))])
     >>> round(value, 2), [round(end, 2) for end in interval]
     (0.55, [0.06, 1.0])
     """
     value = fmean(float(part.values.mean()) for part in parts)
-    variance, df = _variance(parts)
+    variance, df = _variance(parts, grain)
     if not variance > ROUNDING:
         return value, None
     half = float(scipy.special.stdtrit(df, 1 - alpha / 2)) * sqrt(variance)
     return value, Interval(max(value - half, ends.low), min(value + half, ends.high))
 
 
-def _variance(parts: Sequence[Part]) -> tuple[float, float]:
+def _variance(parts: Sequence[Part], grain: float) -> tuple[float, float]:
     """Of the mean, and its degrees of freedom; 0 where it is not known."""
     if len(parts) > 1:
         found = spread(parts)
-        if found is None or not found.images > ROUNDING:
+        if found is None or not found.images + grain > ROUNDING:
             return 0.0, 0.0
-        added = together(Share(found.seed / found.seeds / found.images, found.seeds - 1), BEFORE)
-        return found.images * (1 + max(added.share, 0.0)), added.df
+        images = found.images + grain
+        added = together(Share(found.seed / found.seeds / images, found.seeds - 1), BEFORE)
+        return images * (1 + max(added.share, 0.0)), added.df
     ((values, groups),) = parts
     sums = np.bincount(np.unique(groups, return_inverse=True)[1], values - values.mean())
     df = len(sums) - 1
-    return float(sums @ sums) / len(values) ** 2 * len(sums) / max(df, 1), float(df)
+    return (float(sums @ sums) / len(values) ** 2 * len(sums) / df + grain, float(df)) if df else (0.0, 0.0)

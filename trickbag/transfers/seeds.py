@@ -15,6 +15,7 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import counted, duration
+from trickbag.statistics.detection import grain
 from trickbag.statistics.jackknife import of_overlap, of_precision
 from trickbag.statistics.scores import score
 from trickbag.statistics.variance import Floats, Part
@@ -123,7 +124,7 @@ def summary(runs: Sequence[Transferred]) -> dict[str, Any]:
     """What some seeds say together of the images that were looked at last, with intervals for new images."""
     first = runs[0].record
     split = "test" if first["test"] else "val"
-    values = [per_image(run, split) for run in runs]
+    values, least = [per_image(run, split) for run in runs], coarseness(runs[0], split)
     names = MEASURES[first["task"]]
     classes: Mapping[str, Any] = first[split]["classes"]
     return {
@@ -132,7 +133,7 @@ def summary(runs: Sequence[Transferred]) -> dict[str, Any]:
         "images": first[split]["n"],
         "seeds": [run.record["seed"] for run in runs],
         "measures": {name: mean([run.record[split]["measures"][name] for run in runs]) for name in names},
-        "intervals": {name: interval([one[k] for one in values]) for k, name in enumerate(names)},
+        "intervals": {name: interval([one[k] for one in values], least) for k, name in enumerate(names)},
         "classes": {
             label: {name: mean([run.record[split]["classes"][label][name] for run in runs]) for name in measures}
             for label, measures in classes.items()
@@ -154,12 +155,18 @@ def per_image(run: Transferred, split: str) -> tuple[Floats, Floats]:
     return of_overlap(seen)
 
 
-def interval(values: Sequence[Floats]) -> list[float] | None:
+def coarseness(run: Transferred, split: str) -> float:
+    """The least variance of a score that rests on so few boxes; nothing for pixels, of which there are many."""
+    seen = unpacked(run.folder / SEEN, split)
+    return grain(seen) if isinstance(seen, list) else 0.0
+
+
+def interval(values: Sequence[Floats], least: float = 0.0) -> list[float] | None:
     """Of the mean over images and seeds, 95 %: for new images, and of several seeds for new seeds too; see ``scores.score``.
 
-    ``values``: of each seed, a number per image. None where a single image, or nothing to be found, leaves nothing to judge by.
+    ``values``: of each seed, a number per image; ``least``: a variance that is added. None where a single image, or nothing to be found, leaves nothing to judge by.
     """
     if not np.isfinite(values).all():
         return None
-    ends = score([Part(one, np.arange(len(one))) for one in values])[1]
+    ends = score([Part(one, np.arange(len(one))) for one in values], grain=least)[1]
     return list(ends) if ends else None

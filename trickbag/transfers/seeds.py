@@ -164,7 +164,8 @@ def coarseness(run: Transferred, split: str) -> float:
 def interval(values: Sequence[Floats], least: float = 0.0) -> list[float] | None:
     """Of the mean over images and seeds, 95 %: for new images, and of several seeds for new seeds too; see ``scores.score``.
 
-    ``values``: of each seed, a number per image; ``least``: a variance that is added. None where a single image, or nothing to be found, leaves nothing to judge by.
+    ``values``: of each seed, a number per image; ``least``: a variance that is added. None where a single image, or nothing to
+    be found, leaves nothing to judge by.
     """
     if not np.isfinite(values).all():
         return None

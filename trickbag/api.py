@@ -28,7 +28,7 @@ from trickbag.scenes.audit import ScenesAudit
 from trickbag.scenes.table import Task
 from trickbag.serving.limits import Limits
 from trickbag.studies import conduct
-from trickbag.studies.options import DESIGNS, Options
+from trickbag.studies.options import DESIGNS, Options, plugins_of
 from trickbag.studies.plan import StudyPlan
 from trickbag.transfers import request as transferring
 from trickbag.transfers.recipe import TransferRecipe
@@ -651,7 +651,7 @@ def study(
 
     Args:
         data: The images, as for ``train``.
-        file: A TOML file with the options below, or ``Options``.
+        file: A TOML file with the options below, plugins too, or ``Options``.
         recipe: The reference arm: a built-in recipe, or a TOML file. Default: auto.
         model: A timm model, or cifar_resnet8, 20, 32 or 56, or one of your own.
         weights: Initial weights: a .safetensors file, a run's folder, hub or none.
@@ -702,7 +702,7 @@ def study(
     """
     model, file_of_model = own.named(model)
     given = Options.given(locals())
-    with listening(progress) as tell, own.using(plugins, file_of_model):
+    with listening(progress) as tell, own.using(plugins, file_of_model, plugins_of(file)):
         means = conduct.Means(processes(workers), ray, command)
         return conduct.study(kept(data, tell), file, out=out, means=means, began=began, tell=tell, **given)
 
@@ -761,5 +761,5 @@ def plan_study(
     """
     model, file_of_model = own.named(model)
     given = Options.given(locals())
-    with listening(progress) as tell, own.using(plugins, file_of_model):
+    with listening(progress) as tell, own.using(plugins, file_of_model, plugins_of(file)):
         return conduct.plan(kept(data, tell), file, out=out, began=began, tell=tell, **given)

@@ -1,5 +1,6 @@
 """One's own metrics as endpoints of a study."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -61,6 +62,31 @@ def test_ones_own_accuracy_has_the_verdicts_of_the_studys_and_is_added_without_t
     assert "By your metric loss: lower is better" in Path("study/report.md").read_text("utf-8")
     assert "your metric accuracy" in " ".join(done.findings.departures), "an endpoint that was not declared before the runs"
     assert ask("report", "study").out.count("By your metric") == 2
+    with Path("study/effects.csv").open(encoding="utf-8", newline="") as file:
+        written = {row["name"]: row for row in csv.DictReader(file)}
+    for one in loss.effects:
+        row = written[one.name]
+        assert row["metric_loss_difference"] == ("" if one.difference is None else str(one.difference))
+        assert row["metric_loss_verdict"] == one.verdict
+        assert (row["metric_loss_low"] == "") == (one.interval is None)
+    assert "metric_accuracy_high" in done.table().column_names
+
+
+def test_a_file_of_options_names_plugins(place: Path, ask) -> None:
+    own.write(Path(), "invert", own.INVERT)
+    Path("study.toml").write_text(
+        'plugins = ["invert.py", "scores.py"]\nrecipe = "tiny.toml"\ntricks = ["invert"]\nset = { epochs = 1 }\nseeds = 1\n'
+    )
+    told = ask("study", "photos", "study.toml", "--plan")
+    assert (told.code, "  invert: +invert" in told.out) == (0, True), told.err
+    assert [arm.name for arm in tb.plan_study("photos", "study.toml").design.arms] == ["reference", "invert", "placebo"]
+    for content, said in (
+        ("plugins = 5\n", "write a Python file, or a list"),
+        ('plugins = "gone.py"\n', "'gone.py' cannot be read"),
+    ):
+        Path("study.toml").write_text(content)
+        refused = ask("study", "photos", "study.toml", "--plan")
+        assert (refused.code, said in refused.err) == (2, True), refused.err
 
 
 def test_a_number_for_all_images_is_refused_in_a_study(place: Path, ask) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import album
+import own
 import pytest
 import torch
 from studying import Studying
 
+from trickbag import plugins, tricks
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Event, Note
 from trickbag.laboratory.lab import recipe
@@ -172,6 +174,23 @@ def test_what_is_timed_and_chosen_for_a_device_is_so_on_the_clusters(
     assert any("is the fastest here" in event.text for event in told if isinstance(event, Note))
     with pytest.raises(UsageError, match=r"3 seeds of the smallest design take about"):
         planned(seeds=3, budget=1e-6)
+
+
+def test_a_plugin_goes_to_the_cluster_with_its_content(lending: str, tmp_path: Path) -> None:
+    """Neither its file nor its name need be known there."""
+    file = own.write(tmp_path, "invert", own.INVERT)
+    with plugins.using(file):
+        trick = tricks.parse("invert(share=1.0)")
+        (held,) = plugins.of([trick]).values()
+    Path(file).unlink()
+
+    def there() -> tuple[list[int], str]:
+        (transform,) = trick.augment()
+        (known,) = plugins.of([trick]).values()
+        pixels = transform(torch.tensor([0, 255], dtype=torch.uint8), 16, torch.Generator())
+        return pixels.tolist(), known.digest
+
+    assert answered(lending, 1, there) == ([255, 0], held.digest)
 
 
 def test_a_process_of_the_cluster_that_dies_over_a_question_is_named(lending: str) -> None:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import own
 import pytest
 import torch
 import typer
@@ -408,9 +409,16 @@ def test_the_package_is_a_command() -> None:
         ("train photos --recipe lin", {"linear-probe"}),
         ("tricks mixu", {"mixup"}),
         ("train --with rand", None),
+        ("train photos --plugin inverted.py --with inv", {"inverted"}),
+        ("train photos --plugin broken.py --plugin gone.py --with mixu", {"mixup"}),
     ],
 )
-def test_a_shell_can_complete(words: str, found: set[str] | None, ask: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shell_can_complete(
+    words: str, found: set[str] | None, ask: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own.write(tmp_path, "inverted", own.INVERT)
+    own.write(tmp_path, "broken", "class (:")
     monkeypatch.setenv("_TRICKBAG_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", f"trickbag {words}")
     monkeypatch.setenv("COMP_CWORD", str(len(words.split())))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from trickbag.data.long_tail import FEW, MANY, by_frequency
 from trickbag.ground.text import counted, line
-from trickbag.report.findings import Arm, Effect, Findings, Measure
+from trickbag.report.findings import Arm, Effect, Findings, Measure, MeasuredEffect
 from trickbag.report.wording import (
     DASH,
     SPACE,
@@ -82,9 +82,19 @@ def cell(text: str) -> str:
 
 
 def effects_csv(findings: Findings) -> str:
-    """A line per effect, and a column ``seed_N`` per seed for its points. A missing value is an empty cell."""
-    rows = [_effect(effect) for effect in findings.effects]
-    return _csv(EFFECT_COLUMNS, _seeds(findings), ((row, e.points) for row, e in zip(rows, findings.effects, strict=True)))
+    """A line per effect, with four columns per metric of one's own, and a column ``seed_N`` per seed for its points.
+
+    A missing value is an empty cell.
+    """
+    by_metric = [{one.name: one for one in measure.effects} for measure in findings.measures]
+    rows = [(*_effect(e), *(value for found in by_metric for value in _measured(found.get(e.name)))) for e in findings.effects]
+    more = [f"metric_{m.name}_{part}" for m in findings.measures for part in ("difference", "low", "high", "verdict")]
+    points = (e.points for e in findings.effects)
+    return _csv([*EFFECT_COLUMNS, *more], _seeds(findings), zip(rows, points, strict=True))
+
+
+def _measured(found: MeasuredEffect | None) -> tuple[Value, ...]:
+    return (found.difference, *_ends(found.interval), found.verdict) if found else (None,) * 4
 
 
 def arms_csv(findings: Findings) -> str:

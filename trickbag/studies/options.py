@@ -144,22 +144,36 @@ class Options(BaseModel):
 
         Raises UsageError where it cannot be read or holds what no study has.
         """
-        path = Path(file)
-        try:
-            fields = toml.parse(files.text(path))
-        except OSError as error:
-            raise UsageError(f"study {brief(str(path))} cannot be read: {files.reason(error)}. Give a TOML file.") from None
-        except ValueError as error:
-            raise UsageError(f"study {path.name}: {error}.") from None
+        fields, where = _read(file), f"study {Path(file).name}: "
+        fields.pop("plugins", None)  # known already, and by their content part of the recipes
         changed = {
             (cls.model_fields[name].alias or name if name in cls.model_fields else name): v for name, v in changes.items()
         }
         changed |= {name: read(changed[name]) for name, read in (("set", assignments), ("vary", varied)) if name in changed}
         joined = {n: fields[n] | v for n, v in changed.items() if isinstance(v, dict) and isinstance(fields.get(n), dict)}
-        return cls.build(fields | changed | joined, f"study {path.name}: ")
+        return cls.build(fields | changed | joined, where)
 
     @property
     def blocks(self) -> tuple[int, int]:
         """Repeats and folds; (0, 0) without cross-validation."""
         match = FOLDS.fullmatch(self.folds)
         return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def plugins_of(file: Options | str | Path | None) -> list[str]:
+    """The plugins that a TOML file of options names: what its tricks, networks and metrics are found in."""
+    named = _read(file).get("plugins", []) if isinstance(file, str | Path) else []
+    found = [named] if isinstance(named, str) else named
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise UsageError(f"study {Path(str(file)).name}: plugins: write a Python file, or a list of them.")
+    return found
+
+
+def _read(file: str | Path) -> dict[str, Any]:
+    path = Path(file)
+    try:
+        return toml.parse(files.text(path))
+    except OSError as error:
+        raise UsageError(f"study {brief(str(path))} cannot be read: {files.reason(error)}. Give a TOML file.") from None
+    except ValueError as error:
+        raise UsageError(f"study {path.name}: {error}.") from None

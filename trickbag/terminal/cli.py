@@ -15,7 +15,6 @@ from trickbag.terminal import BEGAN, own, serving, using
 from trickbag.terminal.doctor import doctor
 from trickbag.terminal.options import (
     MANY,
-    TRICK_NAMES,
     BudgetOption,
     CorrectionsOption,
     DataArgument,
@@ -35,6 +34,7 @@ from trickbag.terminal.options import (
     option,
     screen_of,
     study_option,
+    trick_names,
 )
 from trickbag.terminal.start import begin
 
@@ -325,7 +325,7 @@ def tricks(
     spec: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A trick, with values for --plot, for example cosine(final=0.1).", autocompletion=TRICK_NAMES
+            metavar="NAME", help="A trick, with values for --plot, for example cosine(final=0.1).", autocompletion=trick_names
         ),
     ] = "",
     plot: Annotated[

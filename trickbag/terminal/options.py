@@ -19,7 +19,14 @@ def _named(pattern: str) -> Callable[[str], list[str]]:
     return lambda incomplete: sorted(f.stem for f in glance.HERE.glob(pattern) if f.stem.startswith(incomplete))
 
 
-TRICK_NAMES = _named("tricks/[!_]*.py")
+def trick_names(context: typer.Context, incomplete: str) -> list[str]:
+    """What completes a word to the names of tricks, also of those in installed packages and in files given before it."""
+    given = [file for file in context.params.get("plugins") or () if file.is_file()]
+    try:
+        known = glance.shelf(given)
+    except (OSError, ValueError, SyntaxError):  # of a file that holds no Python
+        known = glance.shelf()
+    return sorted(name for name in known if name.startswith(incomplete))
 
 
 def option(name: str, metavar: str | None = None, *flags: str, verb: str = "train", more: str = "", **kind: Any) -> Any:
@@ -34,8 +41,8 @@ DataArgument = Annotated[str, typer.Argument(metavar="DATA", help=glance.paramet
 RecipeOption = Annotated[str, option("recipe", "NAME|FILE", autocompletion=_named("recipes/*.toml"))]
 ModelOption = Annotated[str | None, option("model", "NAME")]
 WeightsOption = Annotated[str | None, option("weights", "FILE")]
-WithOption = Annotated[list[str] | None, option("with_", "SPEC", "--with", more=MANY, autocompletion=TRICK_NAMES)]
-WithoutOption = Annotated[list[str] | None, option("without", "NAME", more=MANY, autocompletion=TRICK_NAMES)]
+WithOption = Annotated[list[str] | None, option("with_", "SPEC", "--with", more=MANY, autocompletion=trick_names)]
+WithoutOption = Annotated[list[str] | None, option("without", "NAME", more=MANY, autocompletion=trick_names)]
 SetOption = Annotated[list[str] | None, option("set_", "FIELD=VALUE", "--set", more=MANY)]
 PluginOption = Annotated[list[Path] | None, option("plugins", "FILE", "--plugin", more=MANY)]
 SeedOption = Annotated[int, option("seed", min=0, max=2_000_000_000)]

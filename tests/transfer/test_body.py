@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.chdir(folder)
         fill(folder / "photos", {"a": 0, "b": 1}, 12)
         recipe_file(folder / "tiny.toml")
-        fields = {"size": 48, "epochs": 1, "mean": [0.1, 0.2, 0.3], "std": [0.25] * 3}
+        fields = {"size": 32, "epochs": 1, "mean": [0.1, 0.2, 0.3], "std": [0.25] * 3}
         tb.train("photos", "tiny.toml", out="run", model="resnet18", with_=SURGERY, set_=fields)
         yield str(folder / "run")
 

@@ -224,7 +224,7 @@ def test_tricks_tell_the_body_from_the_head() -> None:
 
     by_depth, by_part = scales("layer_decay(rate=0.5)"), scales("head_lr(times=10)")
     assert {by_depth[name] for name in net.head_names} == {1.0}
-    assert by_depth["body.net.conv1.weight"] < by_depth["body.net.layer4.0.conv1.weight"] < 1
+    assert by_depth["body.net.conv1.0.weight"] < by_depth["body.net.layer4.0.conv1.weight"] < 1
     assert {name for name, scale in by_part.items() if scale == 10} == net.head_names
 
     def compute() -> Tensor:

@@ -58,7 +58,7 @@ class Pyramid(nn.Module):
 
 
 class Coarser(ExtraFPNBlock):  # type: ignore[misc]
-    """``count`` further maps, each of half the size of that before, by strided convolutions."""
+    """``count`` further maps, each of half the size of that before, by a ReLU and a strided convolution."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Ready(nn.Module):
 
 
 def _in_full(_: nn.Module, __: Any, found: Any) -> Any:
-    """What a head says in fp32, whatever the arithmetic inside: half of a pixel is lost otherwise, and with it thin boxes."""
+    """What a head says of boxes in fp32, whatever the arithmetic inside: bf16 knows no halves of pixels beyond 128."""
     if isinstance(found, dict):
         return {name: value.float() for name, value in found.items()}
     return tuple([v.float() for v in value] if isinstance(value, list) else value.float() for value in found)

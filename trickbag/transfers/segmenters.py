@@ -14,6 +14,8 @@ from trickbag.transfers.body import Body, Downstream
 
 IGNORED = 255
 """The value of pixels whose class does not count."""
+WIDTH, LEAST = 128, 32
+"""Channels of a U-Net's first step, halved with each further one, down to the least."""
 
 
 class Segmenter(Downstream):
@@ -82,10 +84,6 @@ class UNet(nn.Module):
             x = step(torch.cat([interpolate(x, size=found.shape[-2:], mode="bilinear", align_corners=False), found], 1))
         scores: Tensor = self.top(x)
         return scores
-
-
-WIDTH, LEAST = 128, 32
-"""Channels of a U-Net's first step, halved with each further one, down to the least."""
 
 
 def _conv(inside: int, outside: int) -> tuple[nn.Module, ...]:

@@ -143,7 +143,7 @@ REFUSED = {
     "another task's head": ({"set_": {"head": "fcn"}}, "choose faster_rcnn or fcos"),
     "a recipe for regions": ({"recipe": "segmentation"}, "not for detection"),
     "weights beside a run": ({"weights": "hub"}, "leave weights out"),
-    "no seed": ({"seeds": 0}, "at least 1"),
+    "no seed": ({"seeds": 0}, "whole number from 1"),
     "an unknown field": ({"set_": {"epoch": 1}}, "did you mean epochs"),
     "too little time": ({"budget": "soon"}, "budget"),
 }

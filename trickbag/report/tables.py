@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from trickbag.data.long_tail import FEW, MANY, by_frequency
 from trickbag.ground.text import counted
+from trickbag.report import downstream
 from trickbag.report.findings import Arm, Effect, Findings, Measure
 from trickbag.report.wording import (
     DASH,
@@ -84,8 +85,8 @@ def cell(text: str) -> str:
 
 def effects_csv(findings: Findings) -> str:
     """A line per effect, and a column ``seed_N`` per seed for its points. A missing value is an empty cell."""
-    rows = [_effect(effect) for effect in findings.effects]
-    return _csv(EFFECT_COLUMNS, _seeds(findings), ((row, e.points) for row, e in zip(rows, findings.effects, strict=True)))
+    found = (([*_effect(one.effect), *downstream.values(one)], one.effect.points) for one in downstream.lines(findings))
+    return _csv([*EFFECT_COLUMNS, *downstream.columns(findings)], _seeds(findings), found)
 
 
 def arms_csv(findings: Findings) -> str:
@@ -109,6 +110,7 @@ def markdown(findings: Findings) -> str:
             "",
             *_frequency_table(findings),
             *(line for measure in findings.measures for line in _measure_table(measure)),
+            *_downstream_table(findings),
         ]
     )
 
@@ -143,6 +145,14 @@ def measure_rows(measure: Measure) -> list[list[str]]:
 
 def _measure_table(measure: Measure) -> list[str]:
     return [measure_title(measure), "", *_table(MEASURE_HEAD, measure_rows(measure)), ""]
+
+
+def _downstream_table(findings: Findings) -> list[str]:
+    if not findings.downstream:
+        return []
+    title = "Downstream, in percentage points: differences with 95 % intervals on new photos, and verdicts."
+    table = _table([mark(name) for name in downstream.head(findings)], downstream.rows(findings))
+    return [title, "", *table, "", *(f"* {mark(text)}" for text in downstream.told(findings)), ""]
 
 
 def mark(text: str) -> str:

@@ -87,9 +87,10 @@ class OneData:
             runs=sum(judged is not None for row in self.runs.values() for judged in row),
             reference=float(np.mean(known)) if known else None,
             effects=tuple(
-                MeasuredEffect(q.name, q.says, one.difference, one.interval, one.verdict, len(one.points), one.note)
+                MeasuredEffect(q.name, q.says, one.difference, one.interval, said, len(one.points), one.note)
                 for q in asked
                 for one in [found[q]]
+                for said in ["helps" if one.verdict == "worthwhile" else one.verdict]  # there is no least gain that matters
             ),
         )
 

@@ -109,8 +109,8 @@ def asked(options: Options, model: str, tell: Tell) -> tuple[TransferPlan, ...]:
         judges = plan.wanted.scenes.split(plan.split)
         if not judges.per_image().any():
             raise UsageError(f"{match[2]}: nothing is marked on its {plan.split} images, so nothing can be judged there.")
-        if any(plan.wanted.key == other.wanted.key for other in made):
-            raise UsageError(f"{text} asks for the same data as another --transfer. Remove one.")
+        if any(plan.name == other.name for other in made):
+            raise UsageError(f"two of --transfer are called {plan.name}. Remove one, or give its folder another name.")
         made.append(plan)
     return tuple(made)
 

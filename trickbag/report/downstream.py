@@ -121,7 +121,7 @@ def _side(one: Effect | MeasuredEffect) -> int:
 def _sentence(effect: Effect, measured: MeasuredEffect, one: Downstream) -> str:
     joint = "and" if _side(effect) == _side(measured) else "but"
     parts = [
-        SAYS[e.verdict].format(what) + ("" if e.verdict == "identical" else f" ({_numbers(e, unit)})")
+        SAYS.get(e.verdict, SAYS["open"]).format(what) + ("" if e.verdict == "identical" else f" ({_numbers(e, unit)})")
         for e, what, unit in ((effect, CLASSIFIER, " points"), (measured, one.name, f" points of {MEASURES[one.measure]}"))
     ]
     return f"{effect.name} {parts[0]} {joint} {parts[1]}."

@@ -170,10 +170,10 @@ class Downstream:
 
     name: str
     """Of task and data set: "detection on cells"."""
-    measure: str
-    """map50 or miou: a share, more being better."""
-    split: str
-    """That judges: test or val."""
+    measure: Literal["map50", "miou"]
+    """A share, more being better."""
+    split: Literal["val", "test"]
+    """That judges."""
     images: int
     """That judge."""
     trainings: int

@@ -20,7 +20,7 @@ from trickbag.ground.events import CellDone, Doing, Event, Note, Tell, silent
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import counted
 from trickbag.recipe import Recipe
-from trickbag.report.findings import Effect, Findings, Proof
+from trickbag.report.findings import Downstream, Effect, Findings, Proof
 from trickbag.report.latex import effects_tex
 from trickbag.report.methods import methods, references_bib
 from trickbag.report.page import page
@@ -83,6 +83,11 @@ class Finished(Shown):
     def effects(self) -> tuple[Effect, ...]:
         """What each trick does, a row each."""
         return self.findings.effects
+
+    @property
+    def downstream(self) -> tuple[Downstream, ...]:
+        """What each trick does to detectors and segmenters on the study's classifiers, by data set."""
+        return self.findings.downstream
 
     @property
     def recommended(self) -> Recipe:

@@ -64,7 +64,9 @@ class OneData:
             try:
                 if folder.exists() and not (folder / ".work").exists():
                     values = per_image(Transferred.load(folder), self.held.split)[0]
-                    self.read[key] = Judged(key, values) if len(values) == len(self.held.groups) else None
+                    if len(values) != len(self.held.groups):
+                        raise TrickbagError(f"{folder} was judged on other images than the study has.")
+                    self.read[key] = Judged(key, values)
             except TrickbagError as error:
                 self.study.damaged[f"{cell.key} {self.held.request}"] = str(error)
         return self.read.get(key)

@@ -259,12 +259,12 @@ class Planner:
 
         self.tell(Note("planning on a machine of the cluster"))
         elsewhere = copy.copy(self)
-        elsewhere.tell = silent
+        elsewhere.tell, elsewhere.downstream = silent, ()
         gone = time.monotonic() - self.wanted.began
         plan, told = answered(ray, torch.get_num_threads(), partial(retold, elsewhere, gone))
         for event in told:
             self.tell(event)
-        return plan
+        return self.with_transfers(plan)  # they are made here, where their data lie
 
 
 def retold(planner: Planner, gone: float) -> tuple[StudyPlan, list[Event]]:

@@ -7,6 +7,7 @@ the same bit for bit, as with tricks that act beside or after training, share a 
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,8 +77,8 @@ class TransferPlan:
         images = ", ".join(f"{len(scenes.split(split)):,} {split}" for split in ("train", "val", "test"))
         return (
             f"{self.name} ({recipe.head}, {counted(recipe.epochs, 'epoch')}; images: {images}): at most "
-            f"{counted(runs, 'training')} of about {duration(self.seconds)} each, one after another after the study: "
-            f"{duration(runs * self.seconds)} that no budget holds; runs with the same network share one"
+            f"{counted(runs, 'training')} of about {duration(self.seconds)} each, one after another after the study "
+            f"({duration(runs * self.seconds)}, beyond any --budget); runs with the same network share one"
         )
 
     def record(self, held: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -152,9 +153,13 @@ class Transferring:
         for number, cell in enumerate(self.cells):
             self.tell(Doing("taking networks from their trainings", number, len(self.cells)))
             if cell.key not in found:
-                self.attempt(cell, lambda cell=cell: found.update({cell.key: self.wanted(cell).key}))  # type: ignore[misc]
+                self.attempt(cell, partial(self.name, cell, found))
         self.tell(Doing("taking networks from their trainings", len(self.cells), len(self.cells)))
         return found
+
+    def name(self, cell: Cell, keys: dict[str, str]) -> None:
+        """Enter the training of a run."""
+        keys[cell.key] = self.wanted(cell).key
 
     def wanted(self, cell: Cell) -> TransferRequest:
         """The training on a run's body."""
@@ -172,11 +177,15 @@ class Transferring:
         began = time.monotonic()
         for done, (key, cell) in enumerate(left, 1):
             folder = self.folder(key)
-            cause = self.attempt(cell, lambda cell=cell, to=folder: carry_out(self.wanted(cell), to, self.bars))  # type: ignore[misc]
+            cause = self.attempt(cell, partial(self.make, cell, folder))
             each = (time.monotonic() - began) / done
             value = None if cause else self.value(folder)
             arm, more = f"{cell.arm}, {self.plan.name}", each * (len(left) - done)
             self.tell(CellDone(arm, cell.seed, value, cause, done, len(left), more))
+
+    def make(self, cell: Cell, folder: Path) -> None:
+        """Train on a run's body, or go on with it."""
+        carry_out(self.wanted(cell), folder, self.bars)
 
     def attempt(self, cell: Cell, act: Callable[[], object]) -> str:
         """Act, and keep and return why that failed; nothing where it did not."""

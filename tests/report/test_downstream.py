@@ -8,6 +8,7 @@ import pytest
 from findings import onward, sample
 
 from trickbag.report import downstream
+from trickbag.report.methods import methods, references_bib
 from trickbag.report.page import page
 from trickbag.report.tables import effects_csv, markdown
 from trickbag.report.times import HEIGHT
@@ -82,6 +83,14 @@ def test_tables_have_what_the_findings_have(place: int) -> None:
     assert [row[f"{name}_verdict"] for row in rows] == [m.verdict for m in one.effects]
     assert [float(row["seed_0"]) for row in rows] == [e.points[0] for e in findings.effects]
     assert f"| the classifier | {findings.downstream[0].name} |" in markdown(findings)
+
+
+def test_a_paper_says_how_they_were_made_and_judged() -> None:
+    said = methods(onward(sample()))
+    assert "fine-tuned for segmentation on streets, always in the same way, and judged by mean IoU on 72 test images;" in said
+    assert "[@efron1982]" in said
+    assert "@book{efron1982," in references_bib(onward(sample()))
+    assert "efron1982" not in references_bib(sample())
 
 
 def test_without_transfers_nothing_is_said_of_them() -> None:

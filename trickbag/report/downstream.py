@@ -70,7 +70,8 @@ def _cell(one: Effect | MeasuredEffect | None) -> str:
 
 def columns(findings: Findings) -> list[str]:
     """Further columns of ``effects.csv``."""
-    return [f"{re.sub(r'[^0-9A-Za-z]+', '_', one.name)}_{name}" for one in findings.downstream for name in COLUMNS]
+    names = (re.sub(r"\W+", "_", one.name) for one in findings.downstream)
+    return [f"{name}_{column}" for name in names for column in COLUMNS]
 
 
 def values(line: Line) -> list[float | str | None]:

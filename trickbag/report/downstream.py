@@ -98,12 +98,15 @@ def sentences(findings: Findings, place: int) -> list[str]:
     apart = [pair for pair in others if _side(pair[0]) != _side(pair[1])]
     alike = [pair for pair in others if _side(pair[0]) == _side(pair[1]) != 0]
     made = [_sentence(e, m, one) for e, m in [*opposed, *apart, *alike]]
-    if not opposed:
+    if not opposed and any(m.verdict != "descriptive" for _, m in known):
         made.append(f"No trick is shown to help {CLASSIFIER} and to hurt {one.name}, or the other way round.")
     quiet = [(e, m) for e, m in others if not _side(e) and not _side(m)]
     if same := [e.name for e, m in quiet if m.verdict == "identical"]:
         made.append(f"The network below is the same for {', '.join(same)}, so {one.name} is exactly as it was.")
-    if blank := [e.name for e, m in quiet if m.verdict != "identical"]:
+    bare = [e.name for e, m in quiet if m.verdict == "descriptive"]
+    if bare:
+        made.append(f"There is no verdict for {', '.join(bare)}: it takes three seeds and two images at least.")
+    if blank := [e.name for e, m in quiet if m.verdict != "identical" and e.name not in bare]:
         made.append(f"Neither is decided for {', '.join(blank)}. The intervals say how far either may go.")
     return made
 

@@ -111,9 +111,9 @@ class Options(BaseModel):
     def _transfers_have_data(self) -> Self:
         for text in self.transfer:
             if not TRANSFER.fullmatch(text):
-                raise ValueError(f"{clipped(text)}: write detection:FOLDER or segmentation:FOLDER")
+                raise ValueError(f"transfer {clipped(text)!r}: write detection:FOLDER or segmentation:FOLDER")
             if self.transfer.count(text) > 1:
-                raise ValueError(f"transfer: {clipped(text)} is given twice. Remove one")
+                raise ValueError(f"transfer {clipped(text)!r} is given twice. Remove one")
         if self.transfer_set and not self.transfer:
             raise ValueError("transfer_set changes how detectors and segmenters are trained, and none is. Give transfer too")
         return self

@@ -43,6 +43,17 @@ def test_where_nothing_is_opposed_the_sentences_say_so() -> None:
     assert "Nothing is known of detection on cells yet." in page(nothing)
 
 
+def test_where_there_are_no_verdicts_the_sentences_say_what_they_take() -> None:
+    findings = onward(sample())
+    first = findings.downstream[0]
+    bare = tuple(replace(m, verdict="descriptive", interval=None) for m in first.effects)
+    plain = tuple(replace(e, verdict="descriptive", interval=None) for e in findings.effects)
+    said = downstream.sentences(replace(findings, effects=plain, downstream=(replace(first, effects=bare),)), 0)
+    assert len(said) == 1
+    assert said[0].startswith("There is no verdict for mixup(alpha=0.2), ")
+    assert said[0].endswith("it takes three seeds and two images at least.")
+
+
 def test_the_chart_has_both_gains_at_their_places_and_leaves_far_ones_out() -> None:
     findings = onward(sample())
     chart = downstream.gains(findings, 0)

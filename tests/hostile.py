@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from findings import picture, proved, sample
+from findings import onward, picture, proved, sample
 
 from trickbag.report.findings import Findings
 
@@ -47,14 +47,14 @@ THUMBNAILS = (
 
 def hostile() -> Findings:
     """Every text of the findings is a hostile name; the verdicts are some that do not exist."""
-    plain = proved(sample(arms=10, classes=NAMES[:10]))
+    plain = onward(proved(sample(arms=10, classes=NAMES[:10])))
     turn = iter(NAMES * 1000)
     pictures = tuple(dataclasses.replace(picture(0, ()), thumbnail=address) for address in THUMBNAILS)
     return _spoil(dataclasses.replace(plain, hardest=plain.hardest + pictures), turn)
 
 
 def _spoil(value: Any, turn: Any, key: str = "") -> Any:
-    if key in ("thumbnail", "split"):
+    if key in ("thumbnail", "split", "measure"):
         return value
     if isinstance(value, str):
         return next(turn)

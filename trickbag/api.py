@@ -630,6 +630,8 @@ def study(
     depth: Whole | None = None,
     corrections: str | Path | None = None,
     budget: Time | None = None,
+    transfer: Iterable[str] | str | None = None,
+    transfer_set: Fields | None = None,
     workers: int | str = 1,
     ray: str = "",
     out: str | Path | None = None,
@@ -688,6 +690,9 @@ def study(
         corrections: A CSV file with the columns `path,old,new` that corrects labels, as `trickbag train` takes it.
         budget: Time for the whole study, for example 10m or 2h; the design and number of seeds are chosen to fit. Default:
             no limit.
+        transfer: Also make every classifier a detector or a segmenter, and ask of these which tricks help: detection:FOLDER or
+            segmentation:FOLDER, with data as for `trickbag transfer`.
+        transfer_set: Set a field of how these are trained, for example epochs=5 or head=fcos.
         workers: How many trainings run at the same time; auto measures what is fastest.
         ray: Address of a Ray cluster; local starts one on this machine.
         out: Folder for the study. Default: a new one in studies/.
@@ -740,6 +745,8 @@ def plan_study(
     depth: Whole | None = None,
     corrections: str | Path | None = None,
     budget: Time | None = None,
+    transfer: Iterable[str] | str | None = None,
+    transfer_set: Fields | None = None,
     out: str | Path | None = None,
     began: float | None = None,
     progress: Progress = None,

@@ -5,14 +5,19 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, chromium
-from findings import proved, sample
+from findings import onward, proved, sample
 from hostile import hostile
 
 from trickbag.report.page import page
 
 BINARY = chromium()
 pytestmark = pytest.mark.skipif(BINARY is None, reason="no Chromium or Chrome on the PATH")
-STUDIES = {"sample": sample, "proved": lambda: proved(sample()), "hostile": hostile}
+STUDIES = {
+    "sample": sample,
+    "proved": lambda: proved(sample()),
+    "downstream": lambda: onward(sample()),
+    "hostile": hostile,
+}
 # Boxes that reach beyond the window, except in frames that scroll by themselves.
 TOO_WIDE = """[...document.querySelectorAll('body *')]
   .filter(e => !e.closest('.scroll, svg, thead') && e.getClientRects().length)

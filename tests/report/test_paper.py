@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from findings import proved, sample
+from findings import onward, proved, sample
 from hostile import hostile
 
 from trickbag.report.latex import COLUMNS, effects_tex, escaped
@@ -62,7 +62,7 @@ def test_the_references_are_those_that_the_methods_cite() -> None:
 
 
 def test_every_reference_is_well_formed_and_some_study_cites_it() -> None:
-    everything = methods(dataclasses.replace(proved(sample()), design="factorial"))
+    everything = methods(dataclasses.replace(onward(proved(sample())), design="factorial"))
     assert cited(everything) == set(REFERENCES)
     for key, entry in REFERENCES.items():
         assert KEY.findall(entry) == [key]

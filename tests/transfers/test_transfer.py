@@ -129,6 +129,16 @@ def test_the_same_again_trains_nothing_and_more_seeds_train_only_themselves(ther
     assert any(not np.array_equal(first[name], second[name]) for name in first)
 
 
+def test_a_run_that_was_moved_is_the_same_run(there: Path) -> None:
+    small = SMALL | {"epochs": 1}
+    first = tb.transfer(there / "run", there / "detection", "detection", set_=small, out="made")
+    shutil.copytree(there / "run", "moved")
+    seen: list[Any] = []
+    tb.transfer("moved", there / "detection", "detection", set_=small, seeds=2, out="made", progress=seen.append)
+    assert len([event for event in seen if isinstance(event, EpochDone)]) == 1
+    assert Transferred.load("made/seed-0").record == first.runs[0].record
+
+
 def test_another_request_for_the_folder_is_refused(there: Path) -> None:
     tb.transfer(there / "run", there / "detection", "detection", set_=SMALL | {"epochs": 1}, out="made")
     for change in ({"lr": 0.5}, {"head": "fcos"}):

@@ -20,7 +20,7 @@ from trickbag.display.board import Board
 from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
 from trickbag.ground.glance import Listed
 from trickbag.ground.text import as_bytes, counted, duration, line, show, unshow
-from trickbag.report import atlas
+from trickbag.report import atlas, downstream
 from trickbag.report.tables import (
     ACCURACY_HEAD,
     EFFECT_HEAD,
@@ -32,6 +32,7 @@ from trickbag.report.tables import (
     measure_title,
     rows,
 )
+from trickbag.report.wording import MEASURES
 
 SIGNS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
 PIPE_WIDTH = 160
@@ -39,7 +40,7 @@ MOST_CLASSES, WORST_CLASSES = 50, 20
 """Rows of the tables of classes."""
 MOST_ERRORS = 20
 """Probable label errors that are printed."""
-HEADLINES = {"top1": "top-1", "map50": "mAP at 0.5", "miou": "mean IoU", "map": "mAP", "accuracy": "pixel accuracy"}
+HEADLINES = {"top1": "top-1", **MEASURES}
 """What a person calls a measure; of those of an epoch, the first one is shown."""
 NARROW = ("seeds", "ΔNLL", "time ratio")
 """Columns that a terminal has no room for; the report has them."""
@@ -145,6 +146,9 @@ class Screen:
             for measure in finished.findings.measures:
                 self.lines(measure_title(measure))
                 self.table(MEASURE_HEAD, measure_rows(measure))
+            if finished.findings.downstream:
+                self.table(downstream.head(finished.findings), downstream.rows(replace(finished.findings, effects=shown)))
+                self.lines(*downstream.told(finished.findings))
         else:
             self.out.print(markdown(replace(finished.findings, effects=shown)).strip(), markup=False)
         sharing = finished.findings.sharing

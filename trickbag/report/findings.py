@@ -146,6 +146,10 @@ class MeasuredEffect:
     """For new photos, adjusted as ``Effect.interval``."""
     verdict: str
     """As ``Effect.verdict``, by this metric."""
+    seeds: int | None = None
+    """With a result; None where it is that of the effect."""
+    note: str = ""
+    """As ``Effect.note``."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,28 @@ class Measure:
     reference: float | None
     """Mean over the reference's runs."""
     effects: tuple[MeasuredEffect, ...]
+
+
+@dataclass(frozen=True)
+class Downstream:
+    """Detectors or segmenters on the bodies of the study's classifiers, on one data set."""
+
+    name: str
+    """Of task and data set: "detection on cells"."""
+    measure: Literal["map50", "miou"]
+    """A share, more being better."""
+    split: Literal["val", "test"]
+    """That judges."""
+    images: int
+    """That judge."""
+    trainings: int
+    """That are finished."""
+    runs: int
+    """Classifiers behind them: those with the same network share a training."""
+    reference: float | None
+    """Mean of the measure over the reference's runs."""
+    effects: tuple[MeasuredEffect, ...]
+    """Of the study's questions, the declared ones as a family of its own."""
 
 
 @dataclass(frozen=True)
@@ -293,3 +319,5 @@ class Findings:
     """Of the reference."""
     measures: tuple[Measure, ...] = ()
     """One's own metrics."""
+    downstream: tuple[Downstream, ...] = ()
+    """What the tricks do to detectors and segmenters."""

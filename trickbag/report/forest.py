@@ -37,12 +37,22 @@ class Forest(NamedTuple):
 
 def forest(effects: Sequence[Effect], delta: float) -> Forest:
     """Effects on a common axis; one far out, as of a diverged arm, is cut off rather than flattening the others."""
-    reach = [max((abs(v) for v in _values(e)), default=0.0) for e in effects]
-    limit = max(2 * delta, 4 * median(reach) if reach else 0.0, 1e-6)
-    kept = [v for e in effects for v in _values(e) if abs(v) <= limit]
+    values = [_values(e) for e in effects]
+    most = limit(values, max(2 * delta, 1e-6))
+    kept = [v for own in values for v in own if abs(v) <= most]
     axis = Axis(min([-1.5 * delta, *kept]), max([1.5 * delta, *kept]))
     band = (axis.at(-delta), axis.at(delta))
     return Forest(axis, tuple(_row(effect, axis) for effect in effects), axis.at(0.0), band)
+
+
+def limit(values: Sequence[Sequence[float]], least: float) -> float:
+    """How far from 0 an axis reaches that shows the values of most effects: what lies beyond would flatten the others.
+
+    >>> limit([[0.1, -0.2], [0.3], [40.0]], 0.01)
+    1.2
+    """
+    reach = [max(map(abs, own), default=0.0) for own in values]
+    return max(least, 4 * median(reach) if reach else 0.0)
 
 
 def _values(effect: Effect) -> list[float]:

@@ -9,7 +9,7 @@ from collections import Counter
 from trickbag.ground.text import counted
 from trickbag.report.findings import Findings
 from trickbag.report.tables import mark
-from trickbag.report.wording import number
+from trickbag.report.wording import MEASURES, number
 
 REFERENCES = {
     "holm1979": """@article{holm1979,
@@ -30,6 +30,12 @@ REFERENCES = {
   pages = {377--385},
   year = {1982},
   doi = {10.6028/jres.087.022}
+}""",
+    "efron1982": """@book{efron1982,
+  author = {Efron, Bradley},
+  title = {The Jackknife, the Bootstrap and Other Resampling Plans},
+  publisher = {SIAM},
+  year = {1982}
 }""",
     "liang1986": """@article{liang1986,
   author = {Liang, Kung-Yee and Zeger, Scott L.},
@@ -108,7 +114,7 @@ _CITED = re.compile(r"(?<!\\)@([a-z]+\d{4})")
 
 def methods(findings: Findings) -> str:
     """How the study was done: paragraphs of Markdown in the past tense, with pandoc's citations of ``references_bib``."""
-    paragraphs = (_design(findings), _estimates(findings), _proof(findings), _record(findings))
+    paragraphs = (_design(findings), _estimates(findings), _downstream(findings), _proof(findings), _record(findings))
     return "\n\n".join(" ".join(sentences) for sentences in paragraphs if sentences) + "\n"
 
 
@@ -177,6 +183,22 @@ def _estimates(f: Findings) -> list[str]:
         said.append(
             "Expected gains and probabilities that a change helps are those of a normal-normal empirical Bayes model whose "
             f"variance was estimated by the method of Paule and Mandel [@paule1982]; the prior was {mark(f.prior)}."
+        )
+    return said
+
+
+def _downstream(f: Findings) -> list[str]:
+    said = []
+    for one in f.downstream:
+        images, trainings = counted(one.images, f"{one.split} image"), counted(one.trainings, "training")
+        said.append(
+            f"Every network was also fine-tuned for {mark(one.name)}, always in the same way, and judged by "
+            f"{MEASURES[one.measure]} on {images}; those with equal weights shared one of {trainings}."
+        )
+    if said:
+        said.append(
+            "There the same contrasts were a family of their own for each data set, on what each image says of the measure by "
+            "the infinitesimal jackknife [@efron1982]."
         )
     return said
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from trickbag.data.long_tail import FEW, MANY
 from trickbag.ground.text import counted, legible, line
-from trickbag.report import wording
+from trickbag.report import downstream, wording
 from trickbag.report.charts import Axis, curves, strips
 from trickbag.report.findings import Effect, Findings
 from trickbag.report.forest import Forest, Row, forest
@@ -26,7 +26,6 @@ from trickbag.report.tables import frequencies, measure_rows, measure_title, row
 from trickbag.report.times import HEIGHT, Times, times
 
 _JPEG = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}")
-_PAIRED = ("interaction", "pair")
 KINDS = {
     "alone": "Alone: added to the reference",
     "dropped": "Dropped: taken out of the full recipe",
@@ -44,8 +43,8 @@ KINDS = {
 
 def page(findings: Findings) -> str:
     """The report as HTML. Equal findings give an equal page."""
-    single = [effect for effect in findings.effects if effect.kind not in _PAIRED]
-    paired = [effect for effect in findings.effects if effect.kind in _PAIRED]
+    single = [effect for effect in findings.effects if effect.kind not in downstream.PAIRED]
+    paired = [effect for effect in findings.effects if effect.kind in downstream.PAIRED]
     axis, classes = strips(findings)
     arms = rows(findings)
     return (
@@ -64,6 +63,8 @@ def page(findings: Findings) -> str:
             strips=classes,
             recalls=axis,
             frequencies=frequencies(findings),
+            beside=downstream.lines(findings),
+            gains=[downstream.gains(findings, place) for place in range(len(findings.downstream))],
             bounds=(MANY, FEW),
             paper=paper(findings),
         )
@@ -137,14 +138,17 @@ def environment() -> Environment:
             wording.chance,
             counted,
             wording.verdict,
+            wording.said,
             wording.shorten,
             line,
             wording.pieces,
         ),
         *(jpeg, grouped, spoken, minute_ticks, plain, fmean, measure_rows, measure_title),
+        *(downstream.sentences, downstream.title),
     )
     made.globals.update({function.__name__: function for function in written})
     made.globals["SIGNS"] = wording.SIGNS
+    made.globals["MEASURES"] = wording.MEASURES
     made.globals["TIMES_HEIGHT"] = HEIGHT
     return made
 

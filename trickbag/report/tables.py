@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from trickbag.data.long_tail import FEW, MANY, by_frequency
 from trickbag.ground.text import counted, line
+from trickbag.report import downstream
 from trickbag.report.findings import Arm, Effect, Findings, Measure, MeasuredEffect
 from trickbag.report.wording import (
     DASH,
@@ -82,15 +83,17 @@ def cell(text: str) -> str:
 
 
 def effects_csv(findings: Findings) -> str:
-    """A line per effect, with four columns per metric of one's own, and a column ``seed_N`` per seed for its points.
+    """A line per effect, with four columns per metric of one's own and per downstream task, and a column ``seed_N`` per seed.
 
     A missing value is an empty cell.
     """
     by_metric = [{one.name: one for one in measure.effects} for measure in findings.measures]
-    rows = [(*_effect(e), *(value for found in by_metric for value in _measured(found.get(e.name)))) for e in findings.effects]
     more = [f"metric_{m.name}_{part}" for m in findings.measures for part in ("difference", "low", "high", "verdict")]
-    points = (e.points for e in findings.effects)
-    return _csv([*EFFECT_COLUMNS, *more], _seeds(findings), zip(rows, points, strict=True))
+    rows = []
+    for one in downstream.lines(findings):
+        own = [value for found in by_metric for value in _measured(found.get(one.effect.name))]
+        rows.append(([*_effect(one.effect), *own, *downstream.values(one)], one.effect.points))
+    return _csv([*EFFECT_COLUMNS, *more, *downstream.columns(findings)], _seeds(findings), rows)
 
 
 def _measured(found: MeasuredEffect | None) -> tuple[Value, ...]:
@@ -118,6 +121,7 @@ def markdown(findings: Findings) -> str:
             "",
             *_frequency_table(findings),
             *(line for measure in findings.measures for line in _measure_table(measure)),
+            *_downstream_table(findings),
         ]
     )
 
@@ -152,6 +156,14 @@ def measure_rows(measure: Measure) -> list[list[str]]:
 
 def _measure_table(measure: Measure) -> list[str]:
     return [measure_title(measure), "", *_table(MEASURE_HEAD, measure_rows(measure)), ""]
+
+
+def _downstream_table(findings: Findings) -> list[str]:
+    if not findings.downstream:
+        return []
+    title = "Downstream, in percentage points: differences with 95 % intervals on new photos, and verdicts."
+    table = _table([mark(name) for name in downstream.head(findings)], downstream.rows(findings))
+    return [title, "", *table, "", *(f"* {mark(text)}" for text in downstream.told(findings)), ""]
 
 
 def mark(text: str) -> str:

@@ -22,6 +22,10 @@ SIGNS = {
     "identical": "=",
     "descriptive": "·",
 }
+SAID = {"descriptive": "descriptive only", "identical": "the same network", "open": "not decided"}
+"""Verdicts that people read in other words."""
+MEASURES = {"map50": "mAP at 0.5", "miou": "mean IoU", "map": "mAP", "accuracy": "pixel accuracy"}
+"""What a person calls a measure of boxes or regions."""
 LENGTH = 72
 
 
@@ -145,14 +149,19 @@ def size(count: float | None) -> str:
     return number(count / 1e6, 1) + SPACE + "MB" if count is not None else DASH
 
 
+def said(verdict: str) -> str:
+    """A verdict in words.
+
+    >>> said("helps"), said("open")
+    ('helps', 'not decided')
+    """
+    return SAID.get(verdict, verdict)
+
+
 def verdict(effect: Effect) -> str:
     """The verdict in words, with the cheapest way to decide what is open."""
-    if effect.verdict == "descriptive":
-        return "descriptive only"
-    if effect.verdict == "identical":
-        return "the same network"
     if effect.verdict != "open":
-        return effect.verdict
+        return said(effect.verdict)
     if UNMOVED in effect.note:
         return "not decided; no answer differs"
     if effect.more_seeds is not None:

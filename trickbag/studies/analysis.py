@@ -9,12 +9,14 @@ from trickbag.report.findings import Arm, Effect, Failure, Findings, Sharing
 from trickbag.studies import recommend, words
 from trickbag.studies.answer import Found, answer, label, taken
 from trickbag.studies.arms import Arm as Planned
+from trickbag.studies.downstream import downstream
 from trickbag.studies.folds import who
 from trickbag.studies.pictures import pictures
 from trickbag.studies.proof import proof, rests_on
 from trickbag.studies.questions import Results, Table, answers, measures, met
 from trickbag.studies.record import Study, idle, table
 from trickbag.studies.summary import summary
+from trickbag.studies.transfers import called
 
 
 def findings(study: Study) -> Findings:
@@ -22,6 +24,7 @@ def findings(study: Study) -> Findings:
     runs, known, results, arms = measured(study)
     answered, nominated = nominating(study, known, runs, results)
     proved, facts, still = proof(study, nominated), study.facts, idle(runs)
+    onwards = downstream(study, known)
     hardest, rescued = pictures(study, {name: [j for j in row if j] for name, row in runs.items()})
     found = Found(study, arms, answered, nominated, proved, still)
     return Findings(
@@ -60,6 +63,7 @@ def findings(study: Study) -> Findings:
         model=study.arms[0].recipe.model,
         epochs=study.arms[0].recipe.epochs,
         measures=measures(study, known, runs),
+        downstream=onwards,
     )
 
 
@@ -115,7 +119,10 @@ def failures(study: Study, arms: Sequence[Planned], results: Results) -> tuple[F
     proofs = [
         cell for arm in (study.arms[0], *(nominee.arm() for nominee in study.held.nominees)) for cell in study.proofs(arm)
     ]
-    names = {cell.key: cell for cell in (*(cell for arm in study.arms for cell in study.row(arm) if cell), *proofs)}
+    runs = [cell for arm in study.arms for cell in study.row(arm) if cell]
+    names = {cell.key: cell for cell in (*runs, *proofs)}
+    for one in study.held.downstream:
+        names |= {f"{cell.key} {one.request}": replace(cell, arm=f"{cell.arm}, {called(one.task, one.name)}") for cell in runs}
     found = [
         Failure(arm.name, seed, "diverged", record["diverged"])
         for arm in arms

@@ -21,7 +21,7 @@ from trickbag.ground.events import CellDone, Doing, Event, Note, Tell, silent
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import counted
 from trickbag.recipe import Recipe
-from trickbag.report.findings import Effect, Findings, Proof
+from trickbag.report.findings import Downstream, Effect, Findings, Proof
 from trickbag.report.latex import effects_tex
 from trickbag.report.methods import methods, references_bib
 from trickbag.report.page import page
@@ -35,14 +35,15 @@ from trickbag.studies.design import DEAR, MATCHED, matched
 from trickbag.studies.execute import Carrier, Here, Outcome, Processes, execute
 from trickbag.studies.folder import LEDGER, STUDY, ArmRecord, LedgerLine, StudyRecord, stored
 from trickbag.studies.folds import Role
-from trickbag.studies.jobs import jobs
+from trickbag.studies.jobs import Cell, jobs
 from trickbag.studies.options import Options
 from trickbag.studies.packing import packing
 from trickbag.studies.plan import PROOF_SEEDS, ProofPlan, StudyPlan, cells
 from trickbag.studies.planning import Planner
 from trickbag.studies.record import Study, entry, table
+from trickbag.studies.transfers import TransferPlan, Transferring
 from trickbag.studies.words import points
-from trickbag.studies.worker import carry
+from trickbag.studies.worker import carry, network
 
 if TYPE_CHECKING:
     import pyarrow
@@ -83,6 +84,11 @@ class Finished(Shown):
     def effects(self) -> tuple[Effect, ...]:
         """What each trick does, a row each."""
         return self.findings.effects
+
+    @property
+    def downstream(self) -> tuple[Downstream, ...]:
+        """What each trick does to detectors and segmenters on the study's classifiers, by data set."""
+        return self.findings.downstream
 
     @property
     def recommended(self) -> Recipe:
@@ -203,6 +209,8 @@ class Conductor:
         self.add_matched(plan)
         if plan.proof:
             self.prove(plan.proof)
+        for one in plan.downstream:
+            self.transfer(one)
         self.keep_pictures()
         return report(self.place.folder)
 
@@ -351,6 +359,22 @@ class Conductor:
             known = [*known, spelled(nominated.arm)]
         self.update(proof_seeds=fresh, nominees=known)
         self.run([held.arms[0], nominated.arm], list(enumerate(fresh)), "proof")
+
+    def transfer(self, plan: TransferPlan) -> None:
+        """Fine-tune every classifier on one data set with boxes or regions."""
+        made = Transferring(plan, Study.load(self.place.folder), self.classifier, self.tell)
+        held = self.planner.held["downstream"]
+        (own,) = (one for one in held if one["request"] == plan.wanted.key)
+        own["keys"] = made.keys(own["keys"])
+        self.update(downstream=held)
+        made.carry_out(own["keys"])
+        self.failed += made.failed
+        self.update(failures=self.failed)
+
+    def classifier(self, cell: Cell) -> Path:
+        """The folder with the network of a run."""
+        (job,) = jobs([cell], self.planner.data.fingerprint, self.judging, self.options.sharing)
+        return network(job, self.planner.wanted, self.place, self.judging, self.bars)
 
     def keep_pictures(self) -> None:
         """Store thumbnails of the images that the report shows."""

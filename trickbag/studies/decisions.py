@@ -48,6 +48,7 @@ def decided(plan: StudyPlan, priors: Mapping[str, Prior]) -> dict[str, str]:
         "expected before": "; ".join(f"{name}: {_expected(prior)}" for name, prior in priors.items()) or "nothing",
         "family of declared effects": "; ".join(_asked(q) for q in questions if q.declared) or "none",
         "other planned effects": "; ".join(_asked(q) for q in questions if not q.declared) or "none",
+        **({"downstream": "; ".join(one.decided() for one in plan.downstream)} if plan.downstream else {}),
         "level": "5 % over the family, by Holm's method; 5 % for each other effect",
         "no difference": f"less than {o.delta:g} points",
         "highest price of a recommendation": f"{o.price:g} times the reference's",
@@ -97,7 +98,8 @@ def facts(plan: StudyPlan, wanted: Request, held: Mapping[str, Any]) -> dict[str
     now = decided(plan, priors)
     pool = images.take(judging.pool(images))
     first = held.get("decided", now)
-    changed = [f"{name}: {now[name]}; at first {first[name]}." for name in now if first.get(name, now[name]) != now[name]]
+    before = {"downstream": "none"} | first
+    changed = [f"{name}: {now[name]}; at first {before[name]}." for name in now if before.get(name, now[name]) != now[name]]
     matched = [arm for arm in held.get("arms", []) if arm["role"] == "matched"]
     return {
         "request": wanted.key,
@@ -139,6 +141,7 @@ def facts(plan: StudyPlan, wanted: Request, held: Mapping[str, Any]) -> dict[str
         "departures": list(dict.fromkeys([*held.get("departures", []), *changed])),
         "environment": {name: str(value) for name, value in environment().items()},
         "failures": [],
+        "downstream": [one.record(held.get("downstream", [])) for one in plan.downstream],
     }
 
 

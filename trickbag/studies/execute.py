@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -180,17 +181,22 @@ def share(threads: int) -> None:
 
 def attempt(task: Task, job: Job) -> Outcome:
     """Carry a job and tell how it ended. Raises Interrupted where the user stopped it."""
+    return Outcome(job, *fault(partial(task, job)))
+
+
+def fault(act: Callable[[], object]) -> tuple[str, str]:
+    """How an act failed and why, as in ``Outcome``; both empty where it did not. Raises Interrupted."""
     try:
-        task(job)
+        act()
     except Exception as error:  # noqa: BLE001 - whatever happened is told, and the other jobs go on
         text = str(error) or type(error).__name__
         if isinstance(error, NoRoomError):
-            return Outcome(job, "room", text)
+            return "room", text
         if lacks_memory(error):
-            return Outcome(job, "memory", text)
+            return "memory", text
         where = plugins.place(error)
-        return Outcome(job, "error", text if isinstance(error, TrickbagError) else f"{where}{type(error).__name__}: {text}")
-    return Outcome(job)
+        return "error", text if isinstance(error, TrickbagError) else f"{where}{type(error).__name__}: {text}"
+    return "", ""
 
 
 class Ledger:

@@ -10,6 +10,7 @@ from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.records import Count, Record, Seconds, Share, Signed
 from trickbag.recipe import Recipe
 from trickbag.runs.folder import AGAIN, LOG, PREDICTIONS, RESULT, LogLine, Scored, predictions
+from trickbag.scenes.table import Task
 from trickbag.studies.arms import Arm, Question
 from trickbag.studies.folds import JUDGES, Judging
 from trickbag.studies.options import Options
@@ -126,6 +127,22 @@ class PriorRecord(Record):
     source: str
 
 
+class DownstreamRecord(Record):
+    """Detectors or segmenters on the bodies of the study's classifiers."""
+
+    task: Task
+    name: str
+    """Of the data set."""
+    request: Key
+    """A hash of recipe, data and their division."""
+    split: Literal["val", "test"]
+    """That judges."""
+    groups: Annotated[list[Count], Field(min_length=1)]
+    """A number for each image that judges, the same for exact copies."""
+    keys: dict[Key, Key]
+    """Run -> training: one for all runs of a seed with the same body."""
+
+
 class StudyRecord(Signed):
     """The content of ``study.json``: what was decided before the runs, and the data set's facts that the report needs."""
 
@@ -170,6 +187,7 @@ class StudyRecord(Signed):
     failures: list[FailureRecord]
     command: str
     data: str
+    downstream: list[DownstreamRecord] = []
 
     @field_validator("tricks")
     @classmethod

@@ -17,6 +17,8 @@ from trickbag.ground.typed import assignments, seconds, several, spellings, vari
 from trickbag.recipe import Recipe
 
 FOLDS = re.compile(r"(\d{1,9})x(\d{1,9})")
+TRANSFER = re.compile(r"(detection|segmentation):(.+)", re.DOTALL)
+"""A task and the folder of its data."""
 MOST_RUNS = 1000
 """Of an arm, and most arms of a study."""
 DESIGNS = Literal["auto", "add-one", "leave-one-out", "two-sided", "stack", "factorial"]
@@ -35,6 +37,10 @@ def _tricks(given: Any) -> Any:
 
 def _lists(given: Any) -> list[list[str]]:
     return [spellings(one) for one in (given if several(given) else [given])]
+
+
+def _given(given: Any) -> Any:
+    return [*given] if several(given) else [given]
 
 
 class Options(BaseModel):
@@ -75,6 +81,8 @@ class Options(BaseModel):
     depth: Annotated[int, Field(ge=0)] = 0
     corrections: Word = ""
     budget: Annotated[float, BeforeValidator(seconds), Field(ge=0)] = 0.0
+    transfer: Annotated[tuple[str, ...], BeforeValidator(_given)] = ()
+    transfer_set: Annotated[dict[str, Any], BeforeValidator(assignments)] = {}
 
     if not TYPE_CHECKING:  # type checkers make the signature from the fields
 
@@ -117,6 +125,17 @@ class Options(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _transfers_have_data(self) -> Self:
+        for text in self.transfer:
+            if not TRANSFER.fullmatch(text):
+                raise ValueError(f"transfer {clipped(text)!r}: write detection:FOLDER or segmentation:FOLDER")
+            if self.transfer.count(text) > 1:
+                raise ValueError(f"transfer {clipped(text)!r} is given twice. Remove one")
+        if self.transfer_set and not self.transfer:
+            raise ValueError("transfer_set changes how detectors and segmenters are trained, and none is. Give transfer too")
+        return self
+
+    @model_validator(mode="after")
     def _looks_need_seeds(self) -> Self:
         if self.looks and self.folds:
             raise ValueError("looks stop after some seeds, but folds need all runs. Remove one of them")
@@ -149,7 +168,8 @@ class Options(BaseModel):
         changed = {
             (cls.model_fields[name].alias or name if name in cls.model_fields else name): v for name, v in changes.items()
         }
-        changed |= {name: read(changed[name]) for name, read in (("set", assignments), ("vary", varied)) if name in changed}
+        tables = {"set": assignments, "transfer_set": assignments, "vary": varied}
+        changed |= {name: read(changed[name]) for name, read in tables.items() if name in changed}
         joined = {n: fields[n] | v for n, v in changed.items() if isinstance(v, dict) and isinstance(fields.get(n), dict)}
         return cls.build(fields | changed | joined, where)
 

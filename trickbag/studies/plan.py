@@ -24,6 +24,7 @@ from trickbag.studies.folds import Judging, Role, who
 from trickbag.studies.jobs import Cell, Job, jobs, key, shape
 from trickbag.studies.options import Options
 from trickbag.studies.pilot import Pilot
+from trickbag.studies.transfers import TransferPlan
 from trickbag.trick import Trick
 
 ASSUMED = 0.75
@@ -105,6 +106,8 @@ class StudyPlan(Shown):
     rivals: tuple[tuple[str, float], ...]
     """What other designs resolve with as many trainings; see ``resolves``."""
     proof: ProofPlan | None
+    downstream: tuple[TransferPlan, ...] = ()
+    """What is done with the classifiers besides."""
     hash: str = ""
     """Under which the study would store what it decides before its first run; empty where that is not asked for."""
 
@@ -209,6 +212,7 @@ class StudyPlan(Shown):
             lines.append(f"with as many trainings the other designs would find: {least}")
         if self.proof:
             lines.append(self.proof.line(self.churn))
+        lines += [one.line(len(self.cells)) for one in self.downstream]
         if len(self.seeds) < SEEDS:
             lines.append(f"with fewer than {SEEDS} seeds there are no verdicts: the results are descriptive only")
         if self.options.looks:

@@ -24,6 +24,7 @@ from trickbag.runs.auto import SAFETY, TRIAL_SHARE
 from trickbag.runs.request import Request, called, check_named, check_used, edited, ingest, started, tell_where
 from trickbag.statistics.power import seeds_within
 from trickbag.statistics.verdicts import SEEDS
+from trickbag.studies import transfers
 from trickbag.studies.design import DEAR, MATCHED, Design, design
 from trickbag.studies.folder import STUDY, StudyRecord
 from trickbag.studies.folds import FOLDS, PROVING, Judging
@@ -63,6 +64,7 @@ class Planner:
             *edited(o.recipe, o.model, o.weights, o.with_, o.without, o.set_ | kept), o.recipe == "auto", tell
         )
         self.data, self.audit = ingest(data, recipe, o.seed, "skip", "skip", tell, o.depth, o.corrections)
+        self.downstream = transfers.asked(o, recipe.model, tell)
         name = called(data)
         self.wanted = Request(self.data, self.audit, recipe, o.recipe == "auto", chosen, 0.0, o.seed, name, began)
         # Metrics are asked of stored predictions, at each report: with others, the runs are the same.
@@ -94,11 +96,16 @@ class Planner:
         pilot = Pilot(replace(self.wanted, recipe=reference), TRIAL_SHARE * o.budget or math.inf)
         made = partial(design, reference, tricks, vary=o.vary, combine=together, same=o.same)
         if o.budget:
-            return self.within(reference, made, tricks, pilot)
+            return self.with_transfers(self.within(reference, made, tricks, pilot))
         others = ("add-one", "leave-one-out", "two-sided") if o.design == "auto" and len(tricks) > 1 else ()
         chosen = made(kind=o.design)
         rivals = [rival for rival in (made(kind=kind) for kind in others) if rival.kind != chosen.kind]
-        return self.laid(reference, chosen, tricks, math.prod(o.blocks) or o.seeds, pilot, self.proving, rivals)
+        count = math.prod(o.blocks) or o.seeds
+        return self.with_transfers(self.laid(reference, chosen, tricks, count, pilot, self.proving, rivals))
+
+    def with_transfers(self, plan: StudyPlan) -> StudyPlan:
+        """The plan, with the price of what is done with its classifiers."""
+        return replace(plan, downstream=transfers.priced(self.downstream, plan.design.arms, self.data, self.tell))
 
     def check_plugins(self, tricks: Iterable[Trick]) -> None:
         """Raise UsageError where a plugin is given and nothing of it is tried."""
@@ -193,7 +200,11 @@ class Planner:
     def decided(self) -> tuple[str, int, bool] | None:
         """The design, the number of seeds and whether there is a proof, as an earlier call with the same options chose them."""
         held = self.held
-        same = held and store.to_json(held["options"]) == store.to_json(self.options.model_dump(by_alias=True))
+
+        def deciding(options: Mapping[str, Any]) -> str:
+            return store.to_json({name: value for name, value in options.items() if not name.startswith("transfer")})
+
+        same = held and deciding(held["options"]) == deciding(self.options.model_dump(by_alias=True))
         return (held["design"], len(held["seeds"]), held["proving"]) if same else None
 
     @cached_property
@@ -248,12 +259,12 @@ class Planner:
 
         self.tell(Note("planning on a machine of the cluster"))
         elsewhere = copy.copy(self)
-        elsewhere.tell = silent
+        elsewhere.tell, elsewhere.downstream = silent, ()
         gone = time.monotonic() - self.wanted.began
         plan, told = answered(ray, torch.get_num_threads(), partial(retold, elsewhere, gone))
         for event in told:
             self.tell(event)
-        return plan
+        return self.with_transfers(plan)  # they are made here, where their data lie
 
 
 def retold(planner: Planner, gone: float) -> tuple[StudyPlan, list[Event]]:

@@ -20,11 +20,13 @@ from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.events import Tell, silent
 from trickbag.ground.state import digest
+from trickbag.models.card import CARD, WEIGHTS, Card
 from trickbag.runs.classifier import export
 from trickbag.runs.folder import DIVERGED, LOG, PREDICTIONS, RESULT, Divergence, LogLine
 from trickbag.runs.outcome import Finished, environment, finish, judge_splits, packed
 from trickbag.runs.request import Request
 from trickbag.runs.run import Run
+from trickbag.scenes.table import Task
 from trickbag.studies.folds import JUDGES, Judging
 from trickbag.studies.jobs import Cell, Job
 from trickbag.trick import judged_weights, watchers
@@ -35,7 +37,8 @@ class Place:
     """Where a study's files lie.
 
     ``runs/KEY`` is a finished run, ``trainings/KEY`` what a finished training left for arms that come later,
-    ``forks/KEY-SHARE`` a state that others go on from; ``.work/KEY`` is a training under way.
+    ``forks/KEY-SHARE`` a state that others go on from; ``.work/KEY`` is a training under way. ``networks/KEY`` is a classifier
+    that something is built on, ``transfers/TASK/KEY`` a detector or a segmenter.
     """
 
     folder: Path
@@ -56,6 +59,14 @@ class Place:
         """Of a training under way."""
         return self.folder / ".work" / key
 
+    def network(self, key: str) -> Path:
+        """Of the classifier of a run, where something is built on it."""
+        return self.folder / "networks" / key
+
+    def transfer(self, task: Task, key: str) -> Path:
+        """Of a detector or a segmenter on such a classifier's body."""
+        return self.folder / "transfers" / task / key
+
     def done(self, cell: Cell) -> bool:
         """Whether a run is finished."""
         return (self.run(cell.key) / store.MANIFEST).exists()
@@ -70,25 +81,12 @@ def carry(job: Job, wanted: Request, place: Place, judging: Judging, alone: bool
         missing = [cell for cell in job.cells if not place.done(cell)]
         if not missing:
             return
-        images = judging.table(wanted.data.images, job.turn, job.role)
-        wanted = replace(wanted, data=wanted.data._replace(images=images))
-        work = place.work(job.key)
-        run = Run(
-            replace(wanted, recipe=job.recipe, seed=job.seed),
-            job.recipe,
-            work,
-            fabric_for(job.recipe.precision),
-            tell,
-            job.follow,
-            place.fork(job.parent, job.fork) if job.parent else None,
-            {share: place.fork(job.key, share) for share in job.forks},
-            wanted.seed,
-        )
+        run = begun(job, wanted, place, judging, tell)
         reset_peak_memory()
         try:
             loop = trained(run, place.training(job.key), missing)
         except TrickbagError:
-            if not (work / DIVERGED).exists():
+            if not (run.folder / DIVERGED).exists():
                 raise
             for cell in missing:
                 write_diverged(cell, run, place)
@@ -96,7 +94,51 @@ def carry(job: Job, wanted: Request, place: Place, judging: Judging, alone: bool
             # Runs that judge the same weights in a row find the features of the one before.
             for cell in sorted(missing, key=lambda cell: judged_weights(cell.recipe.tricks)):
                 write_run(cell, job, run, loop, place, alone)
-        store.remove(work)
+        store.remove(run.folder)
+
+
+def begun(job: Job, wanted: Request, place: Place, judging: Judging, tell: Tell) -> Run:
+    """The training of a job, on the images that it may look at."""
+    images = judging.table(wanted.data.images, job.turn, job.role)
+    wanted = replace(wanted, data=wanted.data._replace(images=images))
+    return Run(
+        replace(wanted, recipe=job.recipe, seed=job.seed),
+        job.recipe,
+        place.work(job.key),
+        fabric_for(job.recipe.precision),
+        tell,
+        job.follow,
+        place.fork(job.parent, job.fork) if job.parent else None,
+        {share: place.fork(job.key, share) for share in job.forks},
+        wanted.seed,
+    )
+
+
+def network(job: Job, wanted: Request, place: Place, judging: Judging, tell: Tell = silent) -> Path:
+    """The classifier of the one run of a job, in a folder that ``Classifier.load`` reads, from what its training left.
+
+    Runs keep no weights, so that a study of many is small; where their training is lost or damaged, it is made again.
+    """
+    (cell,) = job.cells
+    folder = place.network(cell.key)
+    if not store.verify(folder, CARD, WEIGHTS):
+        return folder
+    store.remove(folder)
+    with plugins.using(wanted.plugins), store.lock(place.training(job.key), wait=True):
+        run = begun(job, wanted, place, judging, tell)
+        loop = trained(run, place.training(job.key), job.cells)
+        tensors, card = exported(cell, run, loop, finish(loop, cell.recipe))
+        with store.writing(folder) as part:
+            store.save_tensors(part / WEIGHTS, tensors)
+            store.write(part / CARD, store.to_json(card.plain(), indent=2))
+        store.remove(run.folder)
+    return folder
+
+
+def exported(cell: Cell, run: Run, loop: Loop, finished: Finished) -> tuple[dict[str, Tensor], Card]:
+    """The tensors and the card of what a run deploys."""
+    classes, kept = run.wanted.data.images.classes, kept_pixels(cell.recipe)
+    return export(finished.model, finished.tricks, cell.recipe, classes, loop.loader.normal, kept)
 
 
 def trained(run: Run, folder: Path, cells: Sequence[Cell]) -> Loop:
@@ -130,9 +172,7 @@ def write_run(cell: Cell, job: Job, run: Run, loop: Loop, place: Place, alone: b
     others = sum(seconds for name, seconds in loop.watched.items() if name and name not in own)
     seconds = run.spent.seconds - others + loop.judge.spared + time.monotonic() - began
     images = run.wanted.data.images
-    tensors, _ = export(
-        finished.model, finished.tricks, cell.recipe, images.classes, loop.loader.normal, kept_pixels(cell.recipe)
-    )
+    tensors, _ = exported(cell, run, loop, finished)
     record = {
         "key": cell.key,
         "scores": scores[JUDGES].brief(images.split("train").counts().tolist()),

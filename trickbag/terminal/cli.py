@@ -205,6 +205,8 @@ def study(
     depth: Annotated[int | None, study_option("depth", "N")] = None,
     corrections: Annotated[str, study_option("corrections", "FILE")] = "",
     budget: Annotated[str, study_option("budget", "TIME")] = "",
+    transfer: Annotated[list[str] | None, study_option("transfer", "TASK:FOLDER", more=MANY)] = None,
+    transfer_set: Annotated[list[str] | None, study_option("transfer_set", "FIELD=VALUE", "--transfer-set", more=MANY)] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what the study would train, cost and be able to detect, and stop.")
     ] = False,

@@ -1,18 +1,25 @@
 """The body of a classifier: its feature maps, for heads that find boxes or regions. What made its classes is left out."""
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from trickbag import plugins
+from trickbag.ground.cache import Stamp, stamp
 from trickbag.ground.errors import UsageError
 from trickbag.ground.norms import batch_norms
+from trickbag.ground.state import digest
 from trickbag.models import networks
-from trickbag.models.card import CARD, Card
+from trickbag.models.card import CARD, WEIGHTS, Card
 from trickbag.runs.classifier import Classifier, untrained
+from trickbag.tricks import parse
 
 Norms = Literal["frozen", "trained"]
 CANVAS = 32
@@ -96,6 +103,24 @@ def network(model: str | Card, weights: str = "none", size: int = 224) -> networ
         net, card = run.model, run.card
     net.mean, net.std = tuple(card.mean), tuple(card.std)
     return net
+
+
+def identity(run: str | Path) -> str:
+    """A hash of the body of a run's folder: of all that a head on it and its training can tell from another body.
+
+    What made the classes of images and what only judges them are left out. Raises UsageError as ``Body`` does.
+    """
+    place = Path(run)
+    return _identity(place, stamp((place / WEIGHTS).stat()))
+
+
+@lru_cache
+def _identity(run: Path, _: Stamp) -> str:
+    card = Card.load(run)
+    with plugins.using(kept=run):
+        rebuilt = [text for text in card.tricks if "model" in parse(text).plugs()]
+    told = json.dumps([card.model, card.mean, card.std, rebuilt, digest(Body(network(str(run)), "frozen").state_dict())])
+    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
 
 class Downstream(nn.Module):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,10 @@ from trickbag.transfers.segmenters import Segmenter
 Seen = Matches | Ints
 """What an image says of a detector, or of a segmenter: counts [K, K] of pixels by true and predicted class."""
 Regions = NDArray[np.uint8]
-MEASURES: dict[Task, tuple[str, str]] = {"detection": ("map50", "map"), "segmentation": ("miou", "accuracy")}
+MEASURES: dict[Task, tuple[Literal["map50", "miou"], str]] = {
+    "detection": ("map50", "map"),
+    "segmentation": ("miou", "accuracy"),
+}
 """The first is the one that is reported first."""
 
 

@@ -15,6 +15,7 @@ from trickbag.runs.request import Bad, called, content
 from trickbag.scenes.audit import check
 from trickbag.scenes.splits import divide
 from trickbag.scenes.table import Scenes, Task
+from trickbag.transfers.body import identity
 from trickbag.transfers.recipe import TransferRecipe
 from trickbag.trick import Tricks
 
@@ -31,9 +32,11 @@ class TransferRequest:
     """Of the data set, for folders."""
 
     def asked(self) -> dict[str, Any]:
-        """All of it in plain values."""
+        """All of it in plain values. A run counts by its body, wherever it lies."""
         found: dict[str, Any] = self.recipe.spelled()
-        found |= {"content of the model": content(self.recipe.model), "content of the weights": content(self.recipe.weights)}
+        if self.recipe.from_run:
+            found["model"] = identity(self.recipe.model)
+        found["content of the weights"] = content(self.recipe.weights)
         splits = hashlib.blake2b(" ".join(self.scenes.splits.tolist()).encode(), digest_size=8).hexdigest()
         return found | {"seed": self.seed, "data": self.scenes.fingerprint, "splits": splits}
 

@@ -82,7 +82,7 @@ def decided(wanted: TransferRequest, budget: float, folder: Path, tell: Tell) ->
         begun = TransferBegun.load(place)
         if begun.request != key:
             raise UsageError(f"{folder} was begun with another model, recipe, data set or budget. Choose another --out.")
-        return TransferRecipe.build(begun.recipe, str(place))
+        return TransferRecipe.build(begun.recipe | {"model": wanted.recipe.model}, str(place))
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UsageError(f"{folder} is not empty and holds nothing that can be continued. Choose another --out.")
     recipe = within(wanted, budget, tell) if budget else wanted.recipe
@@ -95,7 +95,19 @@ def within(wanted: TransferRequest, budget: float, tell: Tell) -> TransferRecipe
     """The recipe with as many epochs as a budget in seconds holds, by a few timed steps and judged images."""
     tell(Note("timing a few steps"))
     began = time.monotonic()
-    loop = assemble(wanted.recipe.edit(epochs=1), wanted.scenes, wanted.seed, fabric_for(wanted.recipe.precision), tell)
+    epoch, last = timed(wanted, tell)
+    left = SAFETY * budget - (time.monotonic() - began) - last
+    epochs = max(1, int(left / epoch))
+    tell(Note(f"{counted(epochs, 'epoch')} of about {duration(epoch)} for a budget of {duration(budget)}"))
+    if left < epoch:
+        tell(Note("one epoch will take more than the budget: choose smaller images (--set size=…) or a smaller model"))
+    return wanted.recipe.edit(epochs=epochs)
+
+
+def timed(wanted: TransferRequest, tell: Tell) -> tuple[float, float]:
+    """About how many seconds an epoch takes, and the last look at all that judges, by a few steps and a judged image."""
+    still = wanted.recipe.edit(epochs=1, lr=1e-12)  # what is only timed must not diverge
+    loop = assemble(still, wanted.scenes, wanted.seed, fabric_for(wanted.recipe.precision), tell)
     steps, clock = [], time.monotonic()
     for event in loop.train():
         now = time.monotonic()
@@ -105,19 +117,14 @@ def within(wanted: TransferRequest, budget: float, tell: Tell) -> TransferRecipe
         if len(steps) == TIMED:
             break
     judged = next(loop.loader.judged(loop.plan.rows(0)[:1], 1))
-    clock = time.monotonic()
     loop.model.eval()
+    cast(Any, loop.model).predict(judged.x)  # the first is not counted here either
+    clock = time.monotonic()
     cast(Any, loop.model).predict(judged.x)
     look_at = time.monotonic() - clock
     scenes = wanted.scenes
     epoch = loop.plan.steps() * float(np.median(steps[1:] or steps)) + len(scenes.split("val")) * look_at
-    last = look_at * (len(scenes.split("val")) + len(scenes.split("test")))
-    left = SAFETY * budget - (time.monotonic() - began) - last
-    epochs = max(1, int(left / epoch))
-    tell(Note(f"{counted(epochs, 'epoch')} of about {duration(epoch)} for a budget of {duration(budget)}"))
-    if left < epoch:
-        tell(Note("one epoch will take more than the budget: choose smaller images (--set size=…) or a smaller model"))
-    return wanted.recipe.edit(epochs=epochs)
+    return epoch, look_at * (len(scenes.split("val")) + len(scenes.split("test")))
 
 
 def summary(runs: Sequence[Transferred]) -> dict[str, Any]:

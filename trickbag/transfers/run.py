@@ -18,7 +18,7 @@ from trickbag.ground.events import Tell, silent
 from trickbag.ground.records import Open, Record
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import duration
-from trickbag.models.card import Card
+from trickbag.models.card import TRANSFER, WEIGHTS, Card
 from trickbag.runs.folder import BEGUN, DIVERGED, Divergence
 from trickbag.runs.outcome import environment
 from trickbag.runs.under_way import UnderWay
@@ -27,11 +27,9 @@ from trickbag.transfers.assemble import assemble
 from trickbag.transfers.detectors import Detector
 from trickbag.transfers.folder import (
     ASKED,
-    CARD,
     FINISHED,
     RESULT,
     SEEN,
-    WEIGHTS,
     Line,
     Measured,
     TransferBegun,
@@ -150,7 +148,7 @@ class TransferRun(UnderWay[TransferRecipe, Transferred]):
         tensors = {name: value.cpu().contiguous() for name, value in loop.model.state_dict().items()}
         files: dict[str, bytes | str] = {
             WEIGHTS: save(tensors),
-            CARD: store.to_json(self.card(cast(Detector | Segmenter, loop.model)).plain(), indent=2),
+            TRANSFER: store.to_json(self.card(cast(Detector | Segmenter, loop.model)).plain(), indent=2),
             SEEN: packed(found, scenes),
             RESULT: store.to_json(record.plain(), indent=2),
         }
@@ -173,6 +171,7 @@ class TransferRun(UnderWay[TransferRecipe, Transferred]):
             canvas=list(canvas(self.wanted.scenes.sizes, recipe.size)),
             mean=list(body.mean),
             std=list(body.std),
+            precision=recipe.precision,
             trickbag=version("trickbag"),
         )
 

@@ -20,7 +20,21 @@ from trickbag.studies.options import Options
 from trickbag.terminal.cli import app
 from trickbag.tricks import bag
 
-VERBS = ("check", "evaluate", "export", "finish", "laws", "load", "plan", "plan_study", "review", "serve", "study", "train")
+VERBS = (
+    "check",
+    "evaluate",
+    "export",
+    "finish",
+    "laws",
+    "load",
+    "plan",
+    "plan_study",
+    "review",
+    "serve",
+    "study",
+    "train",
+    "transfer",
+)
 PLANNED = {"plan": ("train", {"out"}), "plan_study": ("study", {"workers", "ray", "command"})}
 """A plan takes what a verb does, but for what changes no plan."""
 PYTHON_ALONE = {"progress", "began", "command"}

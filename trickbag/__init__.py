@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from trickbag.studies.conduct import Finished
     from trickbag.studies.options import Options
     from trickbag.studies.plan import StudyPlan
+    from trickbag.transfers.predictor import Detection, Predictor, Segmentation
     from trickbag.transfers.seeds import Transfer
 
 _ROOMS = {
@@ -80,6 +81,7 @@ _ROOMS = {
     "trickbag.studies.conduct": ("Finished",),
     "trickbag.studies.options": ("Options",),
     "trickbag.studies.plan": ("StudyPlan",),
+    "trickbag.transfers.predictor": ("Detection", "Predictor", "Segmentation"),
     "trickbag.transfers.seeds": ("Transfer",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
@@ -88,6 +90,7 @@ __all__ = [
     "Checkup",
     "Classifier",
     "Comparison",
+    "Detection",
     "Evaluation",
     "Exported",
     "Finding",
@@ -96,11 +99,13 @@ __all__ = [
     "Options",
     "Plan",
     "Prediction",
+    "Predictor",
     "Recipe",
     "Result",
     "Review",
     "Scenes",
     "ScenesAudit",
+    "Segmentation",
     "StudyPlan",
     "Transfer",
     "TrickbagError",

@@ -15,6 +15,7 @@ from trickbag.ground import store
 from trickbag.ground.errors import UsageError
 from trickbag.ground.typed import processes, seconds
 from trickbag.mistakes import features, look
+from trickbag.models.card import transferred as transferred_to
 from trickbag.recipe import Recipe
 from trickbag.runs import evaluation, forecast
 from trickbag.runs import run as running
@@ -29,6 +30,7 @@ from trickbag.studies import conduct
 from trickbag.studies.options import DESIGNS, Options
 from trickbag.studies.plan import StudyPlan
 from trickbag.transfers import request as transferring
+from trickbag.transfers.predictor import Predictor, for_classifiers
 from trickbag.transfers.recipe import TransferRecipe
 from trickbag.transfers.seeds import Transfer
 from trickbag.transfers.seeds import transfer as transferred
@@ -390,7 +392,7 @@ def transfer(
         >>> small = {"size": 32, "epochs": 1, "head": "fcos"}
         >>> made = tb.transfer("run", "boxes", "detection", set_=small, out="detector")
         >>> made.record["images"], [run.folder.name for run in made.runs]
-        (4, ['seed-0'])
+        (1, ['seed-0'])
 
     Args:
         model: The folder of a run, or a timm model.
@@ -460,8 +462,8 @@ def laws(file: str | Path, *, progress: Progress = None) -> "Verdicts":
         return verdicts(file, tell)
 
 
-def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classifier:
-    """The classifier of a finished run.
+def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classifier | Any:
+    """The classifier of a finished run, or the detector or segmenter (``Predictor``) that transfer made.
 
     Examples:
         >>> import trickbag as tb
@@ -469,17 +471,24 @@ def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classi
         ...     print(found.path, len(found.classes))
         photos/cat/00.png 1
         photos/cat/01.png 1
+        >>> for found in tb.load("detector").predict("boxes/JPEGImages/[ab].png", threshold=0.9):
+        ...     print(found.path, [box.name for box in found.boxes])
+        boxes/JPEGImages/a.png []
+        boxes/JPEGImages/b.png []
 
     Args:
-        run: The folder of a run.
+        run: The folder of a run, or of a detector or segmenter.
         with_: Add a trick that acts when images are judged, for example flip_tta.
         plugins: A Python file with a trick, a network or metrics of your own.
 
     Raises:
-        UsageError: The folder holds no finished run, or a trick needs training.
+        UsageError: The folder holds no finished run, or a trick needs training or acts on classes of whole images.
         TrickbagError: The folder is damaged.
 
     """
+    if transferred_to(Path(run)):
+        for_classifiers(run, with_=with_, plugins=plugins)
+        return Predictor.load(run)
     with own.using(plugins):
         own.check_apart(run)
         return Classifier.load(run, with_)

@@ -70,6 +70,9 @@ def use(result: tb.Result) -> Iterator[tuple[str, float]]:
     print(module(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)), result.classifier.classes, classifier.card.size)
     for seen in classifier.explain(["photo.jpg"], "cat"):
         print(seen.path, seen.map.shape)
+    detector = tb.Predictor.load("detector")
+    for marks in detector.predict("photos", threshold=0.5, on_bad="skip"):
+        print(marks.path, [box.left for box in marks.boxes] if isinstance(marks, tb.Detection) else marks.regions.shape)
     evaluation: tb.Evaluation = tb.evaluate("run", "more", with_=[tb.FlipTta()], map_={"Cat": "cat"}, open_set=True)
     print(evaluation.scores.top1, evaluation.trained_on, evaluation.unseen, evaluation.as_json())
 

@@ -163,7 +163,8 @@ def _picture(file: BinaryIO, kind: str, channels: int | None, limit_pixels: int,
     return Decoded(_to_tensor(pixels, channels), tuple(notes), size)
 
 
-def _loaded(file: BinaryIO, kind: str, limit_pixels: int, shorter: int, notes: list[str]
+def _loaded(
+    file: BinaryIO, kind: str, limit_pixels: int, shorter: int, notes: list[str]
 ) -> tuple[ImageFile.ImageFile, tuple[int, int]]:
     """The picture as it is stored, and its width and height in the file, which are judged before its pixels are decoded."""
     if kind == "WEBP":  # its reader makes room for the whole canvas before it tells the size

@@ -349,18 +349,14 @@ class Screen:
         """What a training would do and cost."""
         self.lines(plan.recipe.toml(plan.reasons).rstrip(), *plan.lines())
 
-    def predictions(self, predictions: Iterable[Any], form: Any) -> None:
-        """The classes of images as text, or as rows in UTF-8, in which names are what they are, also bytes that are no text."""
+    def predictions(self, predictions: Iterable[Any], form: Any, task: str = "classification") -> None:
+        """What is said of images: text, or rows in UTF-8, in which names are what they are, also bytes that are no text."""
         if form == "csv":
-            self.raw(predicted.row(predicted.HEAD))
+            self.raw(predicted.row(predicted.HEADS[task]))
         for p in predictions:
             if output.lost():
                 return
-            if form:
-                self.raw(predicted.text(form, p))
-            else:
-                said = [f"{show(name)} {percent(value)}" for name, value in zip(p.classes, p.probabilities, strict=True)]
-                self.lines(show(p.path) + ("   unsure: " if p.unsure else "   ") + "   ".join(said))
+            self.raw(predicted.text(form, p)) if form else self.lines(predicted.line(p))
 
     def raw(self, text: str) -> None:
         """Rows on standard output."""

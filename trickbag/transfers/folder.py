@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from trickbag.ground import records
-from trickbag.ground.errors import TrickbagError
+from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.records import MALFORMED, Count, Record, Seconds, Share, Signed
 from trickbag.models.card import TRANSFER, WEIGHTS, Card
 from trickbag.runs.folder import AGAIN, Loss
@@ -113,6 +113,16 @@ class Line(Record):
     val: dict[str, Any] | None = None
     kept: bool = False
     raw: dict[str, Any] | None = None
+
+
+def place(folder: Path) -> Path | None:
+    """The one detector or segmenter that a folder is or holds; None where there is none. UsageError where there are several."""
+    if (folder / TRANSFER).is_file():
+        return folder
+    seeds = sorted(path.parent for path in folder.glob(f"seed-*/{TRANSFER}"))
+    if len(seeds) > 1:
+        raise UsageError(f"{folder} holds {len(seeds)} seeds. Choose one of them, for example {seeds[0]}.")
+    return seeds[0] if seeds else None
 
 
 def packed(found: Mapping[str, Marks], scenes: Scenes) -> bytes:

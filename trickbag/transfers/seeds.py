@@ -41,7 +41,7 @@ class Transfer(Shown):
 
     Examples:
         >>> import trickbag as tb
-        >>> tb.transfer("run", "boxes", "detection", set_={"size": 32, "epochs": 1}, out="detector").runs[0].folder.name
+        >>> tb.transfer("run", "boxes", "detection", set_={"size": 32, "epochs": 1}, out="other").runs[0].folder.name
         'seed-0'
 
     """

@@ -10,10 +10,10 @@ from _pytest.doctest import DoctestItem
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which ``photos``, ``run``, ``mixup-run`` and the trick of a page of the documents lie.
 
-    And data sets ``boxes`` and ``regions``, with a ``detector`` and a ``segmenter`` that learned from them.
+    And ``cells`` with a ``detector`` and ``streets`` with a ``segmenter`` that learned from them.
     """
-    import marked
     from album import fill
+    from marked import cells, regions
 
     import trickbag as tb
 
@@ -22,13 +22,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(place)
         patch.setenv("TRICKBAG_CACHE", str(place / "cache"))
         fill(Path("photos"), {"cat": 0, "dog": 1}, 12)
+        cells(Path("cells"))
         page = Path(__file__).with_name("docs") / "own-trick.md"
         Path("posterize.py").write_text(page.read_text("utf-8").split("```python\n")[1].split("```")[0], "utf-8")
         for out, tricks in (("run", ""), ("mixup-run", "mixup")):
             tb.train("photos", "cifar", model="cifar_resnet8", with_=tricks, set_={"size": 16, "epochs": 1}, out=out)
         tiny = {"size": 32, "epochs": 1, "head": "fcos"}
-        tb.transfer("run", marked.voc(Path("boxes")), "detection", set_=tiny, out="detector")
-        tb.transfer("run", marked.regions(Path("regions")), "segmentation", set_=tiny | {"head": "fcn"}, out="segmenter")
+        tb.transfer("run", "cells", "detection", set_=tiny, out="detector")
+        tb.transfer("run", regions(Path("streets")), "segmentation", set_=tiny | {"head": "fcn"}, out="segmenter")
     return place
 
 

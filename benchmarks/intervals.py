@@ -7,8 +7,9 @@ recipe differ by their seed. Its truth is what 20,000 images give, for nine seed
 between them. From it data sets of n test images are drawn, each judged by the networks of two recipes with 1, 3 and 5 seeds.
 One seed speaks of its network on new images, more of the recipe's networks in the mean. Bootstraps draw images, the same
 for all seeds and both recipes, and seeds apart from them (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007);
-BCa takes its acceleration from the per-image values. They are made on the first SETS // 4 of the data sets, since each costs
-as much as a thousand of the linearised ones. Prints Markdown tables.
+BCa takes its acceleration from the per-image values. Since they cost as much as six intervals from per-image values, they are
+made on a part of the data sets. Prints Markdown tables, of each estimator the share of intervals that hold the truth, of scores
+and of differences, and the median width of the first score's in points.
 """
 
 import argparse
@@ -23,9 +24,11 @@ from scipy import interpolate, stats
 from benchmarks.machine import origin
 from trickbag.statistics import jackknife
 from trickbag.statistics.detection import OVERLAPS, Matches, precision
-from trickbag.statistics.effects import NOTHING, together
+from trickbag.statistics.effects import Sample, effects
+from trickbag.statistics.intervals import Interval
+from trickbag.statistics.scores import score
 from trickbag.statistics.segmentation import overlap
-from trickbag.statistics.variance import Part, Share, spread
+from trickbag.statistics.variance import Part, spread
 
 Floats = NDArray[np.float64]
 SIZES, SEEDS, REPLICATES, MANY = (50, 72, 200, 500), (1, 3, 5), 199, 20_000
@@ -46,10 +49,12 @@ class Population(NamedTuple):
 
 
 POPULATIONS = (
-    Population("blood cells: 8, 1.2 and 0.8 boxes of a class", "detection", (8, 1.2, 0.8), (0.8, 1.0), 0.1),
-    Population("a rare class: 3, 1 and 0.15 boxes", "detection", (3, 1, 0.15), (0.8, 1.0), 0.2),
+    Population("blood cells: 8, 1.2 and 0.8 boxes of a class in an image", "detection", (8, 1.2, 0.8), (0.8, 1.0), 0.05),
+    Population("the same, seeds that differ twice as much", "detection", (8, 1.2, 0.8), (0.8, 1.0), 0.1),
+    Population("a rare class: 3, 1 and 0.15 boxes", "detection", (3, 1, 0.15), (0.8, 1.0), 0.05),
     Population("nearly solved: 2 and 1 boxes", "detection", (2, 1), (2.0, 2.3), 0.1),
-    Population("streets: eleven classes", "segmentation", tuple(0.6**k for k in range(11)), (0.8, 1.0), 0.1),
+    Population("streets: eleven classes", "segmentation", tuple(0.6**k for k in range(11)), (0.8, 1.0), 0.05),
+    Population("the same, seeds that differ twice as much", "segmentation", tuple(0.6**k for k in range(11)), (0.8, 1.0), 0.1),
 )
 
 
@@ -185,25 +190,28 @@ def drawn(population: Population, known: Truth, n: int, number: int, bootstrap: 
 Ends = tuple[float, float]
 
 
-def linearised(values: Floats, satterthwaite: bool) -> Ends:
-    """Values [S, n] -> Student's interval."""
+def by_score(values: Floats) -> Ends:
+    """Values [S, n] -> the package's interval of a score, or of a difference of two networks."""
+    middle, found = score([Part(row, np.arange(len(row))) for row in values], ends=Interval(-1.0, 1.0))
+    return found or (middle, middle)
+
+
+def by_effects(values: Floats) -> Ends:
+    """The package's interval of a difference of two recipes."""
+    samples = [Sample(np.stack([np.zeros(len(row)), row]), np.arange(len(row))) for row in values]
+    found = effects(samples, [[-1, 1]], shares=False)[0]
+    return found.interval or (found.difference, found.difference)
+
+
+def satterthwaite(values: Floats) -> Ends:
+    """The same where what seeds add is what it seems, and each part of the variance has its own degrees of freedom."""
     seeds, n = values.shape
-    middle = float(values.mean())
-    images_alone = float(values.mean(0).var(ddof=1)) / n
-    if seeds == 1:
-        error, df = math.sqrt(images_alone), n - 1.0
-    else:
-        found = spread([Part(row, np.arange(n)) for row in values])
-        assert found is not None
-        if satterthwaite:
-            more = max(found.seed, 0.0) / seeds
-            error = math.sqrt(found.images + more)
-            df = (found.images + more) ** 2 / (found.images**2 / (n - 1) + more**2 / (seeds - 1))
-        else:
-            added = together(Share(found.seed / seeds / found.images, seeds - 1), NOTHING)
-            error, df = math.sqrt(found.images * (1 + max(added.share, 0.0))), added.df
-    half = float(stats.t.isf(0.025, df)) * error
-    return middle - half, middle + half
+    found = spread([Part(row, np.arange(n)) for row in values])
+    assert found is not None
+    more = max(found.seed, 0.0) / seeds
+    df = (found.images + more) ** 2 / max(found.images**2 / (n - 1) + more**2 / (seeds - 1), 1e-30)
+    half = float(stats.t.isf(0.025, df)) * math.sqrt(found.images + more)
+    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def bootstrapped(values: Floats, replicates: Floats, rng: np.random.Generator) -> dict[str, Ends]:
@@ -237,12 +245,15 @@ class Cell(NamedTuple):
 
 
 def cells(draws: Sequence[Draw], known: Truth, seeds: int) -> dict[str, Cell]:
-    rng = np.random.default_rng(0)
+    rng, by_pairs = np.random.default_rng(0), by_effects if seeds > 1 else by_score
     held: dict[str, list[list[bool]]] = {}
     widths: dict[str, list[float]] = {}
     for draw in draws:
         true = draw.true[0] if seeds == 1 else known.recipes
-        made = [intervals(part(draw.values[:seeds]), part(draw.replicates[:, :seeds]), rng) for part in PARTS]
+        made = [
+            intervals(part(draw.values[:seeds]), part(draw.replicates[:, :seeds]), ours, rng)
+            for part, ours in zip(PARTS, (by_score, by_score, by_pairs, by_pairs), strict=True)
+        ]
         for name in made[0]:
             rows = zip(PARTS, made, strict=True)
             held.setdefault(name, []).append([one[name][0] <= part(true) <= one[name][1] for part, one in rows])
@@ -253,11 +264,11 @@ def cells(draws: Sequence[Draw], known: Truth, seeds: int) -> dict[str, Cell]:
     }
 
 
-def intervals(values: Floats, replicates: Floats, rng: np.random.Generator) -> dict[str, Ends]:
+def intervals(values: Floats, replicates: Floats, ours: Callable[[Floats], Ends], rng: np.random.Generator) -> dict[str, Ends]:
     """By the name of the estimator."""
-    made = {"linearised": linearised(values, satterthwaite=False)}
+    made = {"per-image values": ours(values)}
     if len(values) > 1:
-        made["linearised, Satterthwaite"] = linearised(values, satterthwaite=True)
+        made["per-image values, Satterthwaite"] = satterthwaite(values)
     return made | (bootstrapped(values, replicates, rng) if len(replicates) else {})
 
 
@@ -272,7 +283,7 @@ def _difference(which: int) -> Callable[[Floats], Floats]:
 PARTS = (_score(0), _score(1), _difference(0), _difference(1))
 
 
-def table(population: Population, sets: int) -> Iterator[str]:
+def table(population: Population, sets: int, bootstrapped: int) -> Iterator[str]:
     known = truth(population)
     means = ", ".join(f"{100 * value:.1f}" for value in known.recipes.ravel())
     yield f"\n## {population.name.capitalize()}\n\nTrue scores of the two recipes, %: {means}\n"
@@ -280,7 +291,7 @@ def table(population: Population, sets: int) -> Iterator[str]:
     yield "|---" * (2 + len(SIZES)) + "|"
     rows: dict[tuple[int, str], list[str]] = {}
     for n in SIZES:
-        draws = [drawn(population, known, n, number, number < sets // 4) for number in range(sets)]
+        draws = [drawn(population, known, n, number, number < bootstrapped) for number in range(sets)]
         for seeds in SEEDS:
             for name, cell in cells(draws, known, seeds).items():
                 said = f"{100 * cell.scores:.1f} / {100 * cell.differences:.1f} ({cell.width:.1f})"
@@ -291,12 +302,13 @@ def table(population: Population, sets: int) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--sets", type=int, default=400)
-    parser.add_argument("--only", type=int, help="the number of one population")
+    parser.add_argument("--sets", type=int, default=400, help="data sets of each size")
+    parser.add_argument("--bootstrapped", type=int, default=100, help="of which so many are bootstrapped")
+    parser.add_argument("--only", type=int, nargs="+", default=range(len(POPULATIONS)), help="numbers of populations")
     args = parser.parse_args()
     print(origin(), flush=True)
-    for population in POPULATIONS if args.only is None else (POPULATIONS[args.only],):
-        for line in table(population, args.sets):
+    for number in args.only:
+        for line in table(POPULATIONS[number], args.sets, args.bootstrapped):
             print(line, flush=True)
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from xml.sax.saxutils import escape
 
 import numpy as np
 from PIL import Image
@@ -53,12 +54,12 @@ def _photos(folder: Path, photos: Mapping[str, Photo], place: str) -> None:
 def xml(one: Photo, name: str = "") -> str:
     """The annotation of Pascal VOC."""
     things = "".join(
-        f"<object><name>{box.name}</name><difficult>{int(box.ignored)}</difficult><bndbox><xmin>{box.left + 1}</xmin>"
+        f"<object><name>{escape(box.name)}</name><difficult>{int(box.ignored)}</difficult><bndbox><xmin>{box.left + 1}</xmin>"
         f"<ymin>{box.top + 1}</ymin><xmax>{box.right}</xmax><ymax>{box.bottom}</ymax></bndbox></object>\n"
         for box in one.boxes
     )
     size = f"<size><width>{one.width}</width><height>{one.height}</height><depth>3</depth></size>"
-    return f"<annotation><folder>JPEGImages</folder><filename>{name}.png</filename>{size}\n{things}</annotation>"
+    return f"<annotation><folder>JPEGImages</folder><filename>{escape(name)}.png</filename>{size}\n{things}</annotation>"
 
 
 def voc(root: Path, photos: Mapping[str, Photo] = PHOTOS) -> Path:
@@ -145,3 +146,13 @@ def save_region(path: Path, values: np.ndarray, *, palette: bool = False) -> Pat
         image.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
     image.save(path)
     return path
+
+
+def cells(root: Path) -> Path:
+    """The data set of the examples: red and white cells, without a test split."""
+    photos = {
+        "1": Photo("train", [Box("red", 2, 2, 12, 10), Box("red", 20, 5, 29, 13), Box("white", 10, 12, 34, 29)]),
+        "2": Photo("train", [Box("red", 4, 8, 13, 16), Box("white", 14, 2, 38, 18)]),
+        "3": Photo("val", [Box("red", 15, 15, 25, 23), Box("white", 1, 1, 20, 14)]),
+    }
+    return voc(root, photos)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import marked
 import pytest
 from album import fill
 
@@ -18,11 +19,12 @@ import trickbag
 from trickbag.tricks import bag
 
 HOUSE = Path(__file__).parent.parent
-PAGES = ("look.md", "own-trick.md", "ship.md")
+PAGES = ("boxes-and-regions.md", "look.md", "own-trick.md", "ship.md", "transfer.md")
 GUIDES = [HOUSE / "README.md", *(HOUSE / "docs" / name for name in PAGES), *sorted((HOUSE / "docs" / "guides").glob("*.md"))]
 NOTEBOOK = HOUSE / "docs" / "example.ipynb"
 SMALL = "--model cifar_resnet8 --weights none --set size=16 --set batch_size=8 --set epochs=1 --set precision=fp32"
 """What lets a command that takes minutes end in a second; everything else stays as the guide has it."""
+MARKED = "--set size=32 --set epochs=1"
 OF_TIMM = SMALL.replace("cifar_resnet8", "test_resnet").replace("size=16", "size=32")
 """The same with a network that timm has."""
 
@@ -44,6 +46,8 @@ def test_every_command_of_the_readme_and_the_guides_works(
     fill(Path("more"), {"any": 0}, 6, seed=1)
     fill(Path("new-photos"), {"": 0}, 3, seed=2)
     fill(Path("found"), {"a": 0, "of no class": 2}, 3, seed=1)
+    marked.cells(Path("cells"))
+    marked.regions(Path("streets"))
     Path("corrections.csv").write_text("path,old,new\na/00.png,a,b\nc/01.png,c,drop\n")
     for name, source in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", guide.read_text("utf-8"), re.DOTALL):
         Path(name).write_text(source, "utf-8")
@@ -51,6 +55,7 @@ def test_every_command_of_the_readme_and_the_guides_works(
     assert len(typed) >= 3
     for words in typed:
         small = shlex.split(OF_TIMM if guide.stem == "ship" else SMALL) if words[0] in ("train", "study") else []
+        small = shlex.split(MARKED) if words[0] == "transfer" else small
         small = ["--weights", "run"] if "--labels" in words else small[2:] if "--model" in words else small
         told = ask(*words, *small)
         assert told.code == 0, (words, told.err)

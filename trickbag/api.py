@@ -86,7 +86,7 @@ def check(
         >>> tb.check("photos")
         <24 images in 2 classes>
         >>> tb.check("cells", boxes=True)
-        <5 images with 6 boxes of 2 classes: notes 2>
+        <3 images with 7 boxes of 2 classes: notes 1>
 
     Args:
         data: The images, as for ``train``. With ``boxes`` or ``regions``, a folder.
@@ -390,9 +390,9 @@ def transfer(
     Examples:
         >>> import trickbag as tb
         >>> small = {"size": 32, "epochs": 1, "head": "fcos"}
-        >>> made = tb.transfer("run", "boxes", "detection", set_=small, out="detector")
-        >>> made.record["images"], [run.folder.name for run in made.runs]
-        (1, ['seed-0'])
+        >>> made = tb.transfer("run", "cells", "detection", set_=small, out="detector")
+        >>> made.record["split"], list(made.record["measures"]), [run.folder.name for run in made.runs]
+        ('test', ['map50', 'map'], ['seed-0'])
 
     Args:
         model: The folder of a run, or a timm model.
@@ -403,7 +403,7 @@ def transfer(
         with_: Add a trick that acts here: an optimiser, a schedule, an average of weights, flip or random_resized_crop.
         without: Remove a trick.
         set_: Set a field of the recipe or of a trick, for example head=fcos or size=512.
-        seeds: How many trainings, each with another seed: from three on, intervals speak of new seeds too.
+        seeds: How many trainings, each with another seed: of several, intervals speak of new seeds too.
         budget: Time limit for all of them, for example 20m or 2h: it decides how many epochs there are.
         seed: The first random seed. The same seed gives the same result.
         ignore: A class of regions whose pixels do not count, by name or by value; 255 never counts.
@@ -471,10 +471,10 @@ def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classi
         ...     print(found.path, len(found.classes))
         photos/cat/00.png 1
         photos/cat/01.png 1
-        >>> for found in tb.load("detector").predict("boxes/JPEGImages/[ab].png", threshold=0.9):
+        >>> for found in tb.load("detector").predict("cells/JPEGImages/[12].png", threshold=0.9):
         ...     print(found.path, [box.name for box in found.boxes])
-        boxes/JPEGImages/a.png []
-        boxes/JPEGImages/b.png []
+        cells/JPEGImages/1.png []
+        cells/JPEGImages/2.png []
 
     Args:
         run: The folder of a run, or of a detector or segmenter.

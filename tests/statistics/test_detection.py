@@ -1,54 +1,12 @@
 """Average precision against COCO's own code, on random detections and on what breaks implementations."""
 
-import contextlib
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from benchmarks.averaging import Scene, cocos
 from trickbag.statistics.detection import MOST, OVERLAPS, Found, Matches, Precision, Truth, matched, precision
-
-Scene = tuple[Found, Truth]
-
-
-def cocos(scenes: Sequence[Scene], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision at 0.5 and over all thresholds, of each class [K], as COCOeval says; NaN where it has none."""
-
-    def box(xyxy: np.ndarray) -> list[float]:
-        return [xyxy[0], xyxy[1], xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]]
-
-    truths = [(image, *row) for image, (_, truth) in enumerate(scenes) for row in zip(*truth, strict=True)]
-    found = [(image, *row) for image, (said, _) in enumerate(scenes) for row in zip(*said, strict=True)]
-    with contextlib.redirect_stdout(io.StringIO()):
-        theirs = COCO()
-        theirs.dataset = {
-            "images": [{"id": image} for image in range(len(scenes))],
-            "categories": [{"id": label} for label in range(classes)],
-            "annotations": [
-                {"id": 1 + n, "image_id": i, "category_id": int(label), "bbox": box(xyxy), "iscrowd": int(ignored),
-                 "area": float(np.prod(xyxy[2:] - xyxy[:2]))}
-                for n, (i, xyxy, label, ignored) in enumerate(truths)
-            ],
-        }  # fmt: skip
-        theirs.createIndex()
-        said = COCO()
-        said.dataset = theirs.dataset | {
-            "annotations": [
-                {"id": 1 + n, "image_id": i, "category_id": int(label), "bbox": box(xyxy), "score": score,
-                 "area": float(np.prod(xyxy[2:] - xyxy[:2]))}
-                for n, (i, xyxy, label, score) in enumerate(found)
-            ]
-        }  # fmt: skip
-        said.createIndex()
-        judge = COCOeval(theirs, said, "bbox")
-        judge.evaluate()
-        judge.accumulate()
-    values = judge.eval["precision"][:, :, :, 0, 2]  # thresholds, recalls, classes; all areas, 100 detections
-    values = np.where(values < 0, np.nan, values).mean(1)
-    return values[0], values.mean(0)
 
 
 def ours(scenes: Sequence[Scene], classes: int, weights: np.ndarray | None = None) -> Precision:

@@ -30,7 +30,7 @@ KINDS = {"=cmd": 0, "ab": 1, "c": 2}
 WICKED = "\x1b[31mred\n\u202egnp.png"
 COMMANDS = (
     *("atlas", "check", "compare", "demo", "doctor", "evaluate", "explain", "export", "finish"),
-    *("laws", "loop", "predict", "report", "review", "serve", "study", "train", "tricks"),
+    *("laws", "loop", "predict", "report", "review", "serve", "study", "train", "transfer", "tricks"),
 )
 HOUSE = Path(__file__).parents[2]
 

@@ -72,7 +72,10 @@ def use(result: tb.Result) -> Iterator[tuple[str, float]]:
         print(seen.path, seen.map.shape)
     detector = tb.Predictor.load("detector")
     for marks in detector.predict("photos", threshold=0.5, on_bad="skip"):
-        print(marks.path, [box.left for box in marks.boxes] if isinstance(marks, tb.Detection) else marks.regions.shape)
+        if isinstance(marks, tb.Detection):
+            print(marks.path, [(box.name, box.score, box.left) for box in marks.boxes])
+        if isinstance(marks, tb.Segmentation):
+            print(marks.path, marks.regions.shape, marks.shares)
     evaluation: tb.Evaluation = tb.evaluate("run", "more", with_=[tb.FlipTta()], map_={"Cat": "cat"}, open_set=True)
     print(evaluation.scores.top1, evaluation.trained_on, evaluation.unseen, evaluation.as_json())
 
@@ -89,6 +92,9 @@ def measure() -> tb.Finished:
     for effect in study.effects:
         print(effect.name, effect.difference, effect.interval, effect.verdict, frame)
     tb.train("photos", study.recommended, out="best")
+    made = tb.transfer("run", Path("cells"), "detection", seeds=3, set_={"head": "fcos"}, with_=tb.Ema(), budget="20m")
+    assert_type(made, tb.Transfer)
+    print(made.folder, made.record["measures"], [run.folder for run in made.runs])
     looked: tb.Review = tb.review(study.folder, out="review.html")
     print([(error.path, error.given, error.suggested) for error in looked.label_errors], looked.confusion.shape)
     tb.train("photos", corrections="corrections.csv", plugins=["posterize.py"], with_="posterize(bits=3)")
@@ -120,6 +126,13 @@ def ship() -> tb.Exported:
 
 def serve() -> None:
     tb.serve("run", Path("best"), port=0, threshold=0.5)
+
+
+def marked() -> tb.Scenes:
+    audit: tb.ScenesAudit = tb.check("cells", boxes=True, on_bad="error", progress=False)
+    assert_type(tb.check(Path("streets"), regions=True, ignore="void"), tb.ScenesAudit)
+    print(audit.counts["red"]["boxes"], audit.errors, audit.faults, audit.as_json(), audit.scenes.boxes[0].xyxy.shape)
+    return audit.without_leaks().scenes.split("train")
 
 
 def main() -> None:

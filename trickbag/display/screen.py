@@ -221,7 +221,7 @@ class Screen:
         for label, measures in record["classes"].items():
             table.add_row(show(label), *(rate(measures[name]) for name in names))
         self.out.print(table)
-        new = "new images and seeds" if len(record["seeds"]) > 2 else "new images"
+        new = "new images and seeds" if len(record["seeds"]) > 1 else "new images"
         for name, value in record["measures"].items():
             ends = record["intervals"][name]
             self.lines(

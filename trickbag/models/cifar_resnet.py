@@ -110,9 +110,9 @@ class CifarResNet(nn.Module):
             maps.append(x)
         return maps if indices is None else [maps[index] for index in indices]
 
-    def prune_intermediate_layers(self, indices: Sequence[int]) -> list[int]:
-        """Leave out the classifier; as timm's networks do."""
-        self.reset_classifier(0)
+    def prune_intermediate_layers(self, indices: Sequence[int], prune_norm: bool = False) -> list[int]:
+        """Leave out pooling and classifier; as timm's networks do."""
+        self.reset_classifier(0, "")
         return list(indices)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

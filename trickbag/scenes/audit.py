@@ -42,7 +42,7 @@ class ScenesAudit(Shown):
 
     Examples:
         >>> import trickbag as tb
-        >>> tb.check("cells", boxes=True).counts["white"]
+        >>> tb.check("cells", boxes=True).counts["red"]
         {'boxes': 4, 'images': {'train': 2, 'val': 1}, 'width': 9.5, 'height': 8.0}
 
     """
@@ -67,15 +67,17 @@ class ScenesAudit(Shown):
         their median ``width`` and ``height`` in pixels; of regions, their ``share`` of the pixels that count.
         """
         scenes, there = self.scenes, self.scenes.per_image()
-        found = {}
+        labels = np.concatenate([boxes.labels for boxes in scenes.boxes] or [np.empty(0, np.int64)])
+        sides = np.concatenate([boxes.xyxy[:, 2:] - boxes.xyxy[:, :2] for boxes in scenes.boxes] or [np.empty((0, 2))])
+        found: dict[str, dict[str, Any]] = {}
         for k, name in enumerate(scenes.classes):
             splits = Counter(scenes.splits[there[:, k]].tolist())
             images = {split or "unassigned": splits[split] for split in ORDER if splits[split]}
             if scenes.task == "segmentation":
                 found[name] = {"share": float(scenes.areas[:, k].sum() / scenes.areas.sum()), "images": images}
                 continue
-            own = np.concatenate([np.empty((0, 4)), *(boxes.xyxy[boxes.labels == k] for boxes in scenes.boxes)])
-            width, height = np.median(own[:, 2:] - own[:, :2], axis=0).tolist() if len(own) else (0.0, 0.0)
+            own = sides[labels == k]
+            width, height = np.median(own, axis=0).tolist() if len(own) else (0.0, 0.0)
             found[name] = {"boxes": len(own), "images": images, "width": width, "height": height}
         return found
 

@@ -16,7 +16,7 @@ from trickbag.data.layout import split_word
 from trickbag.data.listing import Listing
 from trickbag.ground import files, signals
 from trickbag.ground.text import brief
-from trickbag.scenes.found import Found, Labelled, Mark, images_of, side_files, split_of
+from trickbag.scenes.found import Found, Labelled, Mark, images_of, normal, side_files, split_of
 from trickbag.scenes.table import Fault
 
 _BEGINS = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*"(info|images|annotations|categories|licenses?|type)"\s*:')
@@ -35,7 +35,7 @@ def read(root: Path, listing: Listing) -> Found:
     images = images_of(listing)
     by_name: dict[str, list[str]] = defaultdict(list)
     for image in images:
-        by_name[PurePosixPath(image).name].append(image)
+        by_name[normal(PurePosixPath(image).name)].append(image)
     for file in _files(root, listing):
         signals.look()
         try:
@@ -126,7 +126,7 @@ class _Reader:
             if key is None or not isinstance(name, str) or not name:
                 self._fault("unread", f"images[{number}]: no id, or no file_name")
                 continue
-            there = self._paths(name.replace("\\", "/"))
+            there = self._paths(normal(name.replace("\\", "/")))
             if len(there) != 1:
                 why = "is there several times" if there else "is not there"
                 self._fault("missing", f"images[{number}]: {brief(name)} {why}")
@@ -140,8 +140,8 @@ class _Reader:
         there = list(self.by_name.get(name.rpartition("/")[2], ()))
         beside = self.file.rpartition("/")[0]
         for nearer in (
-            lambda path: f"/{path}".endswith(f"/{name}"),
-            lambda path: path == (f"{beside}/{name}" if beside else name),
+            lambda path: normal(f"/{path}").endswith(f"/{name}"),
+            lambda path: normal(path) == normal(f"{beside}/{name}" if beside else name),
             lambda path: split_of(path) == self.split,
         ):
             there = list(filter(nearer, there)) or there

@@ -38,7 +38,7 @@ KINDS = {
     "missing": Kind("warning", *_IMAGE, "of a JSON file not found", "Add the image, or correct file_name."),
     "list": Kind("warning", "line", "lines", "of lists of splits without a labelled image", "Add the image, or remove it."),
     "unlisted": Kind("note", *_IMAGE, "in no list or JSON file: left out", "List what is to be used."),
-    "two splits": Kind("warning", *_IMAGE, "given to two splits: used in one", "Name it in one split: test goes before val."),
+    "two splits": Kind("warning", *_IMAGE, "given to two splits: used in one", "Name it in one split only."),
     "two labels": Kind("warning", *_IMAGE, "with other boxes in a second file", "Keep one of the files."),
     "size": Kind("warning", *_FILE, "for an image of another size: boxes may be off", _PIXELS),
     "unread": Kind("warning", "entry", "entries", "of label files not understood: dropped", "Correct what is written there."),

@@ -1,8 +1,9 @@
 """What a reader makes of a folder before any image is opened, and what all readers ask: which label belongs to which image."""
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -15,6 +16,10 @@ LABELS = {*MASKS, "annot", "annots", "segmentations", "segmentationclass"}
 """Names of folders that hold labels, in lower case."""
 INSTANCES = "segmentationobject"
 """The folder of Pascal VOC whose label images number objects, not classes."""
+_OF_LABELS, _OF_EITHER = (
+    re.compile(f"({'|'.join(SPLITS)})[_ -]*(?:{'|'.join(ends)})") for ends in (LABELS, LABELS | CONTAINERS)
+)
+"""Names of folders of a split's labels, or of its labels or images."""
 _ENDINGS = re.compile(r"(?i)[_-](masks?|labels?|gt|seg|segmentation|l)$")
 """What the names of label images have after those of their images."""
 ORDER = ("", "train", "val", "test")
@@ -108,7 +113,7 @@ def is_label(path: str) -> bool:
     (True, True, False)
     """
     folders = [part.lower() for part in path.split("/")[:-1]]
-    return any(part in LABELS or part == INSTANCES or _split_part(part, LABELS) for part in folders)
+    return any(part in LABELS or part == INSTANCES or _split_part(part, _OF_LABELS) for part in folders)
 
 
 def paired(images: Iterable[str], labels: Iterable[str]) -> Pairs:
@@ -144,7 +149,7 @@ def _key(path: str) -> tuple[str, ...]:
     """A path without its suffix, and without folders that only say whether images or labels lie in them."""
     *folders, name = path.split("/")
     parts = [_split_part(part.lower()) or part for part in folders if part.lower() not in CONTAINERS | LABELS]
-    return (*parts, PurePosixPath(name).stem)
+    return (*parts, *_stem(name))
 
 
 def _stripped(path: str) -> tuple[str, ...]:
@@ -153,17 +158,19 @@ def _stripped(path: str) -> tuple[str, ...]:
 
 
 def _stem(path: str) -> tuple[str, ...]:
-    return (PurePosixPath(path).stem,)
+    return (normal(PurePosixPath(path).stem),)
+
+
+def normal(name: str) -> str:
+    """A name in the spelling of its letters that most systems use; one of them, and archives made there, have another."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _split_name(folder: str) -> str:
     return _split_part(folder.lower()) or folder
 
 
-def _split_part(folder: str, ends: Collection[str] = LABELS | CONTAINERS) -> str:
+def _split_part(folder: str, pattern: re.Pattern[str] = _OF_EITHER) -> str:
     """The split's part of a folder's name such as ``trainannot``, ``val_labels``, ``test-images``; "" for others."""
-    for end in sorted(ends, key=len, reverse=True):
-        start = folder.removesuffix(end).rstrip("_- ")
-        if folder.endswith(end) and start in SPLITS:
-            return start
-    return ""
+    match = pattern.fullmatch(folder)
+    return match[1] if match else ""

@@ -1,9 +1,11 @@
 """From what a label file says of an image to its boxes: inside of the image, of some area, each once; nothing silently."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from trickbag.data.images import Box
 from trickbag.scenes.found import Mark
 from trickbag.scenes.table import Boxes, Fault
 
@@ -23,33 +25,32 @@ def boxes_of(
     ``numbers``: class -> its number. ``relative``: whether the marks are shares of the image's sides.
     """
     height, width = size
-    limits = np.array([width, height, width, height], np.float64)
+    sides = (width, height, width, height)
     kept: dict[tuple[float, ...], bool] = {}
     faults = list[Fault]()
     for mark in marks:
-        given = np.array(mark.xyxy) * (limits if relative else 1.0)
-        said = f"{mark.where}: {mark.name}, " + " ".join(f"{value:.6g}" for value in given)
-        if kind := _kind(given, limits):
-            faults.append(Fault(kind, file, said))
-        if kind not in ("", "clipped"):
-            continue
-        key = (float(numbers[mark.name]), *np.round(given.clip(0, limits), _DIGITS).tolist())
-        if key in kept:
-            faults.append(Fault("double", file, said))
-        kept[key] = kept.get(key, True) and mark.ignored
+        box = tuple(share * side for share, side in zip(mark.xyxy, sides, strict=True)) if relative else mark.xyxy
+        clipped = tuple(round(min(max(value, 0.0), side), _DIGITS) for value, side in zip(box, sides, strict=True))
+        key = (numbers[mark.name], *clipped)
+        kind = _kind(box, clipped) or ("double" if key in kept else "")
+        if kind:
+            said = " ".join(f"{value:.6g}" for value in box)
+            faults.append(Fault(kind, file, f"{mark.where}: {mark.name}, {said}"))
+        if kind in ("", "clipped", "double"):
+            kept[key] = kept.get(key, True) and mark.ignored
     table = np.array(list(kept), np.float64).reshape(-1, 5)
     return Boxes(table[:, 1:], table[:, 0].astype(np.int64), np.array(list(kept.values()), bool)), faults
 
 
-def _kind(box: np.ndarray, limits: np.ndarray) -> str:
+def _kind(box: Box, clipped: Box) -> str:
     """What is wrong with a box; "clipped" where it is still of use, "" for nothing."""
-    if not np.isfinite(box).all():
+    if not all(map(math.isfinite, box)):
         return "not finite"
-    if (box[:2] > box[2:]).any():
+    left, top, right, bottom = box
+    if left > right or top > bottom:
         return "reversed"
-    if (box[2:] - box[:2] <= LEAST).any():
+    if right - left <= LEAST or bottom - top <= LEAST:
         return "no area"
-    inside = box.clip(0, limits)
-    if (inside[2:] - inside[:2] <= LEAST).any():
+    if clipped[2] - clipped[0] <= LEAST or clipped[3] - clipped[1] <= LEAST:
         return "outside"
-    return "clipped" if (abs(inside - box) > ROUNDING).any() else ""
+    return "clipped" if any(abs(inside - value) > ROUNDING for inside, value in zip(clipped, box, strict=True)) else ""

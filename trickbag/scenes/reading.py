@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from trickbag.data import archives
 from trickbag.data.listing import Listing, list_folder
-from trickbag.data.reading import Place
+from trickbag.data.reading import MOST_SHOWN, Place
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Tell, silent
-from trickbag.ground.text import show
+from trickbag.ground.text import brief, show
 from trickbag.scenes import coco, regions, voc, yolo
 from trickbag.scenes.found import Found, said, set_aside
 from trickbag.scenes.looking import copies, looked_at
@@ -24,7 +25,7 @@ FORMS = {
 
 
 def read(data: str | Path, task: Task, tell: Tell = silent, ignore: Sequence[str] = ()) -> Scenes:
-    """The images of a folder with their boxes (detection) or regions (segmentation).
+    """The images of a folder, or of an archive of one, with their boxes (detection) or regions (segmentation).
 
     Every file is opened: images that cannot be read or have no labels, and boxes of no use, are left out and are among the
     table's ``faults``. ``ignore``: classes of regions, by name or by value in the label images, whose pixels do not count.
@@ -32,15 +33,19 @@ def read(data: str | Path, task: Task, tell: Tell = silent, ignore: Sequence[str
     Raises UsageError where there is no such folder, it has none of the forms or more than one, or nothing in it can be used.
     """
     place = Place.of(str(data))
-    if place.kind != "folder":
-        reason = f"is {place.kind}, not a folder" if place.kind else "does not exist"
-        raise UsageError(f"{str(data)!r} {reason}. {FORMS[task]}")
-    listing = list_folder(place.path)
+    if place.kind == "file" and archives.is_archive(place.path):
+        root = archives.unpack(place.path, tell)
+    elif place.kind == "folder":
+        root = place.path
+    else:
+        kinds = {"": "does not exist", "file": "is neither a folder nor an archive"}
+        raise UsageError(f"{brief(str(data), MOST_SHOWN)} {kinds.get(place.kind, f'is {place.kind}')}. {FORMS[task]}")
+    listing = list_folder(root)
     if task == "segmentation":
-        return regions.read(place.path, listing, ignore, tell)
+        return regions.read(root, listing, ignore, tell)
     if ignore:
         raise UsageError("ignore is for regions: classes whose pixels do not count. Leave it out.")
-    return _with_boxes(place.path, listing, tell)
+    return _with_boxes(root, listing, tell)
 
 
 @dataclass(frozen=True)

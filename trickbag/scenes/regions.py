@@ -46,23 +46,16 @@ class Seen(NamedTuple):
 def read(root: Path, listing: Listing, ignore: Sequence[str], tell: Tell) -> Scenes:
     """The table of a folder. Raises UsageError where it has no label images, or none that is of use."""
     found = Found()
-    labels = [path for path in listing.files if is_label(path) and INSTANCES not in path.lower().split("/")]
-    if not labels:
-        raise UsageError(f"{str(root)!r} has no folder of label images. {WRITE}")
-    pairs = paired(images_of(listing), labels)
-    found.faults += [Fault("no label", image, "no label image") for image in pairs.bare]
-    found.faults += [Fault("no image", label, "no image") for label in pairs.stray]
-    of_image = {image: label for label, image in pairs.images.items()}
-    paths = voc.divided(root, listing, "segmentation", sorted(of_image), found)
-    facts, unreadable = looked_at(root, paths, tell)
-    paths = [path for path in paths if not facts[path].error]
-    seen = dict(zip(paths, _look(root, [of_image[path] for path in paths], tell), strict=True))
+    of_image = _labels(root, listing, found)
+    facts, unreadable = looked_at(root, list(of_image), tell)
     found.faults += unreadable
+    paths = [path for path in of_image if not facts[path].error]
+    seen = dict(zip(paths, _look(root, [of_image[path] for path in paths], tell), strict=True))
     paths = [path for path in paths if _fits(path, of_image[path], facts[path], seen[path], found.faults)]
-    given = names.read(root, listing, found.faults)
     counts = np.array([seen[path].counts for path in paths], np.int64).reshape(-1, IGNORED + 1)
+    given = names.read(root, listing, found.faults)
     classes, levels = _classes(counts, given, ignore, names.file_of(listing), found.faults)
-    areas = np.stack([counts[:, levels == k].sum(1) for k in range(len(classes))], 1) if classes else counts[:, :0]
+    areas = np.array([counts[:, levels == k].sum(1) for k in range(len(classes))], np.int64).reshape(len(classes), len(paths)).T
     empty = areas.sum(1) == 0
     found.faults += [Fault("no region", of_image[paths[row]], "no pixel of a class") for row in np.flatnonzero(empty)]
     if empty.all():
@@ -84,6 +77,18 @@ def read(root: Path, listing: Listing, ignore: Sequence[str], tell: Tell) -> Sce
         ignored=set_aside(listing),
     )
     return table.take(~empty)
+
+
+def _labels(root: Path, listing: Listing, found: Found) -> dict[str, str]:
+    """Image -> label image, of those that are used, in order; what stands alone is among the faults."""
+    labels = [path for path in listing.files if is_label(path) and INSTANCES not in path.lower().split("/")]
+    if not labels:
+        raise UsageError(f"{str(root)!r} has no folder of label images. {WRITE}")
+    pairs = paired(images_of(listing), labels)
+    found.faults += [Fault("no label", image, "no label image") for image in pairs.bare]
+    found.faults += [Fault("no image", label, "no image") for label in pairs.stray]
+    of_image = {image: label for label, image in pairs.images.items()}
+    return {image: of_image[image] for image in voc.divided(root, listing, "segmentation", sorted(of_image), found)}
 
 
 def _look(root: Path, labels: Sequence[str], tell: Tell) -> list[Seen]:

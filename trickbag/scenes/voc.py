@@ -15,7 +15,7 @@ from xml.parsers import expat
 from trickbag.data.listing import Listing
 from trickbag.ground import files, signals
 from trickbag.ground.text import brief
-from trickbag.scenes.found import Found, Labelled, Mark, images_of, paired, side_files, split_of
+from trickbag.scenes.found import Found, Labelled, Mark, images_of, normal, paired, side_files, split_of
 from trickbag.scenes.table import Fault
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -46,9 +46,9 @@ def read(root: Path, listing: Listing) -> Found:
             found.faults.append(Fault("damaged", label, files.reason(error)))
         except ValueError as error:
             found.faults.append(Fault("damaged", label, str(error)))
-    found.classes = {mark.name for one in found.labelled.values() for mark in one.marks}
     used = divided(root, listing, "main", list(found.labelled), found)
     found.labelled = {image: found.labelled[image] for image in used}
+    found.classes = {mark.name for one in found.labelled.values() for mark in one.marks}
     return found
 
 
@@ -87,12 +87,12 @@ def divided(root: Path, listing: Listing, folder: str, images: Sequence[str], fo
         return list(images)
     by_name: dict[str, list[str]] = defaultdict(list)
     for image in images:
-        by_name[PurePosixPath(image).stem].append(image)
+        by_name[normal(PurePosixPath(image).stem)].append(image)
     assigned = set[str]()
     for name, split in _LISTS.items():
         if name not in there:
             continue
-        for number, line in enumerate(_lines(root, there[name], found.faults), 1):
+        for number, line in enumerate(map(normal, _lines(root, there[name], found.faults)), 1):
             words = line.split()  # a list of one class has a flag behind each name
             if not words:
                 continue

@@ -6,7 +6,6 @@
 """
 
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from trickbag.data.listing import Listing
 from trickbag.ground import files, signals
@@ -20,8 +19,8 @@ _MOST_BYTES = 1 << 24
 
 
 def fits(_: Path, listing: Listing) -> bool:
-    """Whether text files lie in folders of labels, or beside images of their names."""
-    return bool(_labels(listing))
+    """Whether text files that are named like images lie in folders of labels, or beside these."""
+    return bool(paired(images_of(listing), _labels(listing)).images)
 
 
 def read(root: Path, listing: Listing) -> Found:
@@ -85,43 +84,46 @@ def _mark(fields: list[str], known: dict[int, str], where: str) -> Mark:
 def _divide(found: Found, root: Path, listing: Listing) -> None:
     """Splits as ``data.yaml`` says, else as the folders do."""
     given, file = dict[str, str](), names.file_of(listing)
-    if file.endswith((".yaml", ".yml")):
-        try:
-            table = names.tabled(files.text(root / file))
-        except (OSError, ValueError):
-            table = {}  # a fault already, of the names
-        for split, key in (("train", "train"), ("val", "val"), ("val", "valid"), ("test", "test")):
-            entries = table.get(key)
-            for entry in entries if isinstance(entries, list) else [entries]:
-                for image in _meant(entry, root, list(found.labelled), listing, found.faults):
-                    if given.setdefault(image, split) != split:
-                        found.faults.append(Fault("two splits", image, f"in {given[image]} and in {split} ({file})"))
+    for split, entry in _entries(root, file):
+        for image in _meant(entry, root, file.rpartition("/")[0], list(found.labelled), listing):
+            if given.setdefault(image, split) != split:
+                found.faults.append(Fault("two splits", image, f"in {given[image]} and in {split} ({file})"))
     found.splits = {image: split for image in found.labelled if (split := given.get(image) or split_of(image))}
 
 
-def _meant(entry: Any, root: Path, images: list[str], listing: Listing, faults: list[Fault]) -> list[str]:
-    """The images that an entry of ``data.yaml`` names: those of a folder, or of a list in a text file."""
-    if not isinstance(entry, str):
+def _entries(root: Path, file: str) -> list[tuple[str, str]]:
+    """Splits and the folders or lists that ``data.yaml`` names for them; what cannot be read was a fault of the names."""
+    try:
+        table = names.tabled(files.text(root / file)) if file.endswith((".yaml", ".yml")) else {}
+    except (OSError, ValueError):
         return []
-    for part in _endings(entry):
-        if part in side_files(listing, ".txt"):
+    found = []
+    for key, split in {"train": "train", "val": "val", "valid": "val", "test": "test"}.items():
+        given = table.get(key)
+        found += [(split, entry) for entry in (given if isinstance(given, list) else [given]) if isinstance(entry, str)]
+    return found
+
+
+def _meant(entry: str, root: Path, home: str, images: list[str], listing: Listing) -> list[str]:
+    """The images that an entry of a file in the folder ``home`` names: those of a folder, or of a list in a text file."""
+    lists, there = set(side_files(listing, ".txt")), set(images)
+    for part in _endings(entry, home):
+        if part in lists:
             try:
                 lines = files.text(root / part, _MOST_BYTES).splitlines()
-            except OSError as error:
-                faults.append(Fault("damaged", part, files.reason(error)))
+            except OSError:
                 return []
-            there = set(images)
-            return [end for line in lines for end in _endings(line.strip()) if end in there]
+            return [image for line in lines for image in _endings(line.strip(), home) if image in there]
         if inside := [image for image in images if image.startswith(f"{part}/")]:
             return inside
     return []
 
 
-def _endings(path: str) -> list[str]:
-    """A path, and what is left of it without its first folders: it may begin anywhere on another machine.
+def _endings(path: str, home: str) -> list[str]:
+    """What a path may mean below a folder: it, or what is left without its first folders, which may be those of elsewhere.
 
-    >>> _endings("../data/train/images")
-    ['data/train/images', 'train/images', 'images']
+    >>> _endings("../data/train/images", "set")
+    ['set/data/train/images', 'set/train/images', 'set/images']
     """
     parts = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in ("..", ".", "/")]
-    return ["/".join(parts[start:]) for start in range(len(parts))]
+    return ["/".join([*filter(None, [home]), *parts[start:]]) for start in range(len(parts))]

@@ -19,6 +19,8 @@ OVERLAPS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 MOST = 100
 """Detections that count, of a class in an image."""
+_AT_ONCE = 64
+"""Rows of weights in memory."""
 
 
 class Found(NamedTuple):
@@ -134,8 +136,9 @@ def precision(matches: Sequence[Matches], classes: int, weights: Floats | None =
     (0.5, [0.5])
     """
     often = np.ones(len(matches)) if weights is None else np.asarray(weights, float)
-    rows = often.reshape(-1, len(matches))
-    by_class = np.stack([_average(one, rows) for one in ranked(matches, classes)], axis=-1)  # [rows, 10, K]
+    rows, ranking = often.reshape(-1, len(matches)), ranked(matches, classes)
+    parts = [rows[at : at + _AT_ONCE] for at in range(0, len(rows), _AT_ONCE)]
+    by_class = np.concatenate([np.stack([_average(one, part) for one in ranking], axis=-1) for part in parts])
     by_class = by_class.reshape(*often.shape[:-1], len(OVERLAPS), classes)
     mean = by_class.mean(-2)
     return Precision(over_seen(by_class[..., 0, :]), over_seen(mean), by_class[..., 0, :], mean)

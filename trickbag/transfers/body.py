@@ -40,7 +40,7 @@ class Body(nn.Module):
         self.layers = net.layers
         """Parameter name -> its layer as timm's optimisers count, 0 at the input."""
         self.net = net.net
-        self._indices: list[int] = net.net.prune_intermediate_layers(indices)  # type: ignore[operator]
+        self._indices: list[int] = net.net.prune_intermediate_layers(indices, prune_norm=True)  # type: ignore[operator]
         self.net.requires_grad_(True)
         for norm in batch_norms(self):
             norm.requires_grad_(not self.frozen)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
@@ -21,8 +22,8 @@ from trickbag.transfers.body import Body, Downstream
 
 FINEST, COARSEST = 8, 64
 """Strides of a pyramid: the body's maps from the first on, and coarser ones made of its last."""
-WIDTH = 128
-"""Channels of a pyramid."""
+WIDTH, HIDDEN = 128, 256
+"""Channels of a pyramid, and of the layers that look into a box."""
 SCORE, MOST = 0.01, 100
 """The least score of a box that is found, and how many an image has at most."""
 
@@ -50,10 +51,10 @@ class Pyramid(nn.Module):
         self.fpn = FeaturePyramidNetwork(list(body.channels[self.first :]), WIDTH, coarser)
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        """The maps, finest first, by their places."""
+        """The maps, finest first, by their places; fp32, as torchvision takes the type of all boxes from them."""
         maps = self.body(x)[self.first :]
         found: OrderedDict[str, Tensor] = self.fpn(OrderedDict((str(i), m) for i, m in enumerate(maps)))
-        return OrderedDict((str(i), m) for i, m in enumerate(found.values()))
+        return OrderedDict((str(i), m.float()) for i, m in enumerate(found.values()))
 
 
 class Coarser(ExtraFPNBlock):  # type: ignore[misc]
@@ -87,11 +88,20 @@ class Ready(nn.Module):
         return found
 
 
-class Detector(Downstream):
-    """One of torchvision's detectors; ``first`` is what it calls our class 0."""
+def _in_full(_: nn.Module, __: Any, found: Any) -> Any:
+    """What a head says in fp32, whatever the arithmetic inside: half of a pixel is lost otherwise, and with it thin boxes."""
+    if isinstance(found, dict):
+        return {name: value.float() for name, value in found.items()}
+    return tuple([v.float() for v in value] if isinstance(value, list) else value.float() for value in found)
 
-    def __init__(self, core: nn.Module, first: int) -> None:
+
+class Detector(Downstream):
+    """One of torchvision's detectors; ``first`` is what it calls our class 0, and ``heads`` say where boxes are."""
+
+    def __init__(self, core: nn.Module, first: int, heads: Sequence[nn.Module]) -> None:
         super().__init__()
+        for head in heads:
+            head.register_forward_hook(_in_full)
         self.core: Any = core
         self.core.transform = Ready()
         self.first = first
@@ -140,18 +150,19 @@ def faster_rcnn(body: Body, classes: int) -> Detector:
     pool = MultiScaleRoIAlign([str(i) for i in range(len(sizes))], 7, 2, canonical_scale=112)
     core = detection.FasterRCNN(
         pyramid,
-        classes + 1,
         rpn_anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
         rpn_pre_nms_top_n_train=500,
         rpn_pre_nms_top_n_test=500,
         rpn_post_nms_top_n_train=500,
         rpn_post_nms_top_n_test=300,
         box_roi_pool=pool,
+        box_head=TwoMLPHead(WIDTH * 7**2, HIDDEN),
+        box_predictor=FastRCNNPredictor(HIDDEN, classes + 1),
         box_score_thresh=SCORE,
         box_detections_per_img=MOST,
         box_batch_size_per_image=128,
     )
-    return Detector(core, first=1)
+    return Detector(core, first=1, heads=[core.rpn.head, core.roi_heads.box_predictor])
 
 
 def fcos(body: Body, classes: int) -> Detector:
@@ -159,4 +170,4 @@ def fcos(body: Body, classes: int) -> Detector:
     pyramid = Pyramid(body)
     anchors = AnchorGenerator(tuple((stride,) for stride in pyramid.strides), ((1.0,),) * len(pyramid.strides))
     core = detection.FCOS(pyramid, classes, anchor_generator=anchors, score_thresh=SCORE, detections_per_img=MOST)
-    return Detector(core, first=0)
+    return Detector(core, first=0, heads=[core.head])

@@ -56,9 +56,9 @@ class Detection(NamedTuple):
 
     Examples:
         >>> import trickbag as tb
-        >>> (found,) = tb.load("detector").predict("boxes/JPEGImages/a.png", threshold=0)
+        >>> (found,) = tb.load("detector").predict("cells/JPEGImages/1.png", threshold=0)
         >>> found.path, all(0 <= box.left < box.right <= 40 for box in found.boxes)
-        ('boxes/JPEGImages/a.png', True)
+        ('cells/JPEGImages/1.png', True)
 
     """
 
@@ -75,7 +75,7 @@ class Segmentation(NamedTuple):
 
     Examples:
         >>> import trickbag as tb
-        >>> (found,) = tb.load("segmenter").predict("regions/train/images/a.png")
+        >>> (found,) = tb.load("segmenter").predict("streets/train/images/a.png")
         >>> found.regions.shape, round(sum(found.shares.values()), 6)
         ((30, 40), 1.0)
 
@@ -108,7 +108,7 @@ class Predictor(Shown):
     Examples:
         >>> import trickbag as tb
         >>> tb.load("detector")
-        <detector fcos: classes 2 (cat, dog), pixels 32>
+        <detector fcos: classes 2 (red, white), pixels 32>
 
     """
 

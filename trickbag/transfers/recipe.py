@@ -11,7 +11,7 @@ from trickbag.recipe import Training
 from trickbag.transfers.heads import HEADS, Task
 
 ACTS = frozenset(
-    {"window", "mirror", "order", "batch_size", "groups", "optimizer", "lr", "setup", "gradient", "update"}
+    {"window", "mirror", "batch_size", "groups", "optimizer", "lr", "setup", "gradient", "update"}
     | {"after_step", "eval_model"}
 )
 """Where tricks act on images with boxes or regions. All else is about classes of images."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from scipy import stats
 
 from trickbag.engine.loop import Step
 from trickbag.engine.precision import fabric_for
@@ -16,10 +15,9 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import counted, duration
-from trickbag.statistics.effects import Sample, effects
 from trickbag.statistics.jackknife import of_overlap, of_precision
-from trickbag.statistics.variance import Floats
-from trickbag.statistics.verdicts import SEEDS
+from trickbag.statistics.scores import score
+from trickbag.statistics.variance import Floats, Part
 from trickbag.transfers.assemble import assemble
 from trickbag.transfers.folder import SEEN, TransferBegun, unpacked
 from trickbag.transfers.judge import MEASURES
@@ -32,7 +30,6 @@ SAFETY = 0.85
 """Share of a budget that is planned for."""
 TIMED = 6
 """Steps, of which the first is not counted."""
-LEVEL = 0.95
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,8 +38,9 @@ class Transfer(Shown):
 
     Examples:
         >>> import trickbag as tb
-        >>> tb.transfer("run", "boxes", "detection", set_={"size": 32, "epochs": 1}, out="other").runs[0].folder.name
-        'seed-0'
+        >>> small = {"size": 32, "epochs": 1, "head": "fcos"}
+        >>> tb.transfer("run", "cells", "detection", set_=small, out="another-detector").folder.name
+        'another-detector'
 
     """
 
@@ -157,18 +155,11 @@ def per_image(run: Transferred, split: str) -> tuple[Floats, Floats]:
 
 
 def interval(values: Sequence[Floats]) -> list[float] | None:
-    """Of the mean over images and seeds, 95 %: for new images, and from three seeds on for new seeds too. Within 0 to 1.
+    """Of the mean over images and seeds, 95 %: for new images, and of several seeds for new seeds too; see ``scores.score``.
 
     ``values``: of each seed, a number per image. None where a single image, or nothing to be found, leaves nothing to judge by.
     """
-    if len(values[0]) < 2 or not np.isfinite(values).all():
+    if not np.isfinite(values).all():
         return None
-    if len(values) >= SEEDS:
-        samples = [Sample(np.stack([np.zeros(len(one)), one]), np.arange(len(one))) for one in values]
-        found = effects(samples, [[-1.0, 1.0]], shares=False)[0]
-        ends = found.interval or (found.difference or 0.0,) * 2
-    else:
-        each = np.mean(values, axis=0)
-        half = float(stats.t.isf((1 - LEVEL) / 2, len(each) - 1) * each.std(ddof=1) / np.sqrt(len(each)))
-        ends = (each.mean() - half, each.mean() + half)
-    return [float(np.clip(end, 0, 1)) for end in ends]
+    ends = score([Part(one, np.arange(len(one))) for one in values])[1]
+    return list(ends) if ends else None

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from trickbag.studies.conduct import Finished
     from trickbag.studies.options import Options
     from trickbag.studies.plan import StudyPlan
+    from trickbag.transfers.evaluation import TransferEvaluation
     from trickbag.transfers.predictor import Detection, Predictor, Segmentation
     from trickbag.transfers.seeds import Transfer
 
@@ -81,6 +82,7 @@ _ROOMS = {
     "trickbag.studies.conduct": ("Finished",),
     "trickbag.studies.options": ("Options",),
     "trickbag.studies.plan": ("StudyPlan",),
+    "trickbag.transfers.evaluation": ("TransferEvaluation",),
     "trickbag.transfers.predictor": ("Detection", "Predictor", "Segmentation"),
     "trickbag.transfers.seeds": ("Transfer",),
 }
@@ -108,6 +110,7 @@ __all__ = [
     "Segmentation",
     "StudyPlan",
     "Transfer",
+    "TransferEvaluation",
     "TrickbagError",
     "UsageError",
     "Verdicts",

@@ -29,6 +29,7 @@ from trickbag.serving.limits import Limits
 from trickbag.studies import conduct
 from trickbag.studies.options import DESIGNS, Options
 from trickbag.studies.plan import StudyPlan
+from trickbag.transfers import evaluation as transfer_evaluation
 from trickbag.transfers import request as transferring
 from trickbag.transfers.predictor import Predictor, for_classifiers
 from trickbag.transfers.recipe import TransferRecipe
@@ -297,8 +298,8 @@ def evaluate(
     corrections: str | Path = "",
     map_: Mapping[str, str] | str | Path = MappingProxyType({}),
     progress: Progress = None,
-) -> evaluation.Evaluation:
-    """Score a run on other data, optionally with test-time tricks. All splits of the data are scored together.
+) -> evaluation.Evaluation | Any:
+    """Score a run, a detector or a segmenter on other data, all splits together; a run optionally with test-time tricks.
 
     Images that the run was trained on are counted by their content, and the others scored by themselves too.
 
@@ -307,10 +308,12 @@ def evaluate(
         >>> found = tb.evaluate("run", "photos", with_="flip_tta")
         >>> found.scores.n, found.trained_on
         (24, 18)
+        >>> list(tb.evaluate("detector", "cells").whole.measures)
+        ['map50', 'map']
 
     Args:
-        run: The folder of a run.
-        data: The images, as for ``train``.
+        run: The folder of a run, or of a detector or segmenter.
+        data: The images, as for ``train``; those with boxes or regions, as for ``transfer``.
         with_: Add a trick that acts when images are judged, for example flip_tta.
         plugins: A Python file with a trick, a network or metrics of your own.
         open_set: Measure how well images of classes unknown to the run are rejected: by the threshold that keeps most of
@@ -323,10 +326,15 @@ def evaluate(
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
     Raises:
-        UsageError: The data set has a class that the run does not know; with ``open_set``, it has no image of such a class or
-            none of another, or the run keeps no predictions of its validation images.
+        UsageError: The data set has a class that the run does not know, or no boxes or regions; with ``open_set``, it has no
+            image of such a class or none of another, or the run keeps no predictions of its validation images.
 
     """
+    if transferred_to(Path(run)):
+        for_classifiers(run, with_=with_, plugins=plugins, open_set=open_set, energy=energy, depth=depth)
+        for_classifiers(run, corrections=corrections, map_=map_)
+        with listening(progress) as tell:
+            return transfer_evaluation.evaluate(run, data, tell)
     with listening(progress) as tell, own.using(plugins):
         return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth, map_, corrections)
 

@@ -271,3 +271,51 @@ def test_of_several_seeds_one_is_named_and_a_damaged_one_is_not_believed(tmp_pat
         tb.load(tmp_path / "seed-0")
     with pytest.raises(UsageError, match="holds no trained classifier"):
         tb.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("task", WRITERS)
+def test_on_its_own_data_it_scores_as_it_was_judged_and_counts_what_it_knows(ask: Ask, task: str) -> None:
+    found = tb.evaluate(NAMES[task], task)
+    record = json.loads((Path(NAMES[task]) / "seed-0" / "result.json").read_text())
+    assert (found.whole.n, found.trained_on, found.chosen_on) == (5, 3, 1)
+    assert found.unseen.n == 1
+    for name, value in record["test"]["measures"].items():
+        assert found.unseen.measures[name] == pytest.approx(value, abs=0.02)
+    told = ask("evaluate", NAMES[task], task)
+    assert told.code == 0, told.err
+    assert "it trained on 3 and chose its epoch by 1 of these images, so the scores above are too good" in told.out
+    assert json.loads(ask("evaluate", NAMES[task], task, "--json").out) == json.loads(json.dumps(found.as_json()))
+
+
+def test_on_other_data_classes_go_by_name(ask: Ask, tmp_path: Path) -> None:
+    """Those of a data set with more classes have other numbers in it."""
+    names = {"cat": "zebra", "dog": "cat"}
+    photos = marked.PHOTOS.items()
+    moved = {
+        name: one._replace(boxes=[box._replace(name=names[box.name]) for box in one.boxes])
+        for name, one in marked.PHOTOS.items()
+    }
+    refused = ask("evaluate", "detector", str(marked.voc(tmp_path / "other", moved)))
+    assert refused.code == 2
+    assert "has the class zebra, which is not known here. Known are: cat, dog" in refused.err
+    assert ask("evaluate", "detector", "segmentation").code == 2
+    dogs = {n: one._replace(boxes=[box for box in one.boxes if box.name == "dog"]) for n, one in photos}
+    assert np.isnan(tb.evaluate("detector", marked.voc(tmp_path / "dogs", dogs)).whole.measures["map"] or 0) == 0
+    plain = marked.regions(tmp_path / "more")
+    for file in plain.rglob("labels/*.png"):
+        values = np.array(Image.open(file))
+        values[-1] = 9
+        marked.save_region(file, values)
+    told: list[Any] = []
+    found = tb.evaluate("segmenter", plain, progress=told.append)
+    assert any("pixels of class 9 are not counted" in event.text for event in told if isinstance(event, Note))
+    assert list(found.whole.classes) == ["class 0", "class 1", "class 4"]
+
+
+@pytest.mark.parametrize(
+    "words", [["--with", "flip_tta"], ["--open-set"], ["--depth", "1"], ["--corrections", "c.csv"]], ids=" ".join
+)
+def test_options_of_classifiers_are_refused_by_name(ask: Ask, words: list[str]) -> None:
+    told = ask("evaluate", "detector", "detection", *words)
+    assert told.code == 2
+    assert f"{words[0]} is for classifiers" in told.err

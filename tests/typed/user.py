@@ -70,6 +70,9 @@ def use(result: tb.Result) -> Iterator[tuple[str, float]]:
     print(module(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)), result.classifier.classes, classifier.card.size)
     for seen in classifier.explain(["photo.jpg"], "cat"):
         print(seen.path, seen.map.shape)
+    scored: Any = tb.evaluate("detector", "cells")
+    if isinstance(scored, tb.TransferEvaluation):
+        print(scored.whole.measures, scored.trained_on)
     detector = tb.Predictor.load("detector")
     for marks in detector.predict("photos", threshold=0.5, on_bad="skip"):
         if isinstance(marks, tb.Detection):

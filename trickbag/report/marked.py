@@ -1,4 +1,4 @@
-"""Photos with what was found in them drawn over: boxes with names, regions in colours with a legend. As PNG bytes."""
+"""Photos with what was found in them drawn over: boxes with names, regions in colours with a legend."""
 
 import colorsys
 import io
@@ -38,7 +38,7 @@ def colour(k: int) -> str:
     return "#" + "".join(f"{round(255 * one):02x}" for one in rgb)
 
 
-def with_boxes(image: Any, boxes: Sequence[Sequence[float]], names: Sequence[str], colours: Sequence[str]) -> bytes:
+def with_boxes(image: Any, boxes: Sequence[Sequence[float]], names: Sequence[str], colours: Sequence[str]) -> Image.Image:
     """An image uint8 [C, h, w] with boxes (left, top, right, bottom, in its pixels), a name and a colour for each."""
     photo, scale = _photo(image)
     draw, font = ImageDraw.Draw(photo), _font(max(photo.size))
@@ -53,10 +53,10 @@ def with_boxes(image: Any, boxes: Sequence[Sequence[float]], names: Sequence[str
         y = top - high - 4 if top >= high + 4 else top
         draw.rectangle((x, y, x + long + 4, y + high + 4), fill=ink)
         draw.text((x + 2, y + 1), text, font=font, fill=_on(ink))
-    return _png(photo)
+    return photo
 
 
-def with_regions(image: Any, regions: NDArray[np.uint8], names: Sequence[str], colours: Sequence[str]) -> bytes:
+def with_regions(image: Any, regions: NDArray[np.uint8], names: Sequence[str], colours: Sequence[str]) -> Image.Image:
     """An image uint8 [C, h, w] with its regions [H, W] in the colours of their classes, and below it a legend of those seen.
 
     A region of no class, 255, stays as it is.
@@ -69,17 +69,7 @@ def with_regions(image: Any, regions: NDArray[np.uint8], names: Sequence[str], c
     mixed = np.asarray(photo) * (1 - hidden) + table[places] * hidden
     counts = np.bincount(regions.ravel(), minlength=256)[: len(names)]
     seen = [k for k in np.argsort(-counts, kind="stable").tolist() if counts[k]]
-    return _png(_below(Image.fromarray(mixed.round().astype(np.uint8)), [(names[k], colours[k]) for k in seen]))
-
-
-def overlay(regions: NDArray[np.uint8], colours: Sequence[str], most: int) -> bytes:
-    """Regions [H, W] alone, in colours that a page lays over the photo; 255 is clear. At most so many pixels on a side."""
-    image = Image.fromarray(regions)
-    image.thumbnail((most, most), Image.Resampling.NEAREST)
-    image.putpalette(b"".join(bytes(_rgb(ink)) for ink in colours))
-    file = io.BytesIO()
-    image.save(file, "PNG", transparency=255)
-    return file.getvalue()
+    return _below(Image.fromarray(mixed.round().astype(np.uint8)), [(names[k], colours[k]) for k in seen])
 
 
 def _photo(image: Any) -> tuple[Image.Image, float]:
@@ -124,7 +114,7 @@ def _on(ink: str) -> str:
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
 
 
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
+def png(image: Image.Image) -> bytes:
+    """The content of a PNG file."""
+    image.save(file := io.BytesIO(), "PNG")
     return file.getvalue()

@@ -13,7 +13,6 @@ from trickbag.ground.text import file_name, show
 from trickbag.terminal.options import (
     MANY,
     CorrectionsOption,
-    DataArgument,
     DepthOption,
     PluginOption,
     WithOption,
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
-    data: DataArgument,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help=glance.parameters("api.py", "evaluate")["run"])],
+    data: Annotated[str, typer.Argument(metavar="DATA", help=glance.parameters("api.py", "evaluate")["data"])],
     with_: WithOption = None,
     plugins: PluginOption = None,
     open_set: Annotated[bool, option("open_set", None, "--open-set", verb="evaluate")] = False,
@@ -42,7 +41,7 @@ def evaluate(
     map_: Annotated[Path | None, option("map_", "FILE", "--map", verb="evaluate")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Score a run on other data, optionally with test-time tricks. All splits of the data are scored together."""
+    """Score a run, a detector or a segmenter on other data, all splits together; a run optionally with test-time tricks."""
     import trickbag as tb
 
     with screen_of(quiet=json) as screen:
@@ -58,7 +57,8 @@ def evaluate(
             map_=map_ or {},
             progress=screen.tell,
         )
-        screen.json(found.as_json()) if json else screen.scores(found)
+        shown = screen.marks if isinstance(found, tb.TransferEvaluation) else screen.scores
+        screen.json(found.as_json()) if json else shown(found)
 
 
 def review(

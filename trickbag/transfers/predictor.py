@@ -3,10 +3,12 @@
 from collections.abc import Container, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from trickbag.data.decode import decode
@@ -112,8 +114,8 @@ class Predictor(Shown):
 
     """
 
-    def __init__(self, network: Detector | Segmenter, card: TransferCard) -> None:
-        self.card, self.task, self.classes = card, card.task, tuple(card.classes)
+    def __init__(self, network: Detector | Segmenter, card: TransferCard, folder: Path) -> None:
+        self.card, self.task, self.classes, self.folder = card, card.task, tuple(card.classes), folder
         self.fabric = fabric_for(card.precision)
         self.network = network.to(self.fabric.device).eval().requires_grad_(False)
         self.colours = [marked.colour(k) for k in range(len(self.classes))]
@@ -137,12 +139,12 @@ class Predictor(Shown):
             network = made.network()
         except MALFORMED as error:
             raise TrickbagError(
-                f"{found}: {TRANSFER} and {WEIGHTS} make no network that can be used ({type(error).__name__}: {error}). "
+                f"{found}: {TRANSFER} and {WEIGHTS} make no network that can be used ({shorten(str(error), 200)}). "
                 "Restore both from a copy, or train again."
             ) from error
         if not all(value.isfinite().all() for value in network.state_dict().values()):
             raise TrickbagError(f"{found}: {WEIGHTS} holds values that are no numbers. Train again with a smaller lr.")
-        return cls(network, TransferCard.load(found))
+        return cls(network, TransferCard.load(found), found)
 
     def predict(
         self,
@@ -180,10 +182,10 @@ class Predictor(Shown):
             for (name, photo), one in zip(batch, self.look([photo for _, photo in batch]), strict=True):
                 pixels = fitted(decode(photo.content, len(self.card.mean), shorter=DRAWN).pixels, "crop", DRAWN)
                 found = self.said(name, one, least)
-                yield found, Picture(self.drawn(pixels, photo.size, found))
+                yield found, Picture(marked.png(self.drawn(pixels, photo.size, found)))
 
-    def drawn(self, pixels: Tensor, size: tuple[int, int], found: Detection | Segmentation) -> bytes:
-        """An image uint8 [C, h, w], drawn over with what was found in it when it had a ``size`` (height, width), as PNG."""
+    def drawn(self, pixels: Tensor, size: tuple[int, int], found: Detection | Segmentation) -> Image:
+        """An image uint8 [C, h, w], drawn over with what was found in it when it had a ``size`` (height, width)."""
         if isinstance(found, Segmentation):
             return marked.with_regions(pixels, found.regions, self.classes, self.colours)
         scale = pixels.shape[-1] / size[1], pixels.shape[-2] / size[0]

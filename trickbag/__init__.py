@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trickbag.ground.errors import TrickbagError, UsageError
     from trickbag.laboratory.verdicts import Verdicts
     from trickbag.mistakes.look import Review
+    from trickbag.mistakes.scenes import SceneReview
     from trickbag.plugins.measures import metric
     from trickbag.recipe import Recipe
     from trickbag.runs.classifier import Classifier, Prediction
@@ -73,6 +74,7 @@ _ROOMS = {
     "trickbag.plugins.measures": ("metric",),
     "trickbag.recipe": ("Recipe",),
     "trickbag.mistakes.look": ("Review",),
+    "trickbag.mistakes.scenes": ("SceneReview",),
     "trickbag.runs.classifier": ("Classifier", "Prediction"),
     "trickbag.runs.evaluation": ("Evaluation",),
     "trickbag.runs.forecast": ("Plan",),
@@ -105,6 +107,7 @@ __all__ = [
     "Recipe",
     "Result",
     "Review",
+    "SceneReview",
     "Scenes",
     "ScenesAudit",
     "Segmentation",

@@ -15,6 +15,7 @@ from trickbag.ground import store
 from trickbag.ground.errors import UsageError
 from trickbag.ground.typed import processes, seconds
 from trickbag.mistakes import features, look
+from trickbag.mistakes import scenes as scene_mistakes
 from trickbag.models.card import transferred as transferred_to
 from trickbag.recipe import Recipe
 from trickbag.runs import evaluation, forecast
@@ -341,8 +342,10 @@ def evaluate(
 
 def review(
     folder: str | Path, data: Data | None = None, *, out: str | Path | None = None, progress: Progress = None
-) -> look.Review:
+) -> look.Review | Any:
     """Look at the mistakes of a finished run or a study: wrong images, probable label errors, near copies, and what stands out.
+
+    Of a detector or a segmenter it shows the worst images, with what is marked on them beside what was found.
 
     The page, one HTML file that needs nothing else, shows them with pictures, and saves the corrections that you make there
     for ``corrections`` of ``check``, ``train``, ``study`` and ``evaluate``.
@@ -354,7 +357,7 @@ def review(
         6 images are judged, 6 are listed
 
     Args:
-        folder: The folder of a run or of a study.
+        folder: The folder of a run, of a study, or of a detector or segmenter.
         data: The data set, as `trickbag train` takes it. Default: where it lay when this machine trained on it.
         out: The page. Default: review.html in the folder.
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
@@ -367,6 +370,10 @@ def review(
     with listening(progress) as tell:
         if out is not None and (os.path.isdir(out) or Path(out).suffix.lower() not in (".html", ".htm")):
             raise UsageError(f"{str(out)!r} is no name of a page. Name a file that ends in .html, for example review.html.")
+        if transferred_to(Path(folder)):
+            of_marks = scene_mistakes.review(Path(folder), data, tell)
+            of_marks.write(Path(folder) / look.PAGE if out is None else out)
+            return of_marks
         found = look.review(Path(folder), data if data is None else kept(data, tell), tell)
         found.write(Path(folder) / look.PAGE if out is None else out)
         return found

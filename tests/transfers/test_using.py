@@ -20,7 +20,9 @@ import trickbag as tb
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Note
+from trickbag.mistakes.scenes import _counts, balanced
 from trickbag.scenes.reading import read
+from trickbag.statistics.detection import Found, Truth, matched
 from trickbag.transfers.folder import SEEN, unpacked
 from trickbag.transfers.judge import beside, in_pixels
 
@@ -319,3 +321,51 @@ def test_options_of_classifiers_are_refused_by_name(ask: Ask, words: list[str]) 
     told = ask("evaluate", "detector", "detection", *words)
     assert told.code == 2
     assert f"{words[0]} is for classifiers" in told.err
+
+
+@pytest.mark.parametrize("task", WRITERS)
+def test_the_page_shows_the_worst_images_beside_their_truth(ask: Ask, task: str, tmp_path: Path) -> None:
+    found = tb.review(NAMES[task], out=tmp_path / "page.html")
+    assert (found.split, found.measures.n, [one.path for one in found.worst]) == ("test", 1, [PLACES[task]])
+    text = (tmp_path / "page.html").read_text()
+    assert text.count("data:image/jpeg;base64,") == 2
+    assert "<script" not in text
+    assert "default-src 'none'" in text
+    assert found.worst[0].truth.size == found.worst[0].found.size or task == "segmentation"
+    told = ask("review", NAMES[task], "--data", task, "--out", str(tmp_path / "again.html"))
+    assert told.code == 0, told.err
+    assert found.worst[0].said in told.out
+    assert (tmp_path / "again.html").read_text() == text, "the same page again"
+
+
+PLACES = {"detection": "JPEGImages/e.png", "segmentation": "test/images/e.png"}
+
+
+def test_the_page_is_of_the_images_that_judged(ask: Ask, tmp_path: Path) -> None:
+    shutil.copytree("detection", tmp_path / "moved")
+    assert ask("review", "detector", "--data", str(tmp_path / "moved"), "--out", str(tmp_path / "a.html")).code == 0
+    marked.photo(tmp_path / "moved" / "JPEGImages" / "e.png", seed=77)
+    told = ask("review", "detector", "--data", str(tmp_path / "moved"), "--out", str(tmp_path / "b.html"))
+    assert told.code == 2
+    assert "holds none of the images that judged" in told.err
+    shutil.copytree("detector", tmp_path / "elsewhere")
+    record = tmp_path / "elsewhere" / "seed-0" / "result.json"
+    record.write_text(record.read_text().replace(json.loads(record.read_text())["data_fingerprint"], "0" * 32))
+    (record.parent / "MANIFEST.json").unlink()
+    store.seal(record.parent)
+    told = ask("review", str(tmp_path / "elsewhere"))
+    assert told.code == 2
+    assert "Say where with --data DATA" in told.err
+
+
+def test_right_wrong_and_missed_are_told_apart() -> None:
+    """Two boxes of which one is found, and one that is nowhere: green, red; the score from which on F1 is highest."""
+    true = Truth(np.array([[0.0, 0, 10, 10], [20, 0, 30, 10]]), np.array([0, 1]), np.zeros(2, bool))
+    said = Found(np.array([[0.0, 0, 10, 10], [5, 5, 9, 9], [21, 0, 31, 10]]), np.array([0, 0, 1]), np.array([0.9, 0.8, 0.1]))
+    one = matched(said, true, 2)
+    assert _counts(one, 0.5) == (1, 1, 1)
+    assert _counts(one, 0.05) == (2, 1, 0)
+    assert _counts(one, 0.5, 1) == (0, 0, 1)
+    assert balanced([one]) == 0.1
+    alone = matched(Found(said.xyxy[:2], said.labels[:2], said.scores[:2]), true, 2)
+    assert balanced([alone, alone]) == 0.9

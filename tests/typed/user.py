@@ -73,6 +73,9 @@ def use(result: tb.Result) -> Iterator[tuple[str, float]]:
     scored: Any = tb.evaluate("detector", "cells")
     if isinstance(scored, tb.TransferEvaluation):
         print(scored.whole.measures, scored.trained_on)
+    reviewed: Any = tb.review("detector")
+    if isinstance(reviewed, tb.SceneReview):
+        print([(one.path, one.said) for one in reviewed.worst], reviewed.html())
     detector = tb.Predictor.load("detector")
     for marks in detector.predict("photos", threshold=0.5, on_bad="skip"):
         if isinstance(marks, tb.Detection):

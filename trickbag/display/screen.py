@@ -343,7 +343,10 @@ class Screen:
     def review(self, found: Any, page: str) -> None:
         """What went wrong, and where the page lies."""
         self.lines(*found.answer)
-        self.label_errors(found.label_errors, int(found.confusion.sum()), "on the page")
+        if hasattr(found, "worst"):
+            self.lines(*(f"    {show(one.path)}: {one.said}" for one in found.worst[:MOST_ERRORS]))
+        else:
+            self.label_errors(found.label_errors, int(found.confusion.sum()), "on the page")
         self.lines(f"page: {show(page)}")
 
     def label_errors(self, errors: Any, images: int, rest: str = "--json") -> None:

@@ -62,7 +62,7 @@ def evaluate(
 
 
 def review(
-    folder: Annotated[str, typer.Argument(metavar="RUN|STUDY", help="The folder of a run or of a study.")],
+    folder: Annotated[str, typer.Argument(metavar="RUN|STUDY", help=glance.parameters("api.py", "review")["folder"])],
     data: Annotated[str | None, option("data", "DATA", verb="review")] = None,
     out: Annotated[str | None, option("out", "FILE.html", verb="review")] = None,
 ) -> None:

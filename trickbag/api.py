@@ -514,7 +514,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     token: str = "",
-    threshold: float = 0.0,
+    threshold: float | None = None,
     images: int = 64,
     megabytes: float = 64,
     megapixels: float = 50,
@@ -532,11 +532,12 @@ def serve(
 that train wrote.
 
     Args:
-        runs: The folders of runs, to be looked at side by side.
+        runs: The folders of runs, detectors and segmenters, to be looked at side by side.
         host: The address to listen at. Any other than this machine's own needs ``token``.
         port: The port to listen at; 0 takes any that is free, and says which.
         token: What a client must know: 12 to 200 letters, digits or signs of -._~.
-        threshold: Call a prediction unsure whose probability is below it, unless a request says otherwise.
+        threshold: Call a prediction unsure whose probability is below it, and leave out boxes whose score is, unless a request
+            says otherwise. Default: 0, and 0.5 for boxes.
         images: The most images that a request may bring.
         megabytes: The most that a request may bring, in millions of bytes.
         megapixels: The largest image, in millions of pixels.

@@ -1,11 +1,8 @@
 """A review of a detector or a segmenter as one HTML page that needs nothing else and runs no script."""
 
-import base64
-import io
 from typing import TYPE_CHECKING
 
-from PIL.Image import Image
-
+from trickbag.report.marked import address
 from trickbag.report.page import environment
 
 if TYPE_CHECKING:
@@ -20,10 +17,4 @@ HEADS = {
 
 def page(found: "SceneReview") -> str:
     """The page. Equal reviews of equal photos give an equal page."""
-    return environment().get_template("scenes.html").render(f=found, heads=HEADS[found.task], picture=picture)
-
-
-def picture(image: Image) -> str:
-    """The image as the address of a JPEG."""
-    image.save(file := io.BytesIO(), "JPEG", quality=80, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return environment().get_template("scenes.html").render(f=found, heads=HEADS[found.task], picture=address)

@@ -1,5 +1,6 @@
 """Photos with what was found in them drawn over: boxes with names, regions in colours with a legend."""
 
+import base64
 import colorsys
 import io
 from collections.abc import Sequence
@@ -118,3 +119,9 @@ def png(image: Image.Image) -> bytes:
     """The content of a PNG file."""
     image.save(file := io.BytesIO(), "PNG")
     return file.getvalue()
+
+
+def address(image: Image.Image) -> str:
+    """The image in an address of its own, as a page takes it: a JPEG."""
+    image.save(file := io.BytesIO(), "JPEG", quality=80, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

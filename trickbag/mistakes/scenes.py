@@ -98,9 +98,7 @@ class SceneReview(Shown):
         score = "none: nothing was to be found" if value is None else f"{100 * value:.1f} %"
         lines = [f"{what} on {images}: {score}."]
         if self.task == "detection":
-            lines.append(
-                f"Boxes with a score of at least {self.threshold:.2f} are shown, where right ones and missed ones balance best."
-            )
+            lines.append(f"Boxes count from a score of {self.threshold:.2f} on, where the F1 of these images is highest.")
         return tuple(lines)
 
     def html(self) -> str:

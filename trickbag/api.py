@@ -571,7 +571,7 @@ def export(
     out: str | Path | None = None,
     push: str = "",
     progress: Progress = None,
-) -> shipping.Exported:
+) -> shipping.Exported | Any:
     """Write a run's classifier for other programs, and compare what was written with the run, image by image.
 
     A file that says another class than the run for more than one image of 200 is called ``.differs``, and an error is raised.
@@ -583,7 +583,7 @@ def export(
         ('model.pt2', 1.0)
 
     Args:
-        run: The folder of a run.
+        run: The folder of a run, or of a detector or segmenter, which becomes onnx.
         to: onnx: the whole classifier, from pixels of any size to calibrated probabilities, for onnxruntime and others.
             torch: the same for torch.export.load. timm: the network alone, a folder that timm loads, with a model card.
         int8: With onnx: also write the network in whole numbers, calibrated on training images of the run.
@@ -599,7 +599,7 @@ def export(
 
     """
     with listening(progress) as tell:
-        photos = None if data is None else kept(data, tell)
+        photos: Any = data if data is None or transferred_to(Path(run)) else kept(data, tell)
         return shipping.export(run, to, int8=int8, data=photos, out=out, push=push, tell=tell)
 
 

@@ -12,19 +12,16 @@ from trickbag.data.decode import decode
 from trickbag.engine.pixels import fitted
 from trickbag.ground import store
 from trickbag.ground.errors import UsageError
-from trickbag.ground.events import Note, Tell
+from trickbag.ground.events import Tell
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import counted
 from trickbag.report import marked
-from trickbag.runs import seen
-from trickbag.runs.provenance import remembered
-from trickbag.scenes.audit import check
 from trickbag.scenes.table import Scenes, Task
 from trickbag.statistics.detection import Found, Matches
 from trickbag.statistics.segmentation import overlap
 from trickbag.statistics.variance import Floats, Ints
-from trickbag.transfers.evaluation import found_in, known_classes, right_on
-from trickbag.transfers.folder import Measured, TransferRecord
+from trickbag.transfers.evaluation import found_in, judging, right_on
+from trickbag.transfers.folder import Measured
 from trickbag.transfers.judge import Regions, Seen, beside
 from trickbag.transfers.predictor import Predictor
 from trickbag.transfers.seeds import said_by_images
@@ -119,19 +116,10 @@ def review(folder: Path, data: Any, tell: Tell) -> SceneReview:
     Raises UsageError where their data set is not where it was, or holds none of them.
     """
     model = Predictor.load(folder)
-    record = TransferRecord.load(model.folder).plain()
-    root = remembered(record["data_fingerprint"]) if data is None else data
-    if root is None or (data is None and not root.is_dir()):
+    held = judging(model, data, tell)
+    if held is None:
         raise UsageError("The images are not where they were. Say where with --data DATA.")
-    split = "test" if record["test"] else "val"
-    scenes = known_classes(check(root, model.task, tell=tell).scenes, model, tell)
-    scenes = scenes.take(np.flatnonzero(seen.Seen.load(model.folder).splits(scenes.images) == split))
-    if not len(scenes):
-        raise UsageError(
-            f"{root} holds none of the images that judged {model.folder}. Give the data set that it was made from."
-        )
-    if gone := record["images"][split] - len(scenes):
-        tell(Note(f"{counted(gone, 'image is', 'images are')} gone or changed, of {record['images'][split]:,}"))
+    split, scenes = held
     judged = [beside(scenes, row, found) for row, found in found_in(model, scenes, tell)]
     least = balanced(cast(Sequence[Matches], judged)) if model.task == "detection" else 0.0
     order = np.argsort(scores := each(model, judged), kind="stable")[:MOST].tolist()

@@ -186,7 +186,7 @@ def _marks(model: "Predictor", images: list[str], draw: Path | None, screen: "Sc
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help=glance.parameters("api.py", "export")["run"])],
     to: Annotated[Literal["onnx", "timm", "torch"], option("to", verb="export")],
     int8: Annotated[bool, option("int8", None, "--int8", verb="export")] = False,
     data: Annotated[str | None, option("data", "DATA", verb="export")] = None,

@@ -11,14 +11,15 @@ from trickbag.data.findings import some
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
 from trickbag.ground.shown import Sheet, Shown
-from trickbag.ground.text import show
+from trickbag.ground.text import counted, show
 from trickbag.runs import seen
+from trickbag.runs.provenance import remembered
 from trickbag.runs.stream import batches
 from trickbag.scenes.audit import check
 from trickbag.scenes.levels import IGNORED
 from trickbag.scenes.table import Scenes, Task
 from trickbag.statistics.detection import Found
-from trickbag.transfers.folder import Measured
+from trickbag.transfers.folder import Measured, TransferRecord
 from trickbag.transfers.judge import MEASURES, Regions, Seen, beside, marks
 from trickbag.transfers.predictor import BATCH, Predictor
 from trickbag.transfers.run import measured
@@ -114,6 +115,25 @@ def known_classes(scenes: Scenes, model: Predictor, tell: Tell) -> Scenes:
         levels=np.append(ours, np.full(IGNORED + 1 - len(ours), IGNORED))[scenes.levels],
         areas=np.empty((0, 0), np.int64),
     )
+
+
+def judging(model: Predictor, data: Any, tell: Tell) -> tuple[str, Scenes] | None:
+    """The split whose images judged a model at last, and these images; None where nobody says where they are.
+
+    ``data`` is the data set, by default where it lay when this machine trained on it. Raises UsageError where it holds none.
+    """
+    record = TransferRecord.load(model.folder).plain()
+    root = remembered(record["data_fingerprint"]) if data is None else data
+    if root is None or (data is None and not root.is_dir()):
+        return None
+    split = "test" if record["test"] else "val"
+    scenes = known_classes(check(root, model.task, tell=tell).scenes, model, tell)
+    scenes = scenes.take(np.flatnonzero(seen.Seen.load(model.folder).splits(scenes.images) == split))
+    if not len(scenes):
+        raise UsageError(f"{root} holds none of the images that judged {model.folder}. Give the data set of its training.")
+    if gone := record["images"][split] - len(scenes):
+        tell(Note(f"{counted(gone, 'image is', 'images are')} gone or changed, of {record['images'][split]:,}"))
+    return split, scenes
 
 
 def found_in(model: Predictor, scenes: Scenes, tell: Tell) -> Iterator[tuple[int, Found | Regions]]:

@@ -8,9 +8,12 @@ from _pytest.doctest import DoctestItem
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which ``photos``, ``cells``, ``run``, ``mixup-run`` and the trick of a page of the documents lie."""
+    """A folder in which ``photos``, ``run``, ``mixup-run`` and the trick of a page of the documents lie.
+
+    And ``cells`` with a ``detector`` and ``streets`` with a ``segmenter`` that learned from them.
+    """
     from album import fill
-    from marked import cells
+    from marked import cells, regions
 
     import trickbag as tb
 
@@ -24,6 +27,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("posterize.py").write_text(page.read_text("utf-8").split("```python\n")[1].split("```")[0], "utf-8")
         for out, tricks in (("run", ""), ("mixup-run", "mixup")):
             tb.train("photos", "cifar", model="cifar_resnet8", with_=tricks, set_={"size": 16, "epochs": 1}, out=out)
+        tiny = {"size": 32, "epochs": 1, "head": "fcos"}
+        tb.transfer("run", "cells", "detection", set_=tiny, out="detector")
+        tb.transfer("run", regions(Path("streets")), "segmentation", set_=tiny | {"head": "fcn"}, out="segmenter")
     return place
 
 

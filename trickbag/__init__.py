@@ -34,6 +34,7 @@ _ROOMS = {
     "trickbag.plugins.measures": ("metric",),
     "trickbag.recipe": ("Recipe",),
     "trickbag.mistakes.look": ("Review",),
+    "trickbag.mistakes.scenes": ("SceneReview",),
     "trickbag.runs.classifier": ("Classifier", "Prediction"),
     "trickbag.runs.evaluation": ("Evaluation",),
     "trickbag.runs.forecast": ("Plan",),
@@ -43,6 +44,8 @@ _ROOMS = {
     "trickbag.studies.conduct": ("Finished",),
     "trickbag.studies.options": ("Options",),
     "trickbag.studies.plan": ("StudyPlan",),
+    "trickbag.transfers.evaluation": ("TransferEvaluation",),
+    "trickbag.transfers.predictor": ("Detection", "Predictor", "Segmentation"),
     "trickbag.transfers.seeds": ("Transfer",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

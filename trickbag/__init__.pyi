@@ -25,6 +25,7 @@ from trickbag.ground.errors import TrickbagError as TrickbagError
 from trickbag.ground.errors import UsageError as UsageError
 from trickbag.laboratory.verdicts import Verdicts as Verdicts
 from trickbag.mistakes.look import Review as Review
+from trickbag.mistakes.scenes import SceneReview as SceneReview
 from trickbag.plugins.measures import metric as metric
 from trickbag.recipe import Recipe as Recipe
 from trickbag.runs.classifier import Classifier as Classifier
@@ -37,6 +38,10 @@ from trickbag.scenes.table import Scenes as Scenes
 from trickbag.studies.conduct import Finished as Finished
 from trickbag.studies.options import Options as Options
 from trickbag.studies.plan import StudyPlan as StudyPlan
+from trickbag.transfers.evaluation import TransferEvaluation as TransferEvaluation
+from trickbag.transfers.predictor import Detection as Detection
+from trickbag.transfers.predictor import Predictor as Predictor
+from trickbag.transfers.predictor import Segmentation as Segmentation
 from trickbag.transfers.seeds import Transfer as Transfer
 from trickbag.tricks.adam import Adam as Adam
 from trickbag.tricks.adamw import AdamW as AdamW

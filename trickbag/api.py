@@ -17,6 +17,8 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import MOST_SEED
 from trickbag.ground.typed import processes, seconds
 from trickbag.mistakes import features, look
+from trickbag.mistakes import scenes as scene_mistakes
+from trickbag.models.card import transferred as transferred_to
 from trickbag.recipe import Recipe
 from trickbag.runs import evaluation, forecast
 from trickbag.runs import run as running
@@ -30,7 +32,9 @@ from trickbag.serving.limits import Limits
 from trickbag.studies import conduct
 from trickbag.studies.options import DESIGNS, Options, plugins_of
 from trickbag.studies.plan import StudyPlan
+from trickbag.transfers import evaluation as transfer_evaluation
 from trickbag.transfers import request as transferring
+from trickbag.transfers.predictor import Predictor, for_classifiers
 from trickbag.transfers.recipe import TransferRecipe
 from trickbag.transfers.seeds import Transfer
 from trickbag.transfers.seeds import transfer as transferred
@@ -306,8 +310,8 @@ def evaluate(
     corrections: str | Path = "",
     map_: Mapping[str, str] | str | Path = MappingProxyType({}),
     progress: Progress = None,
-) -> evaluation.Evaluation:
-    """Score a run on other data, optionally with test-time tricks. All splits of the data are scored together.
+) -> evaluation.Evaluation | Any:
+    """Score a run, a detector or a segmenter on other data, all splits together; a run optionally with test-time tricks.
 
     Images that the run was trained on are counted by their content, and the others scored by themselves too.
 
@@ -316,10 +320,12 @@ def evaluate(
         >>> found = tb.evaluate("run", "photos", with_="flip_tta")
         >>> found.scores.n, found.trained_on
         (24, 18)
+        >>> list(tb.evaluate("detector", "cells").whole.measures)
+        ['map50', 'map']
 
     Args:
-        run: The folder of a run.
-        data: The images, as for ``train``.
+        run: The folder of a run, or of a detector or segmenter.
+        data: The images, as for ``train``; those with boxes or regions, as for ``transfer``.
         with_: Add a trick that acts when images are judged, for example flip_tta.
         plugins: A Python file with a trick, a network or metrics of your own.
         open_set: Measure how well images of classes unknown to the run are rejected: by the threshold that keeps most of
@@ -332,10 +338,15 @@ def evaluate(
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
 
     Raises:
-        UsageError: The data set has a class that the run does not know; with ``open_set``, it has no image of such a class or
-            none of another, or the run keeps no predictions of its validation images.
+        UsageError: The data set has a class that the run does not know, or no boxes or regions; with ``open_set``, it has no
+            image of such a class or none of another, or the run keeps no predictions of its validation images.
 
     """
+    if transferred_to(Path(run)):
+        for_classifiers(run, with_=with_, plugins=plugins, open_set=open_set, energy=energy, depth=depth)
+        for_classifiers(run, corrections=corrections, map_=map_)
+        with listening(progress) as tell:
+            return transfer_evaluation.evaluate(run, data, tell)
     with listening(progress) as tell, own.using(plugins):
         return evaluation.evaluate(run, kept(data, tell), with_, tell, open_set, energy, depth, map_, corrections)
 
@@ -343,8 +354,10 @@ def evaluate(
 @public
 def review(
     folder: str | Path, data: Data | None = None, *, out: str | Path | None = None, progress: Progress = None
-) -> look.Review:
+) -> look.Review | Any:
     """Look at the mistakes of a finished run or a study: wrong images, probable label errors, near copies, and what stands out.
+
+    Of a detector or a segmenter it shows the worst images, with what is marked on them beside what was found.
 
     The page, one HTML file that needs nothing else, shows them with pictures, and saves the corrections that you make there
     for ``corrections`` of ``check``, ``train``, ``study`` and ``evaluate``.
@@ -356,7 +369,7 @@ def review(
         6 images are judged, 6 are listed
 
     Args:
-        folder: The folder of a run or of a study.
+        folder: The folder of a run, of a study, or of a detector or segmenter.
         data: The data set, as `trickbag train` takes it. Default: where it lay when this machine trained on it.
         out: The page. Default: review.html in the folder.
         progress: Whether to show progress, or a function of its events; by default in a terminal and in a notebook.
@@ -372,6 +385,10 @@ def review(
             raise UsageError(f"{str(out)!r} is no name of a page. Name a file that ends in .html, for example review.html.")
         if out is not None:
             store.check_free(Path(out), "--out")
+        if transferred_to(Path(folder)):
+            of_marks = scene_mistakes.review(Path(folder), data, tell)
+            of_marks.write(Path(folder) / look.PAGE if out is None else out)
+            return of_marks
         found = look.review(Path(folder), data if data is None else kept(data, tell), tell)
         found.write(Path(folder) / look.PAGE if out is None else out)
         return found
@@ -476,8 +493,8 @@ def laws(file: str | Path, *, progress: Progress = None) -> "Verdicts":
 
 
 @public
-def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classifier:
-    """The classifier of a finished run.
+def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classifier | Any:
+    """The classifier of a finished run, or the detector or segmenter (``Predictor``) that transfer made.
 
     Examples:
         >>> import trickbag as tb
@@ -485,17 +502,24 @@ def load(run: str | Path, with_: Tricks = (), plugins: own.Files = ()) -> Classi
         ...     print(found.path, len(found.classes))
         photos/cat/00.png 1
         photos/cat/01.png 1
+        >>> for found in tb.load("detector").predict("cells/JPEGImages/[12].png", threshold=0.9):
+        ...     print(found.path, [box.name for box in found.boxes])
+        cells/JPEGImages/1.png []
+        cells/JPEGImages/2.png []
 
     Args:
-        run: The folder of a run.
+        run: The folder of a run, or of a detector or segmenter.
         with_: Add a trick that acts when images are judged, for example flip_tta.
         plugins: A Python file with a trick, a network or metrics of your own.
 
     Raises:
-        UsageError: The folder holds no finished run, or a trick needs training.
+        UsageError: The folder holds no finished run, or a trick needs training or acts on classes of whole images.
         TrickbagError: The folder is damaged.
 
     """
+    if transferred_to(Path(run)):
+        for_classifiers(run, with_=with_, plugins=plugins)
+        return Predictor.load(run)
     with own.using(plugins):
         own.check_apart(run)
         return Classifier.load(run, with_)
@@ -507,7 +531,7 @@ def serve(
     host: str = "127.0.0.1",
     port: Annotated[int, Between(0, 65535)] = 8000,
     token: str = "",
-    threshold: Share = 0.0,
+    threshold: Share | None = None,
     images: int = 64,
     megabytes: float = 64,
     megapixels: float = 50,
@@ -525,11 +549,12 @@ def serve(
 that train wrote.
 
     Args:
-        runs: The folders of runs, to be looked at side by side.
+        runs: The folders of runs, detectors and segmenters, to be looked at side by side.
         host: The address to listen at. Any other than this machine's own needs ``token``.
         port: The port to listen at; 0 takes any that is free, and says which.
         token: What a client must know: 12 to 200 letters, digits or signs of -._~.
-        threshold: Call a prediction unsure whose probability is below it, unless a request says otherwise.
+        threshold: Call a prediction unsure whose probability is below it, and leave out boxes whose score is, unless a request
+            says otherwise. Default: 0, and 0.5 for boxes.
         images: The most images that a request may bring.
         megabytes: The most that a request may bring, in millions of bytes.
         megapixels: The largest image, in millions of pixels.
@@ -564,7 +589,7 @@ def export(
     out: str | Path | None = None,
     push: str = "",
     progress: Progress = None,
-) -> shipping.Exported:
+) -> shipping.Exported | Any:
     """Write a run's classifier for other programs, and compare what was written with the run, image by image.
 
     A file that says another class than the run for more than one image of 200, or a probability that is off by more than 0.02,
@@ -577,7 +602,7 @@ def export(
         ('model.pt2', 1.0)
 
     Args:
-        run: The folder of a run.
+        run: The folder of a run, or of a detector or segmenter, which becomes onnx.
         to: onnx: the whole classifier, from pixels of any size to calibrated probabilities, for onnxruntime and others.
             torch: the same for torch.export.load. timm: the network alone, a folder that timm loads, with a model card.
         int8: With onnx: also write the network in whole numbers, calibrated on training images of the run.
@@ -593,7 +618,7 @@ def export(
 
     """
     with listening(progress) as tell:
-        photos = None if data is None else kept(data, tell)
+        photos: Any = data if data is None or transferred_to(Path(run)) else kept(data, tell)
         return shipping.export(run, to, int8=int8, data=photos, out=out, push=push, tell=tell)
 
 

@@ -40,7 +40,8 @@ def test_unreadable_with_its_reason(name: str, item: tuple[bytes, str], tmp_path
 @pytest.mark.parametrize(("name", "item"), corpus.accepted().items())
 def test_accepted_with_its_note(name: str, item: tuple[bytes, str], tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(item[0])
-    pixels, notes = decode(tmp_path / name)
+    pixels, notes, size = decode(tmp_path / name)
+    assert size == tuple(pixels.shape[1:])
     assert pixels.dtype == torch.uint8
     assert pixels.is_contiguous()
     assert pixels.shape[0] == 3

@@ -78,7 +78,8 @@ def test_an_explanation_is_that_of_python(server: Served, place: Path, photos: P
 def test_the_runs_and_the_limits_are_told(server: Served, place: Path) -> None:
     told = server.ask("GET", "/runs").json
     assert [run["name"] for run in told["runs"]] == ["one", "two"]
-    assert told["runs"][0] == {"name": "one", "model": "cifar_resnet8", "pixels": 16, "classes": ["a", "b", "猫 <b>"]}
+    facts = {"task": "classification", "model": "cifar_resnet8", "pixels": 16, "classes": ["a", "b", "猫 <b>"]}
+    assert told["runs"][0] == {"name": "one", **facts}
     assert told["threshold"] == 0.5
     assert told["limits"]["images"] == 64
     assert str(place) not in server.ask("GET", "/runs").body.decode()

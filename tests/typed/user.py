@@ -87,6 +87,18 @@ def use(result: tb.Result) -> Iterator[tuple[str, float]]:
     print(module(torch.zeros(1, 3, 224, 224, dtype=torch.uint8)), result.classifier.classes, classifier.card.size)
     for seen in classifier.explain(["photo.jpg"], "cat"):
         print(seen.path, seen.map.shape)
+    scored: Any = tb.evaluate("detector", "cells")
+    if isinstance(scored, tb.TransferEvaluation):
+        print(scored.whole.measures, scored.trained_on)
+    reviewed: Any = tb.review("detector")
+    if isinstance(reviewed, tb.SceneReview):
+        print([(one.path, one.said) for one in reviewed.worst], reviewed.html())
+    detector = tb.Predictor.load("detector")
+    for marks in detector.predict("photos", threshold=0.5, on_bad="skip"):
+        if isinstance(marks, tb.Detection):
+            print(marks.path, [(box.name, box.score, box.left) for box in marks.boxes])
+        if isinstance(marks, tb.Segmentation):
+            print(marks.path, marks.regions.shape, marks.shares)
     evaluation: tb.Evaluation = tb.evaluate("run", "more", with_=[tb.FlipTta()], map_={"Cat": "cat"}, open_set=True)
     print(evaluation.scores.top1, evaluation.trained_on, evaluation.unseen, evaluation.as_json())
 

@@ -79,6 +79,8 @@ class Decoded(NamedTuple):
     """uint8 [C, H, W], contiguous."""
     notes: tuple[str, ...]
     """Such as ``PNG named .jpg``, ``first frame of several``, ``transparency over white``."""
+    size: tuple[int, int]
+    """Height and width of the upright picture in the file, which may be larger than the pixels."""
 
 
 def decode(
@@ -110,7 +112,8 @@ def decode(
         notes.append(f"{kind} named {suffix}" if suffix else f"{kind} without an extension")
     with _guarded(file, kind):
         if kind == "NPY":
-            return Decoded(_to_tensor(_array(file, limit_pixels, notes), channels), tuple(notes))
+            values = _array(file, limit_pixels, notes)
+            return Decoded(_to_tensor(values, channels), tuple(notes), (values.shape[0], values.shape[1]))
         return _picture(file, kind, channels, limit_pixels, shorter, notes)
 
 
@@ -120,7 +123,7 @@ def stored(file: BinaryIO, kind: str, limit_pixels: int = 50_000_000) -> Image.I
     Raises ``Unreadable`` as ``decode`` does.
     """
     with _guarded(file, kind):
-        return upright(_loaded(file, kind, limit_pixels, 0, []), [])
+        return upright(_loaded(file, kind, limit_pixels, 0, [])[0], [])
 
 
 @contextmanager
@@ -148,19 +151,22 @@ def opened(path: Path) -> BinaryIO:
 
 
 def _picture(file: BinaryIO, kind: str, channels: int | None, limit_pixels: int, shorter: int, notes: list[str]) -> Decoded:
-    image = _loaded(file, kind, limit_pixels, shorter, notes)
+    image, (width, height) = _loaded(file, kind, limit_pixels, shorter, notes)
     top = 2 ** image.tag_v2.get(_BITS, (16,))[0] - 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else 65535
     picture = upright(image, notes)
+    size = (height, width) if picture.size == image.size else (width, height)
     if kind == "JPEG" and picture.mode == "CMYK" and "adobe" not in image.info:
         picture = ImageChops.invert(picture)  # Pillow takes every CMYK JPEG for one of Adobe's, which are inverted
     if channels is not None and channels > 3:
-        return Decoded(_to_tensor(np.asarray(picture), channels), tuple(notes))
+        return Decoded(_to_tensor(np.asarray(picture), channels), tuple(notes), size)
     pixels = _plain(picture, top, notes, image.info.get("transparency"))
-    return Decoded(_to_tensor(pixels, channels), tuple(notes))
+    return Decoded(_to_tensor(pixels, channels), tuple(notes), size)
 
 
-def _loaded(file: BinaryIO, kind: str, limit_pixels: int, shorter: int, notes: list[str]) -> ImageFile.ImageFile:
-    """The picture as it is stored, its size judged before its pixels are decoded."""
+def _loaded(
+    file: BinaryIO, kind: str, limit_pixels: int, shorter: int, notes: list[str]
+) -> tuple[ImageFile.ImageFile, tuple[int, int]]:
+    """The picture as it is stored, and its width and height in the file, which are judged before its pixels are decoded."""
     if kind == "WEBP":  # its reader makes room for the whole canvas before it tells the size
         _check_size(webp_size(file), limit_pixels)
     elif kind == "TIFF":
@@ -176,10 +182,11 @@ def _loaded(file: BinaryIO, kind: str, limit_pixels: int, shorter: int, notes: l
         raise Unreadable("unsupported: RAW; convert with dcraw or darktable")
     if getattr(image, "is_animated", False):
         notes.append("first frame of several")
+    size = image.size
     if shorter > 0 and kind == "JPEG":
         image.draft(None, (shorter, shorter))
     image.load()
-    return image
+    return image, size
 
 
 def _check_size(size: tuple[int, int], limit_pixels: int) -> None:

@@ -87,7 +87,7 @@ def _look(path: Path, channels: int | None) -> tuple[Facts, NDArray[np.float64] 
     try:
         with opened(path) as file:
             content = content_of(file)
-            picture, notes = decode(file, channels if channels and channels > 3 else None)
+            picture, notes, _ = decode(file, channels if channels and channels > 3 else None)
     except (Unreadable, OSError) as error:
         reason = str(error) if isinstance(error, Unreadable) else f"unreadable: {error.strerror}"
         return Facts(content, error=reason), None

@@ -8,19 +8,26 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from trickbag.ground import files, store
 from trickbag.ground.cache import stamp
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Note, Tell, silent
-from trickbag.ground.text import as_bytes, brief, counted
+from trickbag.ground.text import as_bytes, brief, counted, show
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from trickbag.runs.classifier import Prediction
+    from trickbag.transfers.predictor import Detection, Segmentation
 
 Form = Literal["csv", "json"]
 HEAD = ("path", "rank", "class", "probability", "unsure")
+HEADS = {
+    "classification": HEAD,
+    "detection": ("path", "rank", "class", "score", "left", "top", "right", "bottom"),
+    "segmentation": ("path", "class", "share"),
+}
+"""The columns of CSV, by what a model says."""
 
 
 def form_of(out: Path | None, as_json: bool, as_csv: bool) -> Form | None:
@@ -35,14 +42,60 @@ def form_of(out: Path | None, as_json: bool, as_csv: bool) -> Form | None:
     raise UsageError(f"--out {brief(str(out))}: name a file that ends in .csv or .jsonl, or give --csv or --json.")
 
 
-def text(form: Form, prediction: "Prediction") -> str:
-    """The rows of a prediction; names are what they are."""
+def text(form: Form, said: Any) -> str:
+    """The rows of what is said of an image; names are what they are. An image without a box has one row, of rank 0."""
+    if hasattr(said, "boxes"):
+        return _boxes(form, said)
+    if hasattr(said, "shares"):
+        return _shares(form, said)
+    return _classes(form, said)
+
+
+def _boxes(form: Form, said: "Detection") -> str:
+    if form == "json":
+        sides = ("left", "top", "right", "bottom")
+        found = [
+            {"class": box.name, "score": round(box.score, 6)} | {side: round(getattr(box, side), 2) for side in sides}
+            for box in said.boxes
+        ]
+        return json.dumps({"path": said.path, "boxes": found}) + "\n"
+    if not said.boxes:
+        return row((said.path, 0, "", "", "", "", "", ""))
+    cells = [
+        (rank, box.name, f"{box.score:.6f}", *(f"{side:.2f}" for side in box[2:])) for rank, box in enumerate(said.boxes, 1)
+    ]
+    return row(*((said.path, *rest) for rest in cells))
+
+
+def _shares(form: Form, said: "Segmentation") -> str:
+    if form == "json":
+        return json.dumps({"path": said.path, "shares": {name: round(share, 6) for name, share in said.shares.items()}}) + "\n"
+    return row(*((said.path, name, f"{share:.6f}") for name, share in said.shares.items()))
+
+
+def _classes(form: Form, prediction: "Prediction") -> str:
     pairs = list(zip(prediction.classes, prediction.probabilities, strict=True))
     if form == "json":
         best = [{"class": name, "probability": round(value, 6)} for name, value in pairs]
         return json.dumps({"path": prediction.path, "predictions": best, "unsure": prediction.unsure}) + "\n"
     unsure = "yes" if prediction.unsure else "no"
     return row(*((prediction.path, rank, name, f"{value:.6f}", unsure) for rank, (name, value) in enumerate(pairs, 1)))
+
+
+def line(said: Any) -> str:
+    """The same for a person."""
+    if hasattr(said, "boxes"):
+        found = [
+            f"{show(box.name)} {100 * box.score:.1f} % ({box.left:.0f}, {box.top:.0f}) to ({box.right:.0f}, {box.bottom:.0f})"
+            for box in said.boxes
+        ] or ["nothing found"]
+    elif hasattr(said, "shares"):
+        shares = sorted(said.shares.items(), key=lambda one: -one[1])
+        found = [f"{show(name)} {100 * share:.1f} %" for name, share in shares if share]
+    else:
+        found = [f"{show(name)} {100 * value:.1f} %" for name, value in zip(said.classes, said.probabilities, strict=True)]
+        found[0] = ("unsure: " if said.unsure else "") + found[0]
+    return "   ".join([show(said.path), *found])
 
 
 def row(*rows: tuple[object, ...]) -> str:

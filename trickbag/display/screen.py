@@ -218,25 +218,42 @@ class Screen:
     def transfer(self, made: Any) -> None:
         """How right a detector or a segmenter is, and for which classes."""
         record, run = made.record, made.runs[0].record
-        table = Table(box=SIMPLE_HEAD)
-        names = list(next(iter(record["classes"].values())))
-        for head in ("class", *(HEADLINES[name] if name != "miou" else "IoU" for name in names)):
-            table.add_column(head, justify="left" if head == "class" else "right")
-        for label, measures in record["classes"].items():
-            table.add_row(show(label), *(rate(measures[name]) for name in names))
-        self.out.print(table)
+        self.measures(record["measures"], record["intervals"], record["classes"], record["split"] + " ")
         new = "new images and seeds" if len(record["seeds"]) > 1 else "new images"
-        for name, value in record["measures"].items():
-            ends = record["intervals"][name]
-            self.lines(
-                f"{record['split']} {HEADLINES[name]} {rate(value)}  "
-                + (f"({100 * ends[0]:.1f} - {100 * ends[1]:.1f})" if ends else "(no interval)")
-            )
         self.lines(
             f"95 % intervals for {new}; {counted(record['images'], 'image')}, {counted(len(record['seeds']), 'seed')}, "
             f"{counted(run['epochs'], 'epoch')}, {duration(record['seconds'])}",
             f"the results lie in {show(str(made.folder))}: summary.json, and a folder for each seed",
         )
+
+    def marks(self, found: Any) -> None:
+        """How right a detector or a segmenter is on other images, and what flatters it."""
+        whole = found.whole.plain()
+        self.measures(whole["measures"], whole["intervals"], whole["classes"])
+        self.lines(f"95 % intervals for new images; {counted(whole['n'], 'image')}")
+        known = [f"trained on {found.trained_on:,}"] if found.trained_on else []
+        known += [f"chose its epoch by {found.chosen_on:,}"] if found.chosen_on else []
+        if known:
+            self.lines(f"it {' and '.join(known)} of these images, so the scores above are too good")
+        if found.unseen:
+            name, value = next(iter(found.unseen.measures.items()))
+            self.lines(f"without them: {HEADLINES[name]} {rate(value)} on {counted(found.unseen.n, 'image')}")
+        elif known:
+            self.lines("no image is left without them: judge it on others")
+
+    def measures(self, measures: Any, intervals: Any, classes: Any, split: str = "") -> None:
+        """The measures of boxes or regions: those of each class, and over all of them with their intervals."""
+        table = Table(box=SIMPLE_HEAD)
+        names = list(next(iter(classes.values())))
+        for head in ("class", *(HEADLINES[name] if name != "miou" else "IoU" for name in names)):
+            table.add_column(head, justify="left" if head == "class" else "right")
+        for label, values in classes.items():
+            table.add_row(show(label), *(rate(values[name]) for name in names))
+        self.out.print(table)
+        for name, value in measures.items():
+            ends = intervals.get(name)
+            said = f"({100 * ends[0]:.1f} - {100 * ends[1]:.1f})" if ends else "(no interval)"
+            self.lines(f"{split}{HEADLINES[name]} {rate(value)}  {said}")
 
     def scores(self, found: Any) -> None:
         """Metrics on other data, with the classes that do worst; before those, how images of unknown classes are rejected."""
@@ -335,7 +352,10 @@ class Screen:
     def review(self, found: Any, page: str) -> None:
         """What went wrong, and where the page lies."""
         self.lines(*found.answer)
-        self.label_errors(found.label_errors, int(found.confusion.sum()), "on the page")
+        if hasattr(found, "worst"):
+            self.lines(*(f"    {show(one.path)}: {one.said}" for one in found.worst[:MOST_ERRORS]))
+        else:
+            self.label_errors(found.label_errors, int(found.confusion.sum()), "on the page")
         self.lines(f"page: {show(page)}")
 
     def label_errors(self, errors: Any, images: int, rest: str = "--json") -> None:
@@ -358,18 +378,14 @@ class Screen:
         """What a training would do and cost."""
         self.lines(*plan.recipe.toml(plan.reasons).splitlines(), *plan.lines())
 
-    def predictions(self, predictions: Iterable[Any], form: Any) -> None:
-        """The classes of images as text, or as rows in UTF-8, in which names are what they are, also bytes that are no text."""
+    def predictions(self, predictions: Iterable[Any], form: Any, task: str = "classification") -> None:
+        """What is said of images: text, or rows in UTF-8, in which names are what they are, also bytes that are no text."""
         if form == "csv":
-            self.raw(predicted.row(predicted.HEAD))
+            self.raw(predicted.row(predicted.HEADS[task]))
         for p in predictions:
             if output.lost():
                 return
-            if form:
-                self.raw(predicted.text(form, p))
-            else:
-                said = [f"{show(name)} {percent(value)}" for name, value in zip(p.classes, p.probabilities, strict=True)]
-                self.lines(show(p.path) + ("   unsure: " if p.unsure else "   ") + "   ".join(said))
+            self.raw(predicted.text(form, p)) if form else self.lines(predicted.line(p))
 
     def raw(self, text: str) -> None:
         """Rows on standard output."""

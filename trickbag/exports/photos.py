@@ -132,8 +132,12 @@ class _Gone:
 
 def generated(classifier: Classifier) -> Photos:
     """Coloured clouds of many sizes, where no image is at hand."""
+    return Photos(f"{GENERATED} generated images, as no photo is at hand", clouds(classifier.card.channels, GENERATED))
+
+
+def clouds(channels: int, count: int) -> list[Tensor]:
+    """Images uint8 [C, h, w] of many sizes, coloured softly."""
     rng = np.random.default_rng(0)
-    sides = rng.integers(*SIDES, (GENERATED, 2)).tolist()
-    coarse = rng.integers(0, 256, (GENERATED, classifier.card.channels, 6, 6), dtype=np.uint8)
-    clouds = [F.resize(torch.from_numpy(one), size, antialias=True) for one, size in zip(coarse, sides, strict=True)]
-    return Photos(f"{GENERATED} generated images, as no photo is at hand", clouds)
+    sides = rng.integers(*SIDES, (count, 2)).tolist()
+    coarse = rng.integers(0, 256, (count, channels, 6, 6), dtype=np.uint8)
+    return [F.resize(torch.from_numpy(one), size, antialias=True) for one, size in zip(coarse, sides, strict=True)]

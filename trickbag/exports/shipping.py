@@ -18,13 +18,15 @@ from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import brief, show
-from trickbag.models.card import CARD
+from trickbag.models.card import CARD, transferred
 from trickbag.runs.classifier import Classifier
 from trickbag.runs.folder import RunRecord
+from trickbag.transfers.predictor import Predictor, for_classifiers
 from trickbag.trick import Stage
 
 if TYPE_CHECKING:
     from trickbag.exports.int8 import Int8  # which imports what the extra brings
+    from trickbag.exports.marks import MarksExported
 
 To = Literal["onnx", "timm", "torch"]
 PARITY, INT8, DIFFERS = "parity.json", "model.int8.onnx", ".differs"
@@ -124,13 +126,15 @@ def export(
     out: str | Path | None = None,
     push: str = "",
     tell: Tell = silent,
-) -> Exported:
+) -> "Exported | MarksExported":
     """Write a run's classifier for other programs, and compare what was written with the run.
 
     Raises UsageError for what cannot be exported, by name; TrickbagError where the files differ from the run, which then have
     names that nobody ships.
     """
     run = Path(run)
+    if transferred(run):
+        return _marks(run, to, data, out, tell, int8=int8, push=push)
     form = _form(to, int8, push)
     classifier = Classifier.load(run)
     folder = _folder(run, to, form, out)
@@ -149,6 +153,19 @@ def export(
             store.remove(place)
     address = hub.push(folder, made.files, push) if push else ""
     return Exported(made.folder, made.files, made.parity, made.int8, address)
+
+
+def _marks(
+    run: Path, to: To, data: str | Path | None, out: str | Path | None, tell: Tell, **others: int | str
+) -> "MarksExported":
+    """A detector or a segmenter: as ONNX alone."""
+    if to != "onnx":
+        raise UsageError(f"--to {brief(str(to))}: a detector or a segmenter becomes an ONNX file alone. Choose --to onnx.")
+    for_classifiers(run, **others)
+    form = _form(to, False, "")
+    from trickbag.exports import marks  # what it needs is an extra
+
+    return marks.export(Predictor.load(run), data, _folder(run, to, form, out), tell)
 
 
 def _made(

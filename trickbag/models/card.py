@@ -1,5 +1,6 @@
 """``model.json``, the card of a trained network: all that prediction needs besides the weights."""
 
+from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -9,6 +10,8 @@ from trickbag.ground import records
 from trickbag.ground.records import Record
 
 CARD, WEIGHTS = "model.json", "model.safetensors"
+TRANSFER = "transfer.json"
+"""What lies in the place of the card where the network is a detector or a segmenter."""
 
 
 class Card(Record):
@@ -54,3 +57,8 @@ class Card(Record):
     def load(cls, folder: Path) -> Self:
         """The card in a run's folder. Raises TrickbagError where it is damaged."""
         return records.read(folder / CARD, cls, "Train the run again, or restore the file from a copy.")
+
+
+def transferred(folder: Path) -> bool:
+    """Whether a folder holds a detector or a segmenter, or such of several seeds."""
+    return any(glob(pattern, root_dir=folder) for pattern in (TRANSFER, f"seed-*/{TRANSFER}"))  # noqa: PTH207  any name will do

@@ -17,20 +17,20 @@ from trickbag.engine.cutting import cut
 from trickbag.engine.gradcam import grad_cam
 from trickbag.engine.judge import judged_view, predictor
 from trickbag.engine.loop import load_trick_state
-from trickbag.engine.pixels import ahead, fitted
+from trickbag.engine.pixels import fitted
 from trickbag.engine.precision import fabric_for
 from trickbag.engine.scores import finite
-from trickbag.ground import signals, store
+from trickbag.ground import store
 from trickbag.ground.arguments import Between, Share, public
 from trickbag.ground.errors import TrickbagError, UsageError
-from trickbag.ground.events import Note, Tell, silent
+from trickbag.ground.events import Tell, silent
 from trickbag.ground.records import MALFORMED
 from trickbag.ground.shown import Sheet, Shown, html
-from trickbag.ground.text import counted
 from trickbag.ground.typed import spellings
 from trickbag.models import networks
-from trickbag.models.card import CARD, WEIGHTS, Card
+from trickbag.models.card import CARD, WEIGHTS, Card, transferred
 from trickbag.recipe import Recipe
+from trickbag.runs.stream import batches, unreadable
 from trickbag.trick import Facts, Outputs, Trick, Tricks, having, ordered
 
 BATCH = 32
@@ -105,7 +105,9 @@ class Classifier(Shown):
         """
         folder = Path(run)
         if not os.path.isfile(folder / CARD):
-            raise UsageError(f"{folder} holds no trained classifier: there is no {CARD}. Give the folder that train wrote.")
+            what = "a detector or a segmenter, no classifier of whole images" if transferred(folder) else ""
+            what = what or f"no trained classifier: there is no {CARD}"
+            raise UsageError(f"{folder} holds {what}. Give the folder that train wrote.")
         if reason := store.verify(folder, CARD, WEIGHTS):
             raise TrickbagError(f"{folder} is damaged: {reason}. Train it again or restore it.")
         with plugins.using(kept=folder):
@@ -178,39 +180,11 @@ class Classifier(Shown):
         Raises TrickbagError at what cannot be read, since a prediction is never made on something else, and where the network
         gives no numbers for an image; UsageError for what is no image at all.
         """
-        batch: list[tuple[str, Tensor]] = []
-        wanted = (source for source in _ended(sources(images, tell)) if getattr(source, "name", None) not in without)
-        bad = 0
-        try:
-            for name, found in ahead(self._pixels, wanted, 2, BATCH):
-                signals.look()
-                if isinstance(found, TrickbagError):
-                    raise found
-                if isinstance(found, Tensor):
-                    batch.append((name, found))
-                elif on_bad == "error":
-                    raise TrickbagError(f"{name} cannot be predicted: {found}.")
-                else:
-                    bad += 1
-                    tell(Note(f"{name} is left out: {found}"))
-                if len(batch) == BATCH:
-                    made, batch = batch, []
-                    yield from self.best(made, top, threshold)
-        except TrickbagError:
+        for batch in batches(images, self._pixels, BATCH, on_bad=on_bad, without=without, tell=tell):
             yield from self.best(batch, top, threshold)
-            raise
-        yield from self.best(batch, top, threshold)
-        if bad:
-            tell(Note(f"{counted(bad, 'image')} could not be read and {'has' if bad == 1 else 'have'} no prediction"))
 
-    def _pixels(self, source: Source | TrickbagError) -> tuple[str, Tensor | str | TrickbagError]:
-        """The name of an image and its pixels, or why there are none; what ended the images as it is."""
-        if isinstance(source, TrickbagError):
-            return "", source
-        try:
-            return source.name, source.pixels(self.card.channels, self.card.kept)
-        except (Unreadable, OSError) as error:
-            return source.name, str(error)
+    def _pixels(self, source: Source) -> Tensor:
+        return source.pixels(self.card.channels, self.card.kept)
 
     def best(self, batch: Sequence[tuple[str, Tensor]], top: int, threshold: float) -> Iterator[Prediction]:
         """The predictions of names and uint8 images [C, h, w]; see ``predict``."""
@@ -250,18 +224,10 @@ class Classifier(Shown):
         return Explanation(path, self.classes[k], float(p[k]), image, maps[0].cpu())
 
     def _decode(self, source: Source) -> Tensor:
-        name, found = self._pixels(source)
-        if not isinstance(found, Tensor):
-            raise TrickbagError(f"{name} cannot be predicted: {found}.")
-        return found
-
-
-def _ended(images: Iterator[Source]) -> Iterator[Source | TrickbagError]:
-    """The images, and last the error that ended them: those before it are being read when it comes."""
-    try:
-        yield from images
-    except TrickbagError as error:
-        yield error
+        try:
+            return self._pixels(source)
+        except (Unreadable, OSError) as error:
+            raise unreadable(source.name, error) from None
 
 
 class Judging(nn.Module):

@@ -42,17 +42,17 @@ def keep(wanted: Request, folder: Path, **more: Any) -> None:
     plugins.keep(wanted.own, folder)
     if wanted.source:
         store.write(folder / SOURCE, json.dumps(wanted.source))
-    remember(wanted)
+    remember(wanted.data.fingerprint, wanted.data.images.root)
     store.write(folder / ASKED, store.to_json(fields(wanted) | more, indent=2))
     lines, rows = io.StringIO(), [(path, *row) for path, row in table(wanted.data.images).items()]
     csv.writer(lines, lineterminator="\n").writerows([(*COLUMNS, GROUP)[: len(rows[0])], *rows])
     store.write(folder / IMAGES, gzip.compress(lines.getvalue().encode("utf-8", "surrogateescape"), 1, mtime=0))
 
 
-def remember(wanted: Request) -> None:
-    """Keep in the cache of this machine where the images lie: a finished run, which is handed around, does not say."""
+def remember(fingerprint: str, root: Path) -> None:
+    """Keep in the cache of this machine where a data set lies: a finished run, which is handed around, does not say."""
     with suppress(TrickbagError, OSError):
-        store.write(_place(wanted.data.fingerprint), str(wanted.data.images.root))
+        store.write(_place(fingerprint), str(root))
 
 
 def remembered(fingerprint: str) -> Path | None:

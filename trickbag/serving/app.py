@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from functools import cache, partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,16 +17,17 @@ from starlette.responses import Response
 from trickbag.ground.events import Note, Tell
 from trickbag.ground.text import brief, clipped, show
 from trickbag.report.page import environment
-from trickbag.serving.desk import Desk
+from trickbag.serving.desk import Desk, Wish
 from trickbag.serving.guard import answer, refusal
 from trickbag.serving.limits import Limits, Refused
 from trickbag.serving.schema import FILES, REFUSALS, Explained, Predicted, Served
 from trickbag.serving.uploads import uploads
+from trickbag.transfers.predictor import SURE
 
 Wanted = Annotated[str, Query(description="The name of the run, as /runs gives it; by default the first.")]
 
 
-def application(desks: Sequence[Desk], limits: Limits, threshold: float, tell: Tell) -> FastAPI:
+def application(desks: Sequence[Desk[Any]], limits: Limits, threshold: float | None, tell: Tell) -> FastAPI:
     """The application, without the guard before it."""
     app = FastAPI(
         title="trickbag",
@@ -37,8 +38,9 @@ def application(desks: Sequence[Desk], limits: Limits, threshold: float, tell: T
         dependencies=[Depends(_check_options)],
     )
     by_name = {desk.name: desk for desk in desks}
+    usual = SURE if any(desk.task == "detection" for desk in desks) else 0.0
 
-    def desk_of(run: str) -> Desk:
+    def desk_of(run: str) -> Desk[Any]:
         if run and run not in by_name:
             raise Refused(404, f"There is no run {clipped(show(run))}. There are: {', '.join(by_name)}.")
         return by_name[run] if run else desks[0]
@@ -57,7 +59,7 @@ def application(desks: Sequence[Desk], limits: Limits, threshold: float, tell: T
     async def runs() -> Response:
         """The runs that are served, with their classes, and the limits."""
         known = [desk.card() for desk in desks]
-        return answer(200, {"runs": known, "threshold": threshold, "limits": limits._asdict()})
+        return answer(200, {"runs": known, "threshold": usual if threshold is None else threshold, "limits": limits._asdict()})
 
     @app.post("/predict", responses={200: {"model": Predicted}}, openapi_extra=FILES)
     async def predict(
@@ -65,13 +67,17 @@ def application(desks: Sequence[Desk], limits: Limits, threshold: float, tell: T
         run: Wanted = "",
         top: Annotated[int, Query(ge=1, le=100_000, description="Classes of each image.")] = 5,
         threshold: Annotated[
-            float, Query(ge=0, le=1, description="Call a prediction unsure whose probability is below.")
+            float | None,
+            Query(
+                ge=0, le=1, description="Call a prediction unsure whose probability is below, leave out boxes whose score is."
+            ),
         ] = threshold,
+        picture: Annotated[bool, Query(description="Draw boxes and regions: a JPEG in a data: address.")] = False,
     ) -> Response:
-        """Classify images: several files of a form, or one image as the body."""
+        """Classify images, or find boxes or regions in them: several files of a form, or one image as the body."""
         desk = desk_of(run)
-        images = await desk.predict(await uploads(request, limits), top, threshold)
-        some = any("predictions" in image for image in images)
+        images = await desk.predict(await uploads(request, limits), Wish(top, threshold, picture))
+        some = any("error" not in image for image in images)
         failed = {} if some else {"error": images[0]["error"]}
         return answer(200 if some else 422, {"run": desk.name, "images": images, **failed})
 

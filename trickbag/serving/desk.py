@@ -1,12 +1,13 @@
-"""A run at work: its classifier in a thread of its own, which answers one request after another."""
+"""A run at work: its network in a thread of its own, which answers one request after another."""
 
 import asyncio
 import base64
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore, Event
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,32 +15,63 @@ from torch import Tensor
 from trickbag.data.decode import Unreadable, decode
 from trickbag.engine.pixels import ahead, fitted
 from trickbag.ground.errors import TrickbagError
-from trickbag.report import figures
+from trickbag.report import figures, marked
 from trickbag.runs.classifier import Classifier
 from trickbag.serving.limits import Limits, Refused, busy
 from trickbag.serving.uploads import Upload
+from trickbag.transfers.predictor import SURE, Box, Detection, Photo, Predictor
 
 BATCH = 8
 """Images looked at together."""
 READERS = 2
 """Threads that decode the next images meanwhile."""
+DRAWN = 600
+"""Pixels of the shorter side of a picture with boxes or regions, at most."""
 A = TypeVar("A")
+P = TypeVar("P")
 
 
-class Desk:
+class Wish(NamedTuple):
+    """What a request wants to know of its images."""
+
+    top: int
+    """Classes of each image."""
+    threshold: float | None
+    """None for what the run takes by itself."""
+    picture: bool
+    """Whether boxes and regions are drawn, too."""
+
+
+class Desk(ABC, Generic[P]):
     """One run. At most ``limits.queue`` requests are with it, waiting or being answered."""
 
-    def __init__(self, name: str, classifier: Classifier, limits: Limits) -> None:
-        self.name, self.classifier, self.limits = name, classifier, limits
+    task: str
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        self.name, self.limits = name, limits
         self._thread = ThreadPoolExecutor(1)
         self._thread.submit(torch.get_num_threads).result()  # settles the number for the network, before decoding has any
         self._places = BoundedSemaphore(limits.queue)
         self._closed = Event()
 
+    @abstractmethod
     def card(self) -> dict[str, Any]:
         """What a client needs to know of the run."""
-        card = self.classifier.card
-        return {"name": self.name, "model": card.model, "pixels": card.size, "classes": self.classifier.classes}
+
+    def _named(self, model: str, pixels: int, classes: Sequence[str]) -> dict[str, Any]:
+        return {"name": self.name, "task": self.task, "model": model, "pixels": pixels, "classes": classes}
+
+    @abstractmethod
+    def _pixels(self, image: Upload) -> P:
+        """An image as the network keeps it: of a large one no more stays in memory. Raises Unreadable."""
+
+    @abstractmethod
+    def _judge(self, batch: Sequence[tuple[dict[str, Any], P]], wish: Wish) -> None:
+        """Complete the entries of a batch."""
+
+    @abstractmethod
+    async def explain(self, image: Upload, name: str) -> dict[str, Any]:
+        """The class that is looked for in an image, and a picture of where. Raises Refused where there is none to make."""
 
     async def turn(self, work: Callable[[Callable[[], None]], A]) -> A:
         """What ``work`` returns, called in the run's thread when its turn has come; it is handed what it calls between images.
@@ -69,23 +101,45 @@ class Desk:
         self._closed.set()
         self._thread.shutdown(cancel_futures=True)
 
-    async def predict(self, images: Sequence[Upload], top: int, threshold: float) -> list[dict[str, Any]]:
-        """An entry for each image, in order: its classes, or why it has none."""
+    async def predict(self, images: Sequence[Upload], wish: Wish) -> list[dict[str, Any]]:
+        """An entry for each image, in order: what is in it, or why that is not known."""
 
         def work(look: Callable[[], None]) -> list[dict[str, Any]]:
-            found, batch = list[dict[str, Any]](), list[tuple[dict[str, Any], Tensor]]()
+            found, batch = list[dict[str, Any]](), list[tuple[dict[str, Any], P]]()
             for entry, pixels in ahead(self._read, images, READERS, BATCH):
                 look()
                 found.append(entry)
                 if pixels is not None:
                     batch.append((entry, pixels))
                 if len(batch) == BATCH:
-                    self._judge(batch, top, threshold)
+                    self._judge(batch, wish)
                     batch = []
-            self._judge(batch, top, threshold)
+            self._judge(batch, wish)
             return found
 
         return await self.turn(work)
+
+    def _read(self, image: Upload) -> tuple[dict[str, Any], P | None]:
+        """The entry of an image to be, and its pixels; without those it holds the reason."""
+        try:
+            return {"name": image.name}, self._pixels(image)
+        except Unreadable as error:
+            return {"name": image.name, "error": f"{image.name} cannot be read: {error}."}, None
+
+
+class ClassifierDesk(Desk[Tensor]):
+    """A classifier."""
+
+    task = "classification"
+
+    def __init__(self, name: str, classifier: Classifier, limits: Limits) -> None:
+        super().__init__(name, limits)
+        self.classifier = classifier
+
+    def card(self) -> dict[str, Any]:
+        """What a client needs to know of the run."""
+        card = self.classifier.card
+        return self._named(card.model, card.size, self.classifier.classes)
 
     async def explain(self, image: Upload, name: str) -> dict[str, Any]:
         """The class that is looked for in an image, and a picture of where. Raises Refused where there is none to make."""
@@ -104,17 +158,10 @@ class Desk:
 
         return await self.turn(work)
 
-    def _read(self, image: Upload) -> tuple[dict[str, Any], Tensor | None]:
-        """The entry of an image to be, and its pixels; without those it holds the reason."""
+    def _judge(self, batch: Sequence[tuple[dict[str, Any], Tensor]], wish: Wish) -> None:
         try:
-            return {"name": image.name}, self._pixels(image)
-        except Unreadable as error:
-            return {"name": image.name, "error": f"{image.name} cannot be read: {error}."}, None
-
-    def _judge(self, batch: Sequence[tuple[dict[str, Any], Tensor]], top: int, threshold: float) -> None:
-        """Complete the entries of a batch."""
-        try:
-            made = list(self.classifier.best([(entry["name"], pixels) for entry, pixels in batch], top, threshold))
+            named = [(entry["name"], pixels) for entry, pixels in batch]
+            made = list(self.classifier.best(named, wish.top, wish.threshold or 0.0))
         except TrickbagError as error:
             for entry, _ in batch:
                 entry["error"] = str(error)
@@ -125,6 +172,45 @@ class Desk:
             entry["unsure"] = found.unsure
 
     def _pixels(self, image: Upload) -> Tensor:
-        """As the network keeps it: of a large image no more stays in memory. Raises Unreadable."""
         card, most = self.classifier.card, round(self.limits.megapixels * 1e6)
         return fitted(decode(image.content, card.channels, most, card.kept).pixels, self.classifier.fit, card.kept)
+
+
+class MarksDesk(Desk[Photo]):
+    """A detector or a segmenter."""
+
+    def __init__(self, name: str, model: Predictor, limits: Limits) -> None:
+        super().__init__(name, limits)
+        self.model, self.task, self.most = model, model.task, round(limits.megapixels * 1e6)
+
+    def card(self) -> dict[str, Any]:
+        """What a client needs to know of it."""
+        card = self.model.card
+        return self._named(card.head, card.size, self.model.classes)
+
+    async def explain(self, image: Upload, name: str) -> dict[str, Any]:
+        """There is nothing to explain: a place is what it answers."""
+        raise Refused(422, f"{self.name} is no classifier. POST /predict?picture=true says where things are.")
+
+    def _pixels(self, image: Upload) -> Photo:
+        return self.model.as_seen(image.content, self.most)
+
+    def _judge(self, batch: Sequence[tuple[dict[str, Any], Photo]], wish: Wish) -> None:
+        least = SURE if wish.threshold is None else wish.threshold
+        found = self.model.look([photo for _, photo in batch])
+        for (entry, photo), one in zip(batch, found, strict=True):
+            said = self.model.said(entry["name"], one, least)
+            entry["height"], entry["width"] = photo.size
+            if isinstance(said, Detection):
+                entry["boxes"] = [rounded(box) for box in said.boxes]
+            else:
+                entry["shares"] = [{"class": name, "share": round(share, 6)} for name, share in said.shares.items()]
+            if wish.picture:
+                pixels = fitted(decode(photo.content, len(self.model.card.mean), self.most, DRAWN).pixels, "crop", DRAWN)
+                entry["picture"] = marked.address(self.model.drawn(pixels, photo.size, said))
+
+
+def rounded(box: Box) -> dict[str, Any]:
+    """A box in JSON."""
+    sides = {side: round(getattr(box, side), 2) for side in ("left", "top", "right", "bottom")}
+    return {"class": box.name, "score": round(box.score, 6), **sides}

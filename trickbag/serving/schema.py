@@ -46,12 +46,43 @@ class Class(BaseModel):
     model_config = {"alias_generator": lambda name: name.rstrip("_")}
 
 
+class Box(BaseModel):
+    """A box, its class and its score, 0 to 1; in pixels of the upright image, from its left upper corner."""
+
+    class_: str
+    score: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    model_config = {"alias_generator": lambda name: name.rstrip("_")}
+
+
+class Share(BaseModel):
+    """A class with its share of an image's pixels, 0 to 1."""
+
+    class_: str
+    share: float
+
+    model_config = {"alias_generator": lambda name: name.rstrip("_")}
+
+
 class Image(BaseModel):
-    """An image of the request: its classes, the most probable first, or why it could not be read."""
+    """An image of the request: its classes, its boxes, or the shares of its regions, or why it could not be read.
+
+    ``predictions`` by a classifier, the most probable first; ``boxes`` by a detector, the highest score first; ``shares`` by a
+    segmenter. ``width`` and ``height`` in pixels, and ``picture`` where it was asked for, by the last two.
+    """
 
     name: str
     predictions: list[Class] | None = None
     unsure: bool | None = None
+    boxes: list[Box] | None = None
+    shares: list[Share] | None = None
+    width: int | None = None
+    height: int | None = None
+    picture: str | None = None
     error: str | None = None
 
 
@@ -78,6 +109,8 @@ class Run(BaseModel):
     """A run that is served."""
 
     name: str
+    task: str
+    """classification, detection or segmentation."""
     model: str
     pixels: int
     classes: list[str]

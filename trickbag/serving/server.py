@@ -7,25 +7,30 @@ import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from trickbag.ground import signals
 from trickbag.ground.errors import Interrupted, UsageError
 from trickbag.ground.events import Note, Tell
 from trickbag.ground.files import reason
 from trickbag.ground.text import brief, show
+from trickbag.models.card import transferred
 from trickbag.runs.classifier import Classifier
 from trickbag.serving.app import application
-from trickbag.serving.desk import Desk
+from trickbag.serving.desk import ClassifierDesk, Desk, MarksDesk
 from trickbag.serving.guard import Address, Guard
 from trickbag.serving.limits import Limits
 from trickbag.serving.wire import Server
+from trickbag.transfers.predictor import Predictor
 
 TOKEN = re.compile(r"[A-Za-z0-9._~-]{12,200}")
 """Long enough that nobody guesses it, and the same in an address, a header and a shell."""
 MOST_CONNECTIONS = 500
 
 
-def serve(runs: Sequence[str | Path], host: str, port: int, token: str, threshold: float, limits: Limits, tell: Tell) -> None:
+def serve(
+    runs: Sequence[str | Path], host: str, port: int, token: str, threshold: float | None, limits: Limits, tell: Tell
+) -> None:
     """Answer for runs until a signal comes; see ``trickbag.serve``."""
     if not runs:
         raise UsageError("there is no run to serve. Give the folder of one.")
@@ -36,7 +41,7 @@ def serve(runs: Sequence[str | Path], host: str, port: int, token: str, threshol
         address = address_of(host, listening)
         if not token and not _is_loopback(listening):
             raise UsageError(f"host {host} can be reached by others. Give --token, which they need too, or leave --host out.")
-        desks = [Desk(name, Classifier.load(folder), limits.checked()) for name, folder in named(runs).items()]
+        desks = [_desk(name, folder, limits.checked()) for name, folder in named(runs).items()]
         guarded = Guard(application(desks, limits, threshold, tell), address, limits, token)
         try:
             with signals.stopping() as stopped:
@@ -47,6 +52,12 @@ def serve(runs: Sequence[str | Path], host: str, port: int, token: str, threshol
         finally:
             for desk in desks:
                 desk.close()
+
+
+def _desk(name: str, folder: Path, limits: Limits) -> Desk[Any]:
+    if transferred(folder):
+        return MarksDesk(name, Predictor.load(folder), limits)
+    return ClassifierDesk(name, Classifier.load(folder), limits)
 
 
 def named(runs: Sequence[str | Path]) -> dict[str, Path]:
@@ -91,7 +102,7 @@ def address_of(host: str, listening: socket.socket) -> Address:
     return Address(shown, port, frozenset(names | {own, f"{own}.local"}), literals=True)
 
 
-def _said(desks: Sequence[Desk], address: Address, token: str) -> str:
+def _said(desks: Sequence[Desk[Any]], address: Address, token: str) -> str:
     which = ", ".join(desk.name for desk in desks)
     return f"serving {which} at {address}/{'?token=… (yours)' if token else ''}; stop with Ctrl-C"
 

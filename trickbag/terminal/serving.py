@@ -17,7 +17,7 @@ def serve(
     host: Annotated[str, _option("host", "ADDRESS")] = "127.0.0.1",
     port: Annotated[int, _option("port", min=0, max=65535)] = 8000,
     token: Annotated[str, _option("token", "TOKEN", envvar="TRICKBAG_TOKEN")] = "",
-    threshold: Annotated[float, _option("threshold", "P", min=0, max=1)] = 0.0,
+    threshold: Annotated[float | None, _option("threshold", "P", min=0, max=1)] = None,
     images: Annotated[int, _option("images", "N", min=1)] = 64,
     megabytes: Annotated[float, _option("megabytes", "N")] = 64,
     megapixels: Annotated[float, _option("megapixels", "N")] = 50,

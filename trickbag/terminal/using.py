@@ -1,16 +1,18 @@
 """Commands for what is trained: score it, predict, explain."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from trickbag.ground import glance
+from trickbag.ground.errors import UsageError
 from trickbag.ground.text import file_name, show
 from trickbag.terminal.options import (
     MANY,
     CorrectionsOption,
-    DataArgument,
     DepthOption,
     PluginOption,
     WithOption,
@@ -19,10 +21,17 @@ from trickbag.terminal.options import (
     screen_of,
 )
 
+if TYPE_CHECKING:
+    from trickbag.display.screen import Screen
+    from trickbag.transfers.predictor import Predictor
+
+if TYPE_CHECKING:
+    pass
+
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
-    data: DataArgument,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help=glance.parameters("api.py", "evaluate")["run"])],
+    data: Annotated[str, typer.Argument(metavar="DATA", help=glance.parameters("api.py", "evaluate")["data"])],
     with_: WithOption = None,
     plugins: PluginOption = None,
     open_set: Annotated[bool, option("open_set", None, "--open-set", verb="evaluate")] = False,
@@ -32,7 +41,7 @@ def evaluate(
     map_: Annotated[Path | None, option("map_", "FILE", "--map", verb="evaluate")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Score a run on other data, optionally with test-time tricks. All splits of the data are scored together."""
+    """Score a run, a detector or a segmenter on other data, all splits together; a run optionally with test-time tricks."""
     import trickbag as tb
 
     with screen_of(quiet=json) as screen:
@@ -48,11 +57,12 @@ def evaluate(
             map_=map_ or {},
             progress=screen.tell,
         )
-        screen.json(found.as_json()) if json else screen.scores(found)
+        shown = screen.marks if isinstance(found, tb.TransferEvaluation) else screen.scores
+        screen.json(found.as_json()) if json else shown(found)
 
 
 def review(
-    folder: Annotated[str, typer.Argument(metavar="RUN|STUDY", help="The folder of a run or of a study.")],
+    folder: Annotated[str, typer.Argument(metavar="RUN|STUDY", help=glance.parameters("api.py", "review")["folder"])],
     data: Annotated[str | None, option("data", "DATA", verb="review")] = None,
     out: Annotated[str | None, option("out", "FILE.html", verb="review")] = None,
 ) -> None:
@@ -92,21 +102,28 @@ def transfer(
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help=glance.parameters("api.py", "load")["run"])],
     images: Annotated[
         list[str],
         typer.Argument(metavar="IMAGE|FOLDER|ARCHIVE|PATTERN", help="Images, folders or archives of images, quoted patterns."),
     ],
     top: Annotated[int, typer.Option(min=1, help="Number of classes to show per image.")] = 1,
     threshold: Annotated[
-        float, typer.Option(metavar="P", min=0, max=1, help="Call a prediction unsure whose probability is below P.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            metavar="P",
+            min=0,
+            max=1,
+            help="Call a prediction unsure whose probability is below P; leave out boxes whose score is (default: 0.5).",
+        ),
+    ] = None,
     on_bad: Annotated[
         Literal["skip", "error"], typer.Option(help="Skip and count images that cannot be read, or stop at the first.")
     ] = "error",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     csv: Annotated[
-        bool, typer.Option("--csv", help="Print CSV with the columns path, rank, class, probability, unsure.")
+        bool,
+        typer.Option("--csv", help="Print CSV: a row for each class that is shown, each box, or the share of each class."),
     ] = False,
     out: Annotated[
         Path | None,
@@ -114,22 +131,33 @@ def predict(
             metavar="FILE", help="Write the rows to a new file, .csv or .jsonl. The same command goes on where it was stopped."
         ),
     ] = None,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw what a detector or a segmenter finds: a picture of each image.")
+    ] = None,
 ) -> None:
-    """Classify images. An image that cannot be read is an error, unless --on-bad skip is given."""
+    """Classify images, or find boxes or regions in them. One that cannot be read is an error, unless --on-bad skip is given."""
     import trickbag as tb
     from trickbag.display import predicted
     from trickbag.ground import store
+    from trickbag.transfers.predictor import for_classifiers
 
     form = predicted.form_of(out, json, csv)
     with screen_of(quiet=form is not None) as screen:
         classifier = tb.load(run)
-        asked: dict[str, Any] = {"top": top, "threshold": threshold, "on_bad": on_bad}
+        if isinstance(classifier, tb.Predictor):
+            for_classifiers(run, top=top > 1, out=out)
+            found = _marks(classifier, images, draw, screen, threshold=threshold, on_bad=on_bad)
+            screen.predictions(found, form, classifier.task)
+            return
+        if draw:
+            raise UsageError(f"--draw is for boxes and regions, and {run} holds a classifier: trickbag explain draws for it.")
+        asked: dict[str, Any] = {"top": top, "threshold": threshold or 0.0, "on_bad": on_bad}
         if out is None:
             screen.predictions(classifier.predict(images, **asked, tell=screen.beside_rows), form)
             return
         each = min(top, len(classifier.classes))
         made = (run / "MANIFEST.json").read_text("utf-8")
-        identity = f"{Path.cwd()} {run.resolve()} {made} {images} {each} {threshold} {form}"
+        identity = f"{Path.cwd()} {run.resolve()} {made} {images} {each} {threshold or 0.0} {form}"
         with store.lock(out):
             growing = predicted.Growing(out, form or "csv", identity, each, screen.tell)
             if growing.done:
@@ -140,8 +168,25 @@ def predict(
         screen.note(f"predictions: {out}")
 
 
+def _marks(model: "Predictor", images: list[str], draw: Path | None, screen: "Screen", **asked: Any) -> Iterator[Any]:
+    """What is found in each image, drawn into a new folder if there is to be one."""
+    if draw is None:
+        yield from model.predict(images, **asked, tell=screen.beside_rows)
+        return
+    from trickbag.ground import store
+
+    if os.path.lexists(draw) and not (os.path.isdir(draw) and not any(draw.iterdir())):
+        raise UsageError(f"--draw {draw}: this is there already. Name a new folder, so that no picture is written over.")
+    for number, (found, picture) in enumerate(model.draw(images, **asked, tell=screen.beside_rows)):
+        if not number:
+            store.claim(draw)
+        store.write(draw / f"{number:05d}-{file_name(Path(found.path).stem)}.png", picture)
+        yield found
+    screen.note(f"drawn: {draw}")
+
+
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help=glance.parameters("api.py", "export")["run"])],
     to: Annotated[Literal["onnx", "timm", "torch"], option("to", verb="export")],
     int8: Annotated[bool, option("int8", None, "--int8", verb="export")] = False,
     data: Annotated[str | None, option("data", "DATA", verb="export")] = None,
@@ -171,7 +216,7 @@ def explain(
 
     store.check_apart(store.folder_of(out), lambda file: file.name == store.MANIFEST or store.ours(file))
     with screen_of() as screen:
-        for number, found in enumerate(tb.load(run).explain(images, name)):
+        for number, found in enumerate(tb.Classifier.load(run).explain(images, name)):
             if not number:
                 store.claim(out)
             file = out / f"{number:05d}-{file_name(Path(found.path).stem)}.png"

@@ -12,9 +12,9 @@ import numpy as np
 from pydantic import Field
 
 from trickbag.ground import records
-from trickbag.ground.errors import TrickbagError
+from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.records import MALFORMED, Count, Record, Seconds, Share, Signed
-from trickbag.models.card import Card
+from trickbag.models.card import TRANSFER, WEIGHTS, Card
 from trickbag.runs.folder import AGAIN, Loss
 from trickbag.scenes.table import Scenes, Task
 from trickbag.statistics.detection import Matches
@@ -22,8 +22,8 @@ from trickbag.statistics.variance import Ints
 from trickbag.transfers.body import Norms
 from trickbag.transfers.judge import Marks
 
-CARD, WEIGHTS, RESULT, SEEN, ASKED = "transfer.json", "model.safetensors", "result.json", "judged.npz", "asked.json"
-FINISHED = (CARD, WEIGHTS, RESULT, SEEN)
+RESULT, SEEN, ASKED = "result.json", "judged.npz", "asked.json"
+FINISHED = (TRANSFER, WEIGHTS, RESULT, SEEN)
 """What the manifest of a finished transfer lists at least."""
 Side = Annotated[int, Field(ge=1, le=1 << 16)]
 
@@ -43,12 +43,14 @@ class TransferCard(Record):
     """Height and width that every image is padded to, at its right and below, with the mean colour."""
     mean: list[float]
     std: list[float]
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the network."""
     trickbag: str
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The card in a folder. Raises TrickbagError where it is damaged."""
-        return records.read(folder / CARD, cls, AGAIN)
+        return records.read(folder / TRANSFER, cls, AGAIN)
 
 
 class Measured(Record):
@@ -111,6 +113,16 @@ class Line(Record):
     val: dict[str, Any] | None = None
     kept: bool = False
     raw: dict[str, Any] | None = None
+
+
+def place(folder: Path) -> Path | None:
+    """The one detector or segmenter that a folder is or holds; None where there is none. UsageError where there are several."""
+    if (folder / TRANSFER).is_file():
+        return folder
+    seeds = sorted(path.parent for path in folder.glob(f"seed-*/{TRANSFER}"))
+    if len(seeds) > 1:
+        raise UsageError(f"{folder} holds {len(seeds)} seeds. Choose one of them, for example {seeds[0]}.")
+    return seeds[0] if seeds else None
 
 
 def packed(found: Mapping[str, Marks], scenes: Scenes) -> bytes:

@@ -90,11 +90,24 @@ class SceneJudge(Judge):
 def in_pixels(said: Any, size: tuple[int, int], shown: tuple[int, int]) -> Found | Regions:
     """What is said of a canvas, of an image of ``size`` that was ``shown`` in so many of its pixels, both height and width."""
     if isinstance(said, Tensor):
-        whole = interpolate(said[None, :, : shown[0], : shown[1]].float(), size, mode="bilinear", align_corners=False)
-        return whole[0].argmax(0).to(torch.uint8).cpu().numpy()
+        return _likeliest(said[:, : shown[0], : shown[1]].float(), size).cpu().numpy()
     xyxy, labels, scores = (value.double().cpu().numpy() for value in said)
     scale = np.array([size[1] / shown[1], size[0] / shown[0]] * 2)
     return Found((xyxy * scale).clip(0, [size[1], size[0]] * 2), labels.astype(np.int64), scores)
+
+
+def _likeliest(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scores [K, h, w] -> the class with the highest of each pixel of a larger or smaller image, uint8 [H, W].
+
+    One class after another: the scores of all of them would not fit into memory for a large photo.
+    """
+    best = torch.full(size, float("-inf"), device=scores.device)
+    classes = torch.zeros(size, dtype=torch.uint8, device=scores.device)
+    for k, one in enumerate(scores):
+        whole = interpolate(one[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        classes[whole > best] = k
+        torch.maximum(best, whole, out=best)
+    return classes
 
 
 def beside(scenes: Scenes, row: int, found: Found | Regions) -> Seen:

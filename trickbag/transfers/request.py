@@ -10,6 +10,7 @@ from typing import Any
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.typed import assignments
+from trickbag.models.card import transferred
 from trickbag.recipe import recipe_names
 from trickbag.runs.request import Bad, called, content
 from trickbag.scenes.audit import check
@@ -76,6 +77,8 @@ def request(
     asked = base.edit(with_, without, **fields)
     if asked.from_run and asked.weights != "none":
         raise UsageError(f"{model} is a run with weights of its own: leave --weights out.")
+    if transferred(Path(asked.model)):
+        raise UsageError(f"{model} is a detector or a segmenter already. Give the run or the timm model that it began with.")
     scenes = ingest(data, asked, seed, ignore, on_leak, tell)
     return TransferRequest(scenes, asked, seed, called(data))
 

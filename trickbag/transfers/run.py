@@ -18,20 +18,20 @@ from trickbag.ground.events import Tell, silent
 from trickbag.ground.records import Open, Record
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import duration
-from trickbag.models.card import Card
+from trickbag.models.card import TRANSFER, WEIGHTS, Card
+from trickbag.runs import seen
 from trickbag.runs.folder import BEGUN, DIVERGED, Divergence
 from trickbag.runs.outcome import environment
+from trickbag.runs.provenance import remember
 from trickbag.runs.under_way import UnderWay
 from trickbag.transfers import heads
 from trickbag.transfers.assemble import assemble
 from trickbag.transfers.detectors import Detector
 from trickbag.transfers.folder import (
     ASKED,
-    CARD,
     FINISHED,
     RESULT,
     SEEN,
-    WEIGHTS,
     Line,
     Measured,
     TransferBegun,
@@ -88,6 +88,7 @@ def carry_out(wanted: TransferRequest, folder: Path, tell: Tell = silent) -> Tra
             store.write(folder / BEGUN, store.to_json(begun.signed()))
             store.write(folder / ASKED, store.to_json(wanted.asked(), indent=2))
             store.write(folder / "recipe.toml", wanted.recipe.toml())
+            remember(wanted.scenes.fingerprint, wanted.scenes.root)
         return TransferRun(wanted, folder, fabric_for(wanted.recipe.precision), tell).go()
 
 
@@ -150,8 +151,9 @@ class TransferRun(UnderWay[TransferRecipe, Transferred]):
         tensors = {name: value.cpu().contiguous() for name, value in loop.model.state_dict().items()}
         files: dict[str, bytes | str] = {
             WEIGHTS: save(tensors),
-            CARD: store.to_json(self.card(cast(Detector | Segmenter, loop.model)).plain(), indent=2),
+            TRANSFER: store.to_json(self.card(cast(Detector | Segmenter, loop.model)).plain(), indent=2),
             SEEN: packed(found, scenes),
+            seen.IMAGES: self.account().packed(),
             RESULT: store.to_json(record.plain(), indent=2),
         }
         for name, content in files.items():
@@ -159,6 +161,14 @@ class TransferRun(UnderWay[TransferRecipe, Transferred]):
         store.seal(self.folder)
         store.remove(self.folder / ".work")
         return Transferred.load(self.folder)
+
+    def account(self) -> seen.Seen:
+        """Which images it was trained on and judged by, and those of the run that it began with."""
+        scenes = self.wanted.scenes
+        before = [Path(self.recipe.model)] if self.recipe.from_run else []
+        return seen.Seen.of(scenes.split("train").images, scenes.images).also(
+            seen.NOTHING._replace(train=seen.together(before).train)
+        )
 
     def card(self, model: Detector | Segmenter) -> TransferCard:
         """What the network is built from."""
@@ -173,6 +183,7 @@ class TransferRun(UnderWay[TransferRecipe, Transferred]):
             canvas=list(canvas(self.wanted.scenes.sizes, recipe.size)),
             mean=list(body.mean),
             std=list(body.std),
+            precision=recipe.precision,
             trickbag=version("trickbag"),
         )
 

@@ -15,13 +15,13 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import counted, duration
-from trickbag.statistics.detection import grain
+from trickbag.statistics.detection import Matches, grain
 from trickbag.statistics.jackknife import of_overlap, of_precision
 from trickbag.statistics.scores import score
-from trickbag.statistics.variance import Floats, Part
+from trickbag.statistics.variance import Floats, Ints, Part
 from trickbag.transfers.assemble import assemble
 from trickbag.transfers.folder import SEEN, TransferBegun, unpacked
-from trickbag.transfers.judge import MEASURES
+from trickbag.transfers.judge import MEASURES, Seen
 from trickbag.transfers.recipe import TransferRecipe
 from trickbag.transfers.request import TransferRequest
 from trickbag.transfers.run import Transferred, carry_out
@@ -156,10 +156,14 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 def per_image(run: Transferred, split: str) -> tuple[Floats, Floats]:
     """What each image of a split says of the two measures of a transfer: numbers whose means they are."""
-    seen = unpacked(run.folder / SEEN, split)
-    if isinstance(seen, list):
-        return of_precision(seen, len(run.record[split]["classes"]))
-    return of_overlap(seen)
+    return said_by_images(unpacked(run.folder / SEEN, split), len(run.record[split]["classes"]))
+
+
+def said_by_images(seen: Sequence[Seen] | Ints, classes: int) -> tuple[Floats, Floats]:
+    """The same of images that were looked at."""
+    if isinstance(seen[0], Matches):
+        return of_precision(cast(Sequence[Matches], seen), classes)
+    return of_overlap(np.stack(cast(Sequence[Ints], seen)))
 
 
 def coarseness(run: Transferred, split: str) -> float:

@@ -369,3 +369,12 @@ def test_right_wrong_and_missed_are_told_apart() -> None:
     assert balanced([one]) == 0.1
     alone = matched(Found(said.xyxy[:2], said.labels[:2], said.scores[:2]), true, 2)
     assert balanced([alone, alone]) == 0.9
+
+
+def test_an_image_that_the_canvas_of_training_does_not_hold_has_a_larger_one(known: Known, tmp_path: Path) -> None:
+    model = known["segmentation"]
+    card = model.card.model_copy(update={"size": 64, "canvas": [32, 64]})
+    wide = tb.Predictor(model.network, card, model.folder)
+    assert [wide.canvas(size) for size in ((30, 64), (15, 30), (64, 30))] == [(32, 64), (32, 64), (64, 64)]
+    (found,) = wide.predict(marked.photo(tmp_path / "tall.png", 30, 64))
+    assert found.regions.shape == (64, 30)

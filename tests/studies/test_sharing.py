@@ -11,7 +11,7 @@ import study_lab
 from study_lab import study
 
 from trickbag.engine import judge, loop
-from trickbag.runs import run
+from trickbag.runs import run, under_way
 from trickbag.studies import worker
 from trickbag.studies.conduct import Finished
 from trickbag.tricks.ema import Ema
@@ -90,7 +90,7 @@ def test_the_price_of_an_arm_is_that_of_a_training_of_its_own(place, monkeypatch
         return slower
 
     clock = SimpleNamespace(monotonic=lambda: now, perf_counter=lambda: now)
-    for module in (judge, loop, run, worker):
+    for module in (judge, loop, run, under_way, worker):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(loop.Loop, "set_lr", takes(1, loop.Loop.set_lr))
     monkeypatch.setattr(Ema, "after_step", takes(100, Ema.after_step))

@@ -23,7 +23,7 @@ from trickbag.transfers.folder import Measured, TransferRecord
 from trickbag.transfers.judge import MEASURES, Regions, Seen, beside, marks
 from trickbag.transfers.predictor import BATCH, Predictor
 from trickbag.transfers.run import measured
-from trickbag.transfers.seeds import interval, said_by_images
+from trickbag.transfers.seeds import coarseness, interval, said_by_images
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,7 +92,8 @@ def evaluate(folder: str | Path, data: Any, tell: Tell = silent) -> TransferEval
 def right_on(model: Predictor, judged: Sequence[Seen]) -> Measured:
     """The measures of some images, with intervals for new ones."""
     classes = len(model.classes)
-    ends = zip(MEASURES[model.task], (interval([one]) for one in said_by_images(judged, classes)), strict=True)
+    values, least = said_by_images(judged, classes), coarseness(judged)
+    ends = zip(MEASURES[model.task], (interval([one], least) for one in values), strict=True)
     found = {name: pair for name, pair in ends if pair}
     return measured(marks(model.task, judged, classes), model.classes).model_copy(update={"intervals": found})
 

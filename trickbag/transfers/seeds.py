@@ -131,7 +131,7 @@ def summary(runs: Sequence[Transferred]) -> dict[str, Any]:
     """What some seeds say together of the images that were looked at last, with intervals for new images."""
     first = runs[0].record
     split = "test" if first["test"] else "val"
-    values, least = [per_image(run, split) for run in runs], coarseness(runs[0], split)
+    values, least = [per_image(run, split) for run in runs], coarseness(unpacked(runs[0].folder / SEEN, split))
     names = MEASURES[first["task"]]
     classes: Mapping[str, Any] = first[split]["classes"]
     return {
@@ -166,10 +166,9 @@ def said_by_images(seen: Sequence[Seen] | Ints, classes: int) -> tuple[Floats, F
     return of_overlap(np.stack(cast(Sequence[Ints], seen)))
 
 
-def coarseness(run: Transferred, split: str) -> float:
+def coarseness(seen: Sequence[Seen] | Ints) -> float:
     """The least variance of a score that rests on so few boxes; nothing for pixels, of which there are many."""
-    seen = unpacked(run.folder / SEEN, split)
-    return grain(seen) if isinstance(seen, list) else 0.0
+    return grain(cast(Sequence[Matches], seen)) if isinstance(seen[0], Matches) else 0.0
 
 
 def interval(values: Sequence[Floats], least: float = 0.0) -> list[float] | None:

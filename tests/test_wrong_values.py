@@ -20,7 +20,10 @@ NOT_FOR_USERS = {
     "Classifier": {"best", "outputs"},
     "Images": {"of", "path", "take", "joined"},
     "Options": {"given"},
+    "Predictor": {"as_seen", "canvas", "drawn", "least", "look", "photo", "said"},
     "Recipe": {"model_post_init", "toml"},
+    "Scenes": {"path", "per_image", "region", "take"},
+    "ScenesAudit": {"details"},
     "StudyPlan": {"build"},
 }
 """Methods that trickbag calls itself."""
@@ -37,11 +40,15 @@ ASKED: dict[str, dict[str, Any]] = {
     "serve": {"port": 0},
     "study": {"data": "nowhere", "tricks": "mixup"},
     "train": {"data": "nowhere"},
+    "transfer": {"model": "nowhere", "data": "nowhere", "to": "detection"},
     "Classifier.explain": {"images": ()},
     "Classifier.load": {"run": "nowhere"},
     "Classifier.look": {"path": "", "pixels": torch.zeros(0)},
     "Classifier.predict": {"images": ()},
     "Options.build": {"fields": {}},
+    "Predictor.draw": {"images": ()},
+    "Predictor.load": {"folder": "nowhere"},
+    "Predictor.predict": {"images": ()},
     "Recipe.build": {"fields": {}},
     "StudyPlan.resolves": {"seeds": 3},
 }

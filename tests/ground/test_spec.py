@@ -22,7 +22,7 @@ from trickbag.trick import PLUG_POINTS, Batch, Outputs, Stage, Trick, View, conf
 
 names = st.from_regex(r"[a-zA-Z_][a-z_0-9]{0,8}", fullmatch=True).filter(lambda name: not keyword.iskeyword(name))
 values = st.recursive(
-    st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.booleans() | st.none(),
+    st.integers(max_value=2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.booleans() | st.none(),
     lambda inner: (
         st.lists(inner, max_size=3).map(tuple)
         | st.builds(Spec, names, st.lists(inner, max_size=3).map(tuple), st.dictionaries(names, inner, max_size=3))

@@ -40,7 +40,8 @@ def test_equal_input_gives_equal_bytes_without_version_or_date() -> None:
     assert confusion(matrix, ["a", "b"]) == confusion(matrix, ["a", "b"])
     for png in (curves(a_log()), confusion(matrix, ["a", "b"])):
         with Image.open(io.BytesIO(png)) as image:
-            assert set(image.info) <= {"dpi"}
+            assert set(image.info) <= {"dpi", "Software"}
+            assert image.info.get("Software", "trickbag") == "trickbag"
 
 
 def test_matplotlib_settings_are_left_alone() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from trickbag.ground.text import brief
 from trickbag.report import sketch
 from trickbag.trick import having
 from trickbag.tricks import bag, parse
@@ -58,7 +59,10 @@ def test_a_file_of_ones_own_is_not_drawn_over(tmp_path: Path, ask) -> None:
     Image.new("RGB", (3, 3)).save(file)
     own = file.read_bytes()
     told = ask("tricks", "cosine", "--plot", str(file))
-    assert (told.code, told.err) == (2, f"trickbag: --plot '{file}' is there already. Remove it, or choose another name.\n")
+    assert (told.code, told.err) == (
+        2,
+        f"trickbag: --plot {brief(str(file))} is there already. Remove it, or choose another name.\n",
+    )
     assert file.read_bytes() == own
 
 

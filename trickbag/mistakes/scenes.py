@@ -11,6 +11,7 @@ from PIL.Image import Image
 from trickbag.data.decode import decode
 from trickbag.engine.pixels import fitted
 from trickbag.ground import store
+from trickbag.ground.arguments import public
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Tell
 from trickbag.ground.shown import Sheet, Shown
@@ -104,6 +105,7 @@ class SceneReview(Shown):
 
         return page(self)
 
+    @public
     def write(self, file: str | Path) -> Path:
         """Write the page, and return where it lies."""
         store.write(Path(file), self.html())

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from trickbag.data.images import Floats, Images
 from trickbag.data.listing import Ignored
 from trickbag.data.splits import Ints, Words
+from trickbag.ground.arguments import public
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import counted
 from trickbag.scenes.levels import IGNORED, raw
@@ -122,6 +123,7 @@ class Scenes(Shown):
             areas=self.areas[index] if len(self.areas) else self.areas,
         )
 
+    @public
     def split(self, name: str) -> Self:
         """The rows of a split."""
         return self.take(np.flatnonzero(self.splits == name))

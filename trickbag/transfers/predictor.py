@@ -17,6 +17,7 @@ from trickbag.data.sources import Source
 from trickbag.engine.assemble import CACHE_MARGIN
 from trickbag.engine.pixels import fitted
 from trickbag.engine.precision import fabric_for
+from trickbag.ground.arguments import Share, public
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Tell, silent
 from trickbag.ground.records import MALFORMED
@@ -126,6 +127,7 @@ class Predictor(Shown):
         return Sheet(f"{kind} {self.card.head}", {"classes": classes, "pixels": str(self.card.size)})
 
     @classmethod
+    @public
     def load(cls, folder: str | Path) -> "Predictor":
         """The detector or segmenter in a folder that transfer wrote, or in the folder of a single seed.
 
@@ -146,11 +148,12 @@ class Predictor(Shown):
             raise TrickbagError(f"{found}: {WEIGHTS} holds values that are no numbers. Train again with a smaller lr.")
         return cls(network, TransferCard.load(found), found)
 
+    @public
     def predict(
         self,
         images: Any,
         *,
-        threshold: float | None = None,
+        threshold: Share | None = None,
         on_bad: Literal["skip", "error"] = "error",
         without: Container[str] = (),
         tell: Tell = silent,
@@ -165,11 +168,12 @@ class Predictor(Shown):
             for (name, _), one in zip(batch, self.look([photo for _, photo in batch]), strict=True):
                 yield self.said(name, one, least)
 
+    @public
     def draw(
         self,
         images: Any,
         *,
-        threshold: float | None = None,
+        threshold: Share | None = None,
         on_bad: Literal["skip", "error"] = "error",
         tell: Tell = silent,
     ) -> Iterator[tuple[Detection | Segmentation, Picture]]:

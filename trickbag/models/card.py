@@ -1,5 +1,6 @@
 """``model.json``, the card of a trained network: all that prediction needs besides the weights."""
 
+import os
 from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -61,4 +62,5 @@ class Card(Record):
 
 def transferred(folder: Path) -> bool:
     """Whether a folder holds a detector or a segmenter, or such of several seeds."""
-    return any(glob(pattern, root_dir=folder) for pattern in (TRANSFER, f"seed-*/{TRANSFER}"))  # noqa: PTH207  any name will do
+    patterns = (TRANSFER, f"seed-*/{TRANSFER}")
+    return os.path.isdir(folder) and any(glob(pattern, root_dir=folder) for pattern in patterns)  # noqa: PTH207  any name will do

@@ -88,8 +88,8 @@ def test_the_runs_and_the_limits_are_told(server: Served, place: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "said"),
     [
-        ("POST", "/predict?treshold=0.5", "/predict has no option 'treshold'. Its options are run, top, threshold."),
-        ("POST", "/predict?top=1&=", "/predict has no option ''. Its options are run, top, threshold."),
+        ("POST", "/predict?treshold=0.5", "/predict has no option 'treshold'. Its options are run, top, threshold, picture."),
+        ("POST", "/predict?top=1&=", "/predict has no option ''. Its options are run, top, threshold, picture."),
         ("POST", "/explain?klass=a%0a", "/explain has no option 'klass'. Its options are run, class."),
         ("POST", "/explain?top=1", "/explain has no option 'top'. Its options are run, class."),
         ("GET", "/runs?x=1", "/runs has no option 'x'. It has none."),

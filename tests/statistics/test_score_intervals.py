@@ -3,14 +3,14 @@
 
 import numpy as np
 import pytest
+from reference import joined
 from scipy import stats
 
 from benchmarks import intervals
 from benchmarks.intervals import Population
-from trickbag.statistics.effects import Sample, effects
 from trickbag.statistics.intervals import Interval
 from trickbag.statistics.scores import BEFORE, score
-from trickbag.statistics.variance import Part
+from trickbag.statistics.variance import Part, spread
 
 BOXES = Population("boxes, few of one class", "detection", (3, 0.2), (0.8, 1.0), 0.1)
 REGIONS = Population("regions", "segmentation", (1.0, 0.5, 0.3, 0.1), (0.8, 1.0), 0.2)
@@ -25,14 +25,14 @@ def test_of_one_network_it_is_students_over_independent_images() -> None:
     assert pairs[1] == pytest.approx(interval)  # images of one group are one
 
 
-def test_of_several_seeds_it_is_that_of_a_contrast_with_nothing_of_which_as_much_is_known() -> None:
+def test_of_several_seeds_what_they_add_is_drawn_to_nothing() -> None:
     rng = np.random.default_rng(1)
     parts = [Part(rng.normal(0.5 + 0.1 * rng.normal(), 0.1, 40), np.arange(40)) for _ in range(4)]
-    samples = [Sample(np.array([np.zeros(40), part.values]), part.groups) for part in parts]
-    theirs = effects(samples, [[-1, 1]], shares=False, before=BEFORE)[0]
-    found, interval = score(parts)
-    assert found == pytest.approx(theirs.difference)
-    assert interval == pytest.approx(theirs.interval)
+    found, (value, interval) = spread(parts), score(parts)
+    share, df = joined(found.seed / 4 / found.images, 3, *BEFORE)
+    half = stats.t.isf(0.025, df) * (found.images * (1 + max(share, 0.0))) ** 0.5
+    assert value == pytest.approx(np.mean([part.values for part in parts]))
+    assert tuple(interval) == pytest.approx((value - half, value + half))
 
 
 def test_it_is_cut_and_not_given_where_nothing_is_known() -> None:

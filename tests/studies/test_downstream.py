@@ -257,7 +257,7 @@ def test_what_cannot_be_done_is_refused_before_any_training(
 
 
 def test_a_network_that_can_be_no_body_is_refused_before_any_training(studied: Studied, tmp_path: Path, cache: Path) -> None:
-    with pytest.raises(UsageError, match="--transfer: model=test_vit cannot be transferred: test_vit"):
+    with pytest.raises(UsageError, match="transfer: model=test_vit cannot be transferred: test_vit"):
         of(studied, tmp_path / "out", vary={"model": ["test_vit"]})
     assert not (tmp_path / "out" / "runs").exists()
 

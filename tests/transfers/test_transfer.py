@@ -153,6 +153,7 @@ REFUSED = {
     "another task's head": ({"set_": {"head": "fcn"}}, "choose faster_rcnn or fcos"),
     "a recipe for regions": ({"recipe": "segmentation"}, "not for detection"),
     "weights beside a run": ({"weights": "hub"}, "leave weights out"),
+    "a network that can be no body": ({"model": "test_vit"}, "Choose a convolutional network"),
     "no seed": ({"seeds": 0}, "whole number from 1"),
     "an unknown field": ({"set_": {"epoch": 1}}, "did you mean epochs"),
     "too little time": ({"budget": "soon"}, "budget"),
@@ -163,7 +164,7 @@ REFUSED = {
 def test_what_cannot_be_done_is_refused_before_any_training(there: Path, case: str) -> None:
     asked, said = REFUSED[case]
     with pytest.raises(UsageError, match=said):
-        tb.transfer(there / "run", there / "detection", "detection", **{"out": "made", **asked})
+        tb.transfer(**{"model": there / "run", "data": there / "detection", "to": "detection", "out": "made", **asked})
     assert not os.path.exists("made")
 
 

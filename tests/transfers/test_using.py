@@ -285,7 +285,7 @@ def test_on_its_own_data_it_scores_as_it_was_judged_and_counts_what_it_knows(ask
         assert found.unseen.measures[name] == pytest.approx(value, abs=0.02)
     told = ask("evaluate", NAMES[task], task)
     assert told.code == 0, told.err
-    assert "it trained on 3 and chose its epoch by 1 of these images, so the scores above are too good" in told.out
+    assert "it trained on 3 and was validated on 1 of these images, so the scores above are too good" in told.out
     assert json.loads(ask("evaluate", NAMES[task], task, "--json").out) == json.loads(json.dumps(found.as_json()))
 
 

@@ -232,7 +232,7 @@ class Screen:
         self.measures(whole["measures"], whole["intervals"], whole["classes"])
         self.lines(f"95 % intervals for new images; {counted(whole['n'], 'image')}")
         known = [f"trained on {found.trained_on:,}"] if found.trained_on else []
-        known += [f"chose its epoch by {found.chosen_on:,}"] if found.chosen_on else []
+        known += [f"was validated on {found.chosen_on:,}"] if found.chosen_on else []
         if known:
             self.lines(f"it {' and '.join(known)} of these images, so the scores above are too good")
         if found.unseen:

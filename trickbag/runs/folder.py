@@ -171,8 +171,8 @@ class Divergence(Record):
         return records.read(folder / DIVERGED, cls, "Remove the folder, or choose another --out.")
 
 
-class LogLine(Record):
-    """A line of ``log.jsonl``: an epoch, or one step of fifty."""
+class Line(Record):
+    """A line of ``log.jsonl``, whatever is trained: an epoch, or one step of fifty."""
 
     kind: Literal["epoch", "step"]
     step: Count
@@ -182,8 +182,13 @@ class LogLine(Record):
     images_per_second: Seconds = 0.0
     epoch: Count = 0
     seconds: Seconds = 0.0
-    val: Headline | None = None
     kept: bool = False
+
+
+class LogLine(Line):
+    """A line of a classifier's ``log.jsonl``."""
+
+    val: Headline | None = None
     raw: Headline | None = None
     weights: dict[str, Headline] = {}
 

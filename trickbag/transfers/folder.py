@@ -15,7 +15,7 @@ from trickbag.ground import records
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.records import MALFORMED, Count, Record, Seconds, Share, Signed
 from trickbag.models.card import TRANSFER, WEIGHTS, Card
-from trickbag.runs.folder import AGAIN, Loss
+from trickbag.runs.folder import AGAIN, Line
 from trickbag.scenes.table import Scenes, Task
 from trickbag.statistics.detection import Matches
 from trickbag.statistics.variance import Ints
@@ -99,19 +99,10 @@ class TransferBegun(Signed):
         return records.read(file, cls, "Remove the folder, or choose another --out.")
 
 
-class Line(Record):
-    """A line of ``log.jsonl``: an epoch, or one step of fifty."""
+class TransferLine(Line):
+    """A line of a detector's or a segmenter's ``log.jsonl``."""
 
-    kind: Literal["epoch", "step"]
-    step: Count
-    t: Share
-    loss: Loss
-    lr: Loss
-    images_per_second: Seconds = 0.0
-    epoch: Count = 0
-    seconds: Seconds = 0.0
     val: dict[str, Any] | None = None
-    kept: bool = False
     raw: dict[str, Any] | None = None
 
 

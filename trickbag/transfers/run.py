@@ -32,10 +32,10 @@ from trickbag.transfers.folder import (
     FINISHED,
     RESULT,
     SEEN,
-    Line,
     Measured,
     TransferBegun,
     TransferCard,
+    TransferLine,
     TransferRecord,
     packed,
 )
@@ -117,7 +117,7 @@ def _differences(wanted: TransferRequest, folder: Path) -> str:
 class TransferRun(UnderWay[TransferRecipe, Transferred]):
     """A transfer under way."""
 
-    line: ClassVar[type[Record]] = Line
+    line: ClassVar[type[Record]] = TransferLine
 
     def __init__(self, wanted: TransferRequest, folder: Path, fabric: Any, tell: Tell) -> None:
         super().__init__(wanted.recipe, folder, fabric, tell)

@@ -318,6 +318,7 @@ def test_what_acts_beside_or_after_training_is_crossed_in_full_and_trains_nothin
     made = design(Recipe(), [parse("ema"), *shaping(6), parse("flip_tta"), parse("knn")], kind="factorial")
     cells = [arm for arm in made.arms if arm.role in ("reference", "cell", "full")]
     assert len(cells) == 16 * 8
+    assert all(set(arm.name.split(", ")) == set(map(str, arm.recipe.tricks)) for arm in cells if arm.role == "cell")
     trained = {frozenset(map(str, arm.recipe.tricks)) - set(late) for arm in cells}
     assert len(trained) == 16
     for one in trained:

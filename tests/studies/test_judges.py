@@ -118,6 +118,7 @@ def test_given_validation_images_judge_every_seed_and_choose_nothing(place):
     table = held.judging.table(images, 0)
     assert all(path.startswith("val/") for path in table.split("test").paths)
     assert all(path.startswith("train/") for path in table.split("val").paths)
+    assert ["nll and ece of arms.csv" in effect.note for effect in made.findings.effects if effect.declared] == [True]
     rotated = conduct.plan(place / "given", recipe=study_lab.recipe(place, epochs=1), tricks=["ema"], rotate=True)
     assert rotated.judging.folds == 5
 

@@ -128,6 +128,8 @@ def words(kind: Any) -> str:
 
     >>> words(str | Path | None), words(Literal["skip", "error"]), words(Annotated[float | str, "seconds"] | None)
     ('a path', "'skip' or 'error'", 'seconds')
+    >>> words(OSError | Path), words(ValueError)
+    ('an OSError or a path', 'a ValueError')
     """
     origin, parts = get_origin(kind) or kind, get_args(kind)
     if origin is Annotated:
@@ -137,4 +139,5 @@ def words(kind: Any) -> str:
         left = {NoneType, *([str] if Path in parts else [])}  # None stands for not to give it, and a path may be a text
         each = [repr(part) if origin is Literal else words(part) for part in parts if part not in left]
         return " or ".join(filter(None, [", ".join(each[:-1]), each[-1]]))
-    return WORDS.get(origin, f"a {getattr(origin, '__name__', origin)}")
+    name = getattr(origin, "__name__", str(origin))
+    return WORDS.get(origin, f"{'an' if name[0] in 'AEIOU' else 'a'} {name}")

@@ -160,7 +160,7 @@ def _factorial(bench: Bench) -> list[Question]:
     on = factorial.crossed(shaping, len(tricks) - shaping) * [-1.0 if trick in bench.held else 1.0 for trick in tricks]
     rows = [[trick for trick, sign in zip(tricks, row, strict=True) if sign > 0] for row in on]
     whole = [len(row) == len(tricks) for row in rows]
-    cells = [bench.full() if whole[n] else bench.add(f"cell {n}", "cell", bench.recipe(row)) for n, row in enumerate(rows)]
+    cells = [bench.full() if all_on else _cell(bench, row) for row, all_on in zip(rows, whole, strict=True)]
 
     def contrast(column: factorial.Signs) -> Weights:
         return dict(zip(cells, column.tolist(), strict=True))
@@ -181,6 +181,11 @@ def _factorial(bench: Bench) -> list[Question]:
         values = zip(tricks, factorial.shapley(on).T, strict=True)
         asked += [ask(trick, "shapley", orders, contrast(weights), False) for trick, weights in values]
     return [*asked, *apart, *([bench.combination()] if any(whole) else [])]
+
+
+def _cell(bench: Bench, on: list[Trick]) -> str:
+    """The arm with these of the tried tricks, and named after them."""
+    return bench.add(", ".join(map(str, on)) or "none of the tricks", "cell", bench.recipe(on))
 
 
 _QUESTIONS: dict[str, Callable[[Bench], list[Question]]] = {

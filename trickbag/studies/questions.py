@@ -8,7 +8,7 @@ import numpy as np
 
 from trickbag import plugins
 from trickbag.report.findings import CONTROLS, Effect, Measure, MeasuredEffect
-from trickbag.statistics.effects import NOTHING, Sample, effects
+from trickbag.statistics.effects import NOTHING, UNMOVED, Sample, effects
 from trickbag.statistics.intervals import Interval
 from trickbag.statistics.looks import Decided, decide
 from trickbag.statistics.variance import Share
@@ -19,6 +19,11 @@ from trickbag.studies.record import Floats, Judged, Study, table
 
 SAME = 1e-12
 """Nats below which a difference in log-probability is what rounding leaves of 0."""
+RESCALED = 1e-6
+"""Nats below which the log-loss at the best temperature has not moved where no answer has: only the temperature is another."""
+TEMPERATURE_ALONE = (
+    "nor has the log-loss at the best temperature moved: what another temperature does is in nll and ece of arms.csv"
+)
 Table = dict[str, list[Judged | None]]
 Results = dict[str, list[dict[str, Any] | None]]
 
@@ -134,6 +139,7 @@ def effect(question: Question, found: Estimate, loss: Estimate, seconds_ratio: f
     if found.difference is None:
         return None
     aliases = f"cannot be told from {', '.join(question.aliases)}" if question.aliases else ""
+    rescaled = UNMOVED in found.note and loss.difference is not None and abs(loss.difference) < RESCALED
     shared = {name: getattr(found, name) for name in SHARED}
     return Effect(
         **shared,
@@ -142,7 +148,7 @@ def effect(question: Question, found: Estimate, loss: Estimate, seconds_ratio: f
         kind=question.kind,
         says=question.says,
         difference=found.difference,
-        note="; ".join(filter(None, [found.note, aliases])),
+        note="; ".join(filter(None, [found.note, TEMPERATURE_ALONE if rescaled else "", aliases])),
         loss_difference=None if loss.difference is None else -loss.difference,
         loss_interval=loss.interval and Interval(-loss.interval.high, -loss.interval.low),
         loss_verdict=loss.verdict,

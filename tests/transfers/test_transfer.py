@@ -153,6 +153,7 @@ REFUSED = {
     "another task's head": ({"set_": {"head": "fcn"}}, "choose faster_rcnn or fcos"),
     "a recipe for regions": ({"recipe": "segmentation"}, "not for detection"),
     "weights beside a run": ({"weights": "hub"}, "leave weights out"),
+    "norms frozen twice": ({"with_": "freeze_norms"}, "freeze_norms freezes batch norms, and this network trains none"),
     "a network that can be no body": ({"model": "test_vit"}, "Choose a convolutional network"),
     "no seed": ({"seeds": 0}, "whole number from 1"),
     "an unknown field": ({"set_": {"epoch": 1}}, "did you mean epochs"),

@@ -34,7 +34,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Scene
 
 def loop(scenes: dict[str, Scenes], task: str, *tricks: Any) -> Loop:
     """Two epochs of a tiny network."""
-    fields = {"model": "cifar_resnet8", "size": 32, "epochs": 2, "batch_size": 1, "lr": 1e-3, "norms": "frozen"}
+    fields = {"model": "cifar_resnet8", "size": 32, "epochs": 2, "batch_size": 2, "lr": 1e-3, "norms": "trained"}
     recipe = TransferRecipe(task=task, head=HEADS[task], tricks=tricks, **fields)
     return assemble(recipe, scenes[task], 0, fabric_for("fp32"))
 

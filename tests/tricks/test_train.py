@@ -307,7 +307,7 @@ def test_a_frozen_norm_computes_what_torchvisions_does():
 
 
 def test_freeze_norms_is_refused_where_there_are_none_and_beside_scales_of_zero():
-    with pytest.raises(UsageError, match="this network has none"):
+    with pytest.raises(UsageError, match="this network trains none"):
         loop(recipe("freeze_norms", model="vit_tiny_patch16_224", size=32))
     with pytest.raises(UsageError, match="both sit in the slot 'norms'"):
         recipe("freeze_norms", "zero_gamma")

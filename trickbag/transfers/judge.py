@@ -88,12 +88,19 @@ class SceneJudge(Judge):
 
 
 def in_pixels(said: Any, size: tuple[int, int], shown: tuple[int, int]) -> Found | Regions:
-    """What is said of a canvas, of an image of ``size`` that was ``shown`` in so many of its pixels, both height and width."""
+    """What is said of a canvas, of an image of ``size`` that was ``shown`` in so many of its pixels, both height and width.
+
+    >>> boxes, labels, scores = torch.tensor([[0.0, 0, 4, 4], [8, 0, 9, 4]]), torch.tensor([0, 1]), torch.tensor([0.9, 0.8])
+    >>> in_pixels((boxes, labels, scores), (8, 8), (4, 4)).xyxy.tolist()
+    [[0.0, 0.0, 8.0, 8.0]]
+    """
     if isinstance(said, Tensor):
         return _likeliest(said[:, : shown[0], : shown[1]].float(), size).cpu().numpy()
     xyxy, labels, scores = (value.double().cpu().numpy() for value in said)
     scale = np.array([size[1] / shown[1], size[0] / shown[0]] * 2)
-    return Found((xyxy * scale).clip(0, [size[1], size[0]] * 2), labels.astype(np.int64), scores)
+    xyxy = (xyxy * scale).clip(0, [size[1], size[0]] * 2)
+    inside = (xyxy[:, 2:] > xyxy[:, :2]).all(1)  # the others lie in the padding
+    return Found(xyxy[inside], labels[inside].astype(np.int64), scores[inside])
 
 
 def _likeliest(scores: Tensor, size: tuple[int, int]) -> Tensor:

@@ -243,7 +243,7 @@ class Predictor(Shown):
     def said(self, path: str, found: Found | Regions, least: float) -> Detection | Segmentation:
         """What was found, by names."""
         if isinstance(found, Found):
-            counted = (found.scores >= least) & (found.xyxy[:, 2:] > found.xyxy[:, :2]).all(1)  # some lie in the padding
+            counted = found.scores >= least
             rows = zip(*(column[counted].tolist() for column in (found.labels, found.scores, found.xyxy)), strict=True)
             return Detection(path, tuple(Box(self.classes[k], score, *xyxy) for k, score, xyxy in rows))
         counts = np.bincount(found.ravel(), minlength=len(self.classes)) / found.size

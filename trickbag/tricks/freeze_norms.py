@@ -37,9 +37,9 @@ class FreezeNorms(Trick):
     """Share of training up to which they are frozen; 1: all of it."""
 
     def setup(self, model: Any, fit: Fit) -> None:
-        """Raise UsageError where the network has no batch norms."""
-        if not batch_norms(model):
-            raise UsageError("freeze_norms freezes batch norms, and this network has none. Remove freeze_norms.")
+        """Raise UsageError where the network has no batch norms that it trains."""
+        if not any(norm.training for norm in batch_norms(model)):
+            raise UsageError("freeze_norms freezes batch norms, and this network trains none. Remove freeze_norms.")
 
     def gradient(self, compute: Compute, model: Any, t: float) -> Compute:
         """While frozen, compute the gradient of all else."""

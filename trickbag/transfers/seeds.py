@@ -19,7 +19,7 @@ from trickbag.statistics.detection import Matches, grain
 from trickbag.statistics.jackknife import of_overlap, of_precision
 from trickbag.statistics.scores import score
 from trickbag.statistics.variance import Floats, Ints, Part
-from trickbag.transfers.assemble import assemble, build_model
+from trickbag.transfers.assemble import assemble
 from trickbag.transfers.folder import SEEN, TransferBegun, unpacked
 from trickbag.transfers.judge import MEASURES, Seen
 from trickbag.transfers.recipe import TransferRecipe
@@ -85,7 +85,8 @@ def decided(wanted: TransferRequest, budget: float, folder: Path, tell: Tell) ->
         return TransferRecipe.build(begun.recipe | {"model": wanted.recipe.model}, str(place))
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UsageError(f"{folder} is not empty and holds nothing that can be continued. Choose another --out.")
-    build_model(wanted.recipe, wanted.scenes, wanted.seed)  # not every network can be a body: nothing is written then
+    # Not every network can be a body, nor have every trick: nothing is written then.
+    assemble(wanted.recipe, wanted.scenes, wanted.seed, fabric_for(wanted.recipe.precision), tell)
     recipe = within(wanted, budget, tell) if budget else wanted.recipe
     store.write(place, store.to_json(TransferBegun(request=key, recipe=recipe.spelled()).signed()))
     store.write(folder / "recipe.toml", recipe.toml())

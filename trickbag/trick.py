@@ -204,6 +204,7 @@ PLUG_POINTS: dict[str, Combine] = {
     "forward": Combine.WRAP,
     "loss": Combine.ONE,
     "weights": Combine.PRODUCT,
+    "select": Combine.PRODUCT,
     "penalty": Combine.SUM,
     "gradient": Combine.WRAP,
     "update": Combine.EACH,
@@ -334,6 +335,10 @@ class Trick(BaseModel):
 
     def weights(self, y: Tensor, t: float) -> Tensor:
         """Targets [B, K] -> weights of the samples [B]."""
+        raise NotImplementedError
+
+    def select(self, losses: Tensor, t: float) -> Tensor:
+        """Losses of the samples [B], before any weights -> which of them count, or by how much [B]."""
         raise NotImplementedError
 
     def penalty(self, batch: Batch, outputs: Outputs, model: Any, t: float) -> Tensor:

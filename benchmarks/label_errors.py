@@ -17,9 +17,10 @@ import numpy as np
 
 import trickbag as tb
 from benchmarks.machine import origin
+from trickbag.engine.crossfit import out_of_fold
 from trickbag.ground.events import silent
 from trickbag.ground.streams import generator
-from trickbag.mistakes.features import of_start, out_of_fold
+from trickbag.mistakes.features import of_start
 from trickbag.recipe import Recipe
 from trickbag.statistics.label_errors import ranked, suspects
 

@@ -131,6 +131,19 @@ class Fit(Protocol):
         ...
 
 
+class Answers(Protocol):
+    """What the engine hands to a trick that chooses the training images, before there are any."""
+
+    def __call__(self, run: str) -> Tensor:
+        """What the network of another run, as ``Fit.network`` takes it, says of the unlabelled images: probabilities [M, K]."""
+        ...
+
+    def out_of_fold(self, images: Any) -> Tensor:
+        """What classifiers on the features of this run's network, as training finds it, say of labelled images (an ``Images``
+        table): probabilities [N, K], each by a classifier that was fitted to images of other groups."""
+        ...
+
+
 Transform = Callable[[Tensor, int, Generator], Tensor]
 """(uint8 image [C, H, W], training size in pixels, generator) -> uint8 image [C, h, w]."""
 Draw = Callable[[int], Tensor]
@@ -138,8 +151,6 @@ Draw = Callable[[int], Tensor]
 Predict = Callable[[Tensor], Outputs]
 Forward = Callable[[Batch], tuple[Batch, Outputs]]
 """A training batch -> the batch, whose targets may be others now, and what the network says of it."""
-Answers = Callable[[str], Tensor]
-"""A run, as ``Fit.network`` takes it -> what its network says of the unlabelled images: probabilities [M, K]."""
 Compute = Callable[[], Tensor]
 """Clears the gradients, computes them anew for the current batch and returns the loss, a scalar."""
 Groups = list[dict[str, Any]]
@@ -204,6 +215,7 @@ PLUG_POINTS: dict[str, Combine] = {
     "forward": Combine.WRAP,
     "loss": Combine.ONE,
     "weights": Combine.PRODUCT,
+    "select": Combine.PRODUCT,
     "penalty": Combine.SUM,
     "gradient": Combine.WRAP,
     "update": Combine.EACH,
@@ -334,6 +346,10 @@ class Trick(BaseModel):
 
     def weights(self, y: Tensor, t: float) -> Tensor:
         """Targets [B, K] -> weights of the samples [B]."""
+        raise NotImplementedError
+
+    def select(self, losses: Tensor, t: float) -> Tensor:
+        """Losses of the samples [B], before any weights -> which of them count, or by how much [B]."""
         raise NotImplementedError
 
     def penalty(self, batch: Batch, outputs: Outputs, model: Any, t: float) -> Tensor:

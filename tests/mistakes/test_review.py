@@ -14,8 +14,8 @@ from PIL import Image
 
 import trickbag as tb
 from trickbag.data.images import Images
+from trickbag.engine.crossfit import out_of_fold
 from trickbag.ground.errors import TrickbagError, UsageError
-from trickbag.mistakes.features import out_of_fold
 from trickbag.runs.folder import kept_table
 from trickbag.statistics.label_errors import ranked
 from trickbag.statistics.neighbours import remoteness

@@ -1,9 +1,9 @@
-"""What other networks say of images before training: of unlabelled ones, and of augmented versions that all runs share."""
+"""What networks say of images before training: of unlabelled and of labelled ones, and of versions that all runs share."""
 
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from trickbag import plugins
-from trickbag.engine.judge import predictor
+from trickbag.data.images import Images
+from trickbag.engine.crossfit import out_of_fold
+from trickbag.engine.judge import at_once, collect, predictor
 from trickbag.engine.loader import Loader
 from trickbag.engine.scores import finite
 from trickbag.ground import store
@@ -22,6 +24,41 @@ from trickbag.ground.events import Tell, silent
 from trickbag.ground.state import digest
 from trickbag.recipe import Recipe
 from trickbag.trick import Batch, having
+
+
+class Asked:
+    """Networks asked before there are training images; implements ``trick.Answers``.
+
+    Arguments: what loads the judged views of a table's images, the unlabelled images, the run's own network, where others are
+    found, the images of a training step.
+    """
+
+    def __init__(
+        self,
+        loader: Callable[[Images], Loader],
+        unlabelled: Images,
+        model: nn.Module,
+        network: Callable[[str], nn.Module],
+        fabric: Fabric,
+        batch_size: int,
+        tell: Tell,
+    ) -> None:
+        self.loader, self.unlabelled, self.model, self.network = loader, unlabelled, model, network
+        self.fabric, self.batch_size, self.tell = fabric, batch_size, tell
+
+    def __call__(self, run: str) -> Tensor:
+        """What another run's network says of the unlabelled images: probabilities [M, K]."""
+        batches = self._judged(self.unlabelled, self.batch_size)
+        return finite(torch.cat(list(logits(self.network(run), batches, self.fabric))), self.unlabelled.paths).softmax(1)
+
+    def out_of_fold(self, images: Images) -> Tensor:
+        """What classifiers on this run's network say of images that they were not fitted to: probabilities [N, K]."""
+        batches = self._judged(images, at_once(self.fabric.device, self.batch_size))
+        features, _ = collect(predictor(self.model, (), self.fabric.autocast), batches)
+        return torch.from_numpy(out_of_fold(features.double().numpy(), images, self.tell))
+
+    def _judged(self, images: Images, batch_size: int) -> Iterator[Batch]:
+        return self.loader(images).judged(torch.arange(len(images)), batch_size)
 
 
 def logits(network: nn.Module, batches: Iterator[Batch], fabric: Fabric) -> Iterator[Tensor]:

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trickbag.data.images import Images
-from trickbag.engine.answers import kept, logits
+from trickbag.engine.answers import Asked, kept
 from trickbag.engine.cutting import resident
 from trickbag.engine.judge import Judge, judged_view
 from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.loop import Loop
 from trickbag.engine.pixels import Data, Pixels, Rows
-from trickbag.engine.scores import finite
 from trickbag.ground.errors import UsageError
-from trickbag.ground.events import Tell, silent
+from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.streams import generator, key, seed_layers
+from trickbag.ground.text import counted
 from trickbag.models import networks
 from trickbag.models.card import CARD, Card
 from trickbag.recipe import Recipe
@@ -82,15 +82,26 @@ def surgery(run: Path, tricks: Sequence[Trick]) -> list[Trick]:
     return [trick for trick in tricks if trick in rebuilt]
 
 
-def training(images: Images, tricks: Sequence[Trick], seed: int, answers: Answers) -> tuple[np.ndarray, Images]:
-    """The training images after the tricks had their say, and their rows in the table."""
-    rows = np.flatnonzero(images.splits == "train")
-    train = images.take(rows)
+def training(images: Images, tricks: Sequence[Trick], seed: int, answers: Answers, tell: Tell) -> Images:
+    """The training images after the tricks had their say, each of whom is told of by what it changed."""
+    train = images.split("train")
     for trick in having(tricks, "data"):
-        train = trick.data(train, images.split("unlabelled"), answers, generator(seed, trick.name()))
-        index = {path: row for row, path in enumerate(images.paths)}
-        rows = np.array([index[path] for path in train.paths], np.int64)
-    return rows, train
+        before, train = train, trick.data(train, images.split("unlabelled"), answers, generator(seed, trick.name()))
+        tell(Note(f"{trick}: {changes(before, train)}"))
+    return train
+
+
+def changes(before: Images, after: Images) -> str:
+    """What a trick made of the training images, in words."""
+    old, new = (dict(zip(table.paths, table.labels.tolist(), strict=True)) for table in (before, after))
+    both = old.keys() & new.keys()
+    found = {
+        "left out": len(old) - len(both),
+        "given another label": sum(old[path] != new[path] for path in both),
+        "added": len(new) - len(both),
+    }
+    said = ", ".join(f"{count:,} {what}" for what, count in found.items() if count)
+    return f"of {counted(len(old), 'training image')} {said or 'all stay as they are'}"
 
 
 def load(
@@ -102,12 +113,17 @@ def load(
     seed: int,
     fabric: Fabric,
     network: Callable[[str], nn.Module],
+    model: nn.Module,
+    tell: Tell,
 ) -> dict[str, Loader]:
     """The loader of each split."""
     images, view = data.images, plain_view(recipe)
     held = None if having(tricks, "region") else resident(pixels, fabric.device)
 
-    def loader(rows: np.ndarray, own: Images, judged: bool) -> Loader:
+    place = {path: row for row, path in enumerate(images.paths)}
+
+    def loader(own: Images, judged: bool = True) -> Loader:
+        rows = np.array([place[path] for path in own.paths], np.int64)
         return Loader(
             Rows(own, pixels, rows, regions(own, tricks, judged)),
             torch.from_numpy(own.labels),
@@ -124,15 +140,9 @@ def load(
             held,
         )
 
-    def answers(run: str) -> Tensor:
-        unlabelled = loaders["unlabelled"]
-        batches = unlabelled.judged(torch.arange(len(unlabelled.labels)), recipe.batch_size)
-        return finite(torch.cat(list(logits(network(run), batches, fabric))), unlabelled.pixels.images.paths).softmax(1)
-
-    rows = {name: np.flatnonzero(images.splits == name) for name in ("val", "test", "unlabelled")}
-    loaders = {name: loader(own, images.take(own), judged=True) for name, own in rows.items()}
-    loaders["train"] = loader(*training(images, tricks, seed, answers), judged=False)
-    return loaders
+    asked = Asked(loader, images.split("unlabelled"), model, network, fabric, recipe.batch_size, tell)
+    loaders = {name: loader(images.split(name)) for name in ("val", "test", "unlabelled")}
+    return loaders | {"train": loader(training(images, tricks, seed, asked, tell), judged=False)}
 
 
 def regions(images: Images, tricks: Sequence[Trick], judged: bool) -> Tensor | None:
@@ -168,7 +178,7 @@ def assemble(
     def named(run: str) -> nn.Module:
         return network(run, mean_std)
 
-    loaders = load(recipe, data, pixels, tricks, mean_std, seed, fabric, named)
+    loaders = load(recipe, data, pixels, tricks, mean_std, seed, fabric, named, model, tell)
     train = loaders["train"]
     each = 2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1  # a batch of one has no statistics
     plan = Plan(train.labels, tricks, seed, recipe.epochs, recipe.batch_size, recipe.size, fabric.world_size, each)

@@ -314,9 +314,11 @@ def mean_loss(
 ) -> Tensor:
     """The weighted mean loss of a batch plus the penalties, a scalar; penalties may ask networks, in ``autocast``."""
     loss: Callable[[Outputs, Tensor], Tensor] = next((trick.loss for trick in having(tricks, "loss")), soft_cross_entropy)
-    each = loss(outputs, batch.y)
+    losses = each = loss(outputs, batch.y)
     for trick in having(tricks, "weights"):
         each = each * trick.weights(batch.y, t)
+    for trick in having(tricks, "select"):
+        each = each * trick.select(losses.detach(), t)
     total = each.mean()
     for trick in having(tricks, "penalty"):
         with autocast():

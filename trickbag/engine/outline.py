@@ -31,6 +31,7 @@ for epoch in 1..{epochs}
         outputs = network(x)                 forward
         loss of each image                   loss
         weight of each image                 weights
+        which count, by their loss           select
         added to the mean loss               penalty
         gradient                             gradient
         optimiser step                       update

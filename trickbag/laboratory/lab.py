@@ -29,6 +29,8 @@ from trickbag.tricks import find, parse
 CLASSES = ("a", "b", "c")
 COUNTS = {"train": (20, 12, 9), "val": (4, 4, 3), "test": (5, 4, 4), "unlabelled": (3, 3, 3)}
 SIZE = 16
+MISLABELLED = "train/a/19.png"
+"""It shows the class b."""
 fabric_of = cache(fabric_for)
 """Each new Fabric reads the metadata of every package that is installed."""
 
@@ -40,15 +42,17 @@ def example(name: str) -> Trick:
 
 @cache
 def dataset(channels: int = 3) -> tuple[Data, list[Tensor]]:
-    """Images of three textures that a network can tell apart, 20 x 24 pixels, and their table; two of three have a box."""
+    """Images of three textures that a network can tell apart, 20 x 24 pixels, and their table; two of three have a box, and
+    one has a wrong label."""
     rng, paths, labels, splits, pixels = np.random.default_rng(0), [], [], [], []
     for split, counts in COUNTS.items():
         for label, count in enumerate(counts):
             for place in range(count):
                 y, x = np.mgrid[:20, :24]
-                wave = np.sin((x if label == 0 else y if label == 1 else x + y) * 0.9 + rng.uniform(0, 6))
-                image = 128 + 70 * wave + rng.normal(0, 25, (channels, 20, 24))
                 paths.append(f"{split}/{CLASSES[label]}/{place:02d}.png")
+                shown = 1 if paths[-1] == MISLABELLED else label
+                wave = np.sin((x if shown == 0 else y if shown == 1 else x + y) * 0.9 + rng.uniform(0, 6))
+                image = 128 + 70 * wave + rng.normal(0, 25, (channels, 20, 24))
                 labels.append(label)
                 splits.append(split)
                 pixels.append(torch.from_numpy(image.clip(0, 255).astype(np.uint8)))

@@ -1,4 +1,4 @@
-"""Features of images by a network, and what a classifier on them says of images that it was not fitted to."""
+"""Features of images by a network, and the labels that classifiers on them do not believe."""
 
 import time
 from dataclasses import replace
@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trickbag.data.audit import Audit, LabelError
 from trickbag.data.images import Images
 from trickbag.engine.assemble import assemble, kept_pixels
+from trickbag.engine.crossfit import FOLDS, out_of_fold
 from trickbag.engine.judge import predictor
 from trickbag.engine.pixels import Data, Files, ahead
 from trickbag.engine.precision import fabric_for
@@ -24,10 +25,6 @@ from trickbag.runs.request import Request, edited, started
 from trickbag.statistics.label_errors import quality, ranked
 from trickbag.statistics.variance import Floats, Ints
 from trickbag.studies.design import untrained
-from trickbag.studies.folds import partitioned
-from trickbag.tricks.fit_head import FitHead, regression
-
-FOLDS = 5
 
 
 def of_run(folder: Path, images: Images, tell: Tell) -> Floats:
@@ -52,41 +49,6 @@ def of_start(recipe: Recipe, images: Images, channels: int, tell: Tell) -> Float
         parts.append(predict(batch.x).features.cpu())
         tell(Doing("computing features", sum(map(len, parts)), len(images)))
     return np.asarray(torch.cat(parts).double())
-
-
-def out_of_fold(features: Floats, images: Images, tell: Tell) -> Floats:
-    """Probabilities [N, K] by logistic regressions, each fitted to images of other groups than those that it judges.
-
-    There are five folds, stratified by class. The penalty is that with the smallest NLL on the first fold.
-    Raises UsageError where no class has as many images as there are folds, or all have fewer groups.
-    """
-    labels, classes = images.labels, len(images.classes)
-    if images.counts().max(initial=0) < FOLDS or len(np.unique(images.groups)) < FOLDS:
-        raise UsageError(
-            f"No class has {FOLDS} images, or all are of few groups: too few to tell which labels are wrong. Add images."
-        )
-    x, y = torch.from_numpy(features).float(), nn.functional.one_hot(torch.from_numpy(labels), classes).float()
-    x = (x - x.mean(0)) / x.var(0, correction=0).mean().sqrt().clamp_min(torch.finfo(x.dtype).tiny)
-    p, l2 = np.zeros((len(labels), classes)), 0.0
-    for number, judged in enumerate(partitioned(images, np.arange(len(images)), FOLDS, 0), 1):
-        learned = np.setdiff1d(np.arange(len(images)), judged)
-        l2 = l2 or penalty((x[learned], y[learned]), (x[judged], y[judged]))
-        found = regression(x[learned], y[learned], l2, x.new_zeros(x.shape[1] + 1, classes))
-        p[judged] = (x[judged] @ found[:-1] + found[-1]).double().softmax(1).numpy()
-        tell(Doing("judging labels", number, FOLDS))
-    return p
-
-
-def penalty(learned: tuple[Tensor, Tensor], judged: tuple[Tensor, Tensor]) -> float:
-    """Which of the penalties of ``fit_head`` suits others best than those that are learned from, the strongest tried first."""
-    best, lowest, found = 0.0, float("inf"), learned[0].new_zeros(learned[0].shape[1] + 1, learned[1].shape[1])
-    for l2 in sorted(FitHead().l2, reverse=True):
-        found = regression(*learned, l2, found)
-        nll = float(nn.functional.cross_entropy(judged[0] @ found[:-1] + found[-1], judged[1]))
-        if nll >= lowest:
-            break
-        best, lowest = l2, nll
-    return best
 
 
 def errors(paths: list[str], classes: tuple[str, ...], labels: Ints, p: Floats) -> tuple[LabelError, ...]:

@@ -216,7 +216,7 @@ def expected(recipe: Recipe, wanted: Request, timing: Timing) -> float:
     """Seconds that training and scoring take."""
     splits = wanted.data.images.splits
     train, val, test = (int((splits == name).sum()) for name in ("train", "val", "test"))
-    prepare = any("prepare" in trick.plugs() or "finish" in trick.plugs() for trick in recipe.tricks)
+    prepare = any({"data", "prepare", "finish"} & set(trick.plugs()) for trick in recipe.tricks)
     once = (prepare * (train + val) + val + test) * timing.judge + prepare * 10
     once += len(splits) * timing.decode / (os.cpu_count() or 1)
     return once + recipe.epochs * epoch_seconds(timing, shown(recipe, wanted) or train, val, recipe)

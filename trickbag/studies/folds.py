@@ -5,17 +5,15 @@ A run of a study sees a table of three splits, as any training does, but they ar
 fitted classifier, a temperature), and images that are none of its business are in "apart".
 """
 
-import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from trickbag.data.folds import partitioned
 from trickbag.data.images import Images
 from trickbag.data.splits import Ints, fill
-from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import key
 
 FOLDS, PROVING = 5, 2
@@ -107,18 +105,3 @@ def _turns(images: Images, judging: Judging, partition: int) -> list[Ints]:
     if not partition:
         return _first(images, judging.folds, judging.seed)[: judging.turns]
     return partitioned(images, judging.pool(images), judging.turns, key(judging.seed, "partition", partition))
-
-
-def partitioned(images: Images, rows: Ints, folds: int, seed: int) -> list[Ints]:
-    """The rows in so many folds, stratified by class, groups together. Raises UsageError where no class has enough images."""
-    labels, groups = images.labels[rows], images.groups[rows]
-    kind = StratifiedKFold if len(set(groups.tolist())) == len(groups) else StratifiedGroupKFold
-    cut = kind(folds, shuffle=True, random_state=seed % 2**32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer images than folds, which some folds then lack
-        try:
-            return [np.sort(rows[part]) for _, part in cut.split(rows, labels, groups)]
-        except ValueError:
-            raise UsageError(
-                f"No class has {folds} images to be divided among {folds} folds. Add images, or give --no-rotate."
-            ) from None

@@ -148,6 +148,8 @@ Transform = Callable[[Tensor, int, Generator], Tensor]
 """(uint8 image [C, H, W], training size in pixels, generator) -> uint8 image [C, h, w]."""
 Draw = Callable[[int], Tensor]
 """How many -> as many uniform draws in [0, 1) for each image [B, n], float64, its own whichever others stand beside it."""
+LEFT_RIGHT, UPSIDE_DOWN = 1, 2
+"""How an image is mirrored."""
 Predict = Callable[[Tensor], Outputs]
 Forward = Callable[[Batch], tuple[Batch, Outputs]]
 """A training batch -> the batch, whose targets may be others now, and what the network says of it."""
@@ -278,7 +280,8 @@ class Trick(BaseModel):
         raise NotImplementedError
 
     def mirror(self, draw: Draw) -> Tensor:
-        """Which images are mirrored left to right [B], bool."""
+        """How images are mirrored [B]: 0 not at all, LEFT_RIGHT, UPSIDE_DOWN, or the sum of both; bool stands for the first
+        two."""
         raise NotImplementedError
 
     def augment(self) -> list[Transform]:

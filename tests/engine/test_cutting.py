@@ -58,10 +58,10 @@ def test_windows_and_mirror_images(images: list[Tensor], size: int, tmp_path: Pa
     low, high = ends.long().minimum(held.sizes[rows][..., None]).sort(2).values.unbind(2)
     low = low.minimum(held.sizes[rows] - 1)
     windows = torch.cat([low, (high - low).clamp_min(1)], 1)
-    mirrored = torch.rand(len(rows), generator=generator(1, "mirrored")) < 0.5
+    mirrored = torch.randint(4, (len(rows),), generator=generator(1, "mirrored"))
     made = held.cut(rows, cuts_to(windows, size), mirrored, size)
     expected = [
-        framed(images[row], window, bool(mirror), size)
+        framed(images[row], window, int(mirror), size)
         for row, window, mirror in zip(rows.tolist(), windows, mirrored, strict=True)
     ]
     compare(made, expected)
@@ -69,9 +69,22 @@ def test_windows_and_mirror_images(images: list[Tensor], size: int, tmp_path: Pa
 
 def test_an_image_of_the_wanted_size_is_itself(tmp_path: Path) -> None:
     image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=generator(0, "itself"))
-    held, rows = Resident(kept([image, image], tmp_path / "cache"), CPU), torch.arange(2)
-    made = held.cut(rows, cuts_of(held.sizes[rows], View(32, 32)), torch.tensor([False, True]), 32)
-    assert torch.equal(made, torch.stack([image, functional.horizontal_flip(image)]).float())
+    held, rows = Resident(kept([image] * 4, tmp_path / "cache"), CPU), torch.arange(4)
+    made = held.cut(rows, cuts_of(held.sizes[rows], View(32, 32)), rows, 32)
+    upside_down = functional.vertical_flip(image)
+    mirrored = [functional.horizontal_flip(each) for each in (image, upside_down)]
+    assert torch.equal(made, torch.stack([image, mirrored[0], upside_down, mirrored[1]]).float())
+    aside = held.cut(rows, cuts_of(held.sizes[rows], View(32, 32)), rows == 1, 32)
+    assert torch.equal(aside[:2], made[:2])
+
+
+@pytest.mark.parametrize("view", [View(16, 16), View(37, 32), View(9, 9)])
+def test_an_image_is_mirrored_before_its_middle_is_cut(images: list[Tensor], view: View, tmp_path: Path) -> None:
+    held = Resident(kept(images, tmp_path / "cache"), CPU)
+    rows, mirrored = torch.arange(len(images)).repeat(4), torch.arange(4).repeat_interleave(len(images))
+    made = held.cut(rows, cuts_of(held.sizes[rows], view, mirrored), mirrored, view.crop)
+    axes: dict[int, list[int]] = {0: [], 1: [2], 2: [1], 3: [1, 2]}
+    compare(made, [cut(images[row].flip(axes[int(how)]), view) for row, how in zip(rows, mirrored, strict=True)])
 
 
 class Sent:
@@ -93,7 +106,9 @@ class Sent:
         return Resident(kept([pixels[row] for row in range(len(pixels))], self.folder / f"cache{self.held}"), device)
 
 
-@pytest.mark.parametrize("tricks", [(), ("flip",), ("random_resized_crop", "flip"), ("random_resized_crop", "multi_scale")])
+@pytest.mark.parametrize(
+    "tricks", [(), ("flip(vertical=0.5)",), ("random_resized_crop", "flip"), ("random_resized_crop", "multi_scale")]
+)
 def test_a_training_sees_what_it_sees_image_by_image(
     tricks: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,11 +21,11 @@ from trickbag.tricks import parse
 
 @given(
     window=st.tuples(st.floats(0, 0.5), st.floats(0, 0.5), st.floats(0.2, 0.5), st.floats(0.2, 0.5)),
-    mirrored=st.booleans(),
+    mirrored=st.integers(0, 3),
     box=st.tuples(st.integers(0, 60), st.integers(0, 40), st.integers(8, 40), st.integers(8, 40)),
 )
 @settings(deadline=None, max_examples=60)
-def test_a_box_stays_around_what_it_marks(window: tuple[float, ...], mirrored: bool, box: tuple[int, ...]) -> None:
+def test_a_box_stays_around_what_it_marks(window: tuple[float, ...], mirrored: int, box: tuple[int, ...]) -> None:
     """A white rectangle on black, cut and mirrored with its box: the box holds the white that is left, to a pixel."""
     left, top, width, height = box
     image = torch.zeros(1, 80, 100, dtype=torch.uint8)
@@ -42,19 +42,20 @@ def test_a_box_stays_around_what_it_marks(window: tuple[float, ...], mirrored: b
     assert found[0, :4].tolist() == pytest.approx([float(v) for v in white], abs=2.5)
 
 
-def test_regions_move_as_images_do() -> None:
+@pytest.mark.parametrize(("mirrored", "axes"), [(0, []), (1, [1]), (2, [0]), (3, [0, 1])])
+def test_regions_move_as_images_do(mirrored: int, axes: list[int]) -> None:
     regions = torch.randint(0, 5, (80, 100), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     regions = regions.repeat_interleave(4, 0).repeat_interleave(4, 1)
-    frame = Frame((0.25, 0.5, 0.5, 0.25), True, 160, 100)
+    frame = Frame((0.25, 0.5, 0.5, 0.25), mirrored, 160, 100)
     moved = shown(tv_tensors.Mask(regions[None]), frame)
-    assert torch.equal(moved.as_subclass(torch.Tensor)[0], regions[80:240, 200:300].flip(1))
+    assert torch.equal(moved.as_subclass(torch.Tensor)[0], regions[80:240, 200:300].flip(axes))
 
 
 @pytest.mark.parametrize("size", [(480, 640), (33, 57), (64, 20)])
 def test_what_is_found_comes_back_in_pixels_of_the_image(size: tuple[int, int]) -> None:
     place = fit(*size, 64)
     boxes = np.array([[0, 0, size[1], size[0]], [size[1] / 4, size[0] / 4, size[1] / 2, size[0] / 2]])
-    on_canvas = boxes_shown(boxes, np.array([0, 1]), size, Frame(WHOLE, False, *place))
+    on_canvas = boxes_shown(boxes, np.array([0, 1]), size, Frame(WHOLE, 0, *place))
     said = in_pixels((on_canvas[:, :4], on_canvas[:, 4].long(), torch.ones(2)), size, place)
     assert said.xyxy == pytest.approx(boxes, abs=1e-3)
     scores = torch.zeros(3, 64, 64)
@@ -96,6 +97,18 @@ def test_without_tricks_images_are_shown_whole_and_padded_with_their_mean(tmp_pa
     assert batch.x[0, :, :40, :27].std() > 0.5
     assert batch.x[0, :, 40:].abs().max() < 0.02
     assert batch.x[0, :, :, 27:].abs().max() < 0.02
+
+
+def test_images_that_are_shown_upside_down_have_their_boxes_there(tmp_path, cache) -> None:
+    made = loader(tmp_path, tricks=())
+    plain, turned = drawn(made, [0, 1], 0), drawn(loader(tmp_path, tricks=("flip(p=0, vertical=1)",)), [0, 1], 0)
+    for image, other, marks, others, row in zip(plain.x, turned.x, plain.y, turned.y, range(2), strict=True):
+        height, _ = fit(*made.scenes.sizes[row].tolist(), 40)
+        assert torch.equal(other[:, :height], image[:, :height].flip(1))
+        there = marks[:, 4] != NONE
+        expected = marks[there][:, [0, 3, 2, 1, 4]] * torch.tensor([1, -1, 1, -1, 1]) + torch.tensor([0, height, 0, height, 0])
+        torch.testing.assert_close(others[there], expected)
+        assert there.any()
 
 
 def test_boxes_that_are_ignored_are_not_trained_on(tmp_path, cache) -> None:

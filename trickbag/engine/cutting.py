@@ -1,14 +1,15 @@
 """Cutting: from kept pixels to the squares that a network sees, an image at a time, or a batch at once in a GPU's memory."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from trickbag.engine.pixels import Cache, Pixels
-from trickbag.trick import View
+from trickbag.trick import LEFT_RIGHT, UPSIDE_DOWN, View
 
+T = TypeVar("T", bound=Tensor)
 RIBBON = 4
 """An image is judged by its middle, at most so many times as long as wide: a resized ribbon could fill the memory."""
 SHARE = 0.1
@@ -29,11 +30,22 @@ def cut(image: Tensor, view: View) -> Tensor:
     return image if image.shape[-2:] == (view.crop, view.crop) else F.center_crop(image, [view.crop, view.crop])
 
 
-def framed(image: Tensor, window: Tensor | None, mirrored: bool, size: int) -> Tensor:
+def flipped(thing: T, mirrored: int) -> T:
+    """An image, or boxes or regions as torchvision has them, mirrored as ``Trick.mirror`` says.
+
+    >>> flipped(torch.tensor([[[1, 2], [3, 4]]]), LEFT_RIGHT + UPSIDE_DOWN)
+    tensor([[[4, 3],
+             [2, 1]]])
+    """
+    thing = cast(T, F.horizontal_flip(thing)) if mirrored & LEFT_RIGHT else thing
+    return cast(T, F.vertical_flip(thing)) if mirrored & UPSIDE_DOWN else thing
+
+
+def framed(image: Tensor, window: Tensor | None, mirrored: int, size: int) -> Tensor:
     """An image [C, H, W], of which a window (top, left, height, width) is resized to [C, size, size], where there is one."""
     if window is not None:
         image = F.resized_crop(image, *window.tolist(), size=[size, size], antialias=True)
-    return F.horizontal_flip(image) if mirrored else image
+    return flipped(image, mirrored)
 
 
 class Cuts(NamedTuple):
@@ -50,7 +62,7 @@ class Cuts(NamedTuple):
 
 
 def cuts_of(sizes: Tensor, view: View, mirrored: Tensor | None = None) -> Cuts:
-    """What ``cut`` does to images of these heights and widths [B, 2], of which some may be ``mirrored`` [B] before."""
+    """What ``cut`` does to images of these heights and widths [B, 2], ``mirrored`` [B] before, where they are."""
     shorter = sizes.amin(1, keepdim=True)
     part = sizes.minimum(RIBBON * shorter)
     resized = (view.resize * part.double() / shorter).long()
@@ -62,7 +74,8 @@ def _middle(outer: Tensor, inner: Tensor, mirrored: Tensor | None) -> Tensor:
     """Where the middle begins; where it lies half a pixel off, the mirror image's lies off to the other side."""
     begin = ((outer - inner) / 2).round().long()
     if mirrored is not None:
-        begin[:, 1] = torch.where(mirrored, (outer - inner - begin)[:, 1], begin[:, 1])
+        turned = torch.stack([mirrored & UPSIDE_DOWN, mirrored & LEFT_RIGHT], 1) > 0
+        begin = torch.where(turned, outer - inner - begin, begin)
     return begin
 
 
@@ -114,7 +127,10 @@ class Resident:
         place = (first[:, None] + y)[:, :, None] + x[:, None]
         pixels = torch.stack([self.bytes[place + band * planes[:, None, None]] for band in range(self.channels)], 1)
         vertical, horizontal = taps(h, axes[0], axes[2], size, height), taps(w, axes[1], axes[3], size, width)
-        horizontal = torch.where(mirrored[:, None, None] > 0, horizontal.flip(1), horizontal)
+        vertical, horizontal = (
+            torch.where((mirrored & way > 0)[:, None, None], weights.flip(1), weights)
+            for way, weights in ((UPSIDE_DOWN, vertical), (LEFT_RIGHT, horizontal))
+        )
         return (vertical[:, None] @ pixels.float() @ horizontal.mT[:, None]).round_()
 
     def judged(self, rows: Tensor, view: View) -> Tensor:

@@ -227,14 +227,14 @@ class Loader:
         images = [self.pixels[row] for row in rows.tolist()]
         windows, mirrored = self.frames(torch.tensor([image.shape[-2:] for image in images]), keys)
         images = [
-            framed(image, None if windows is None else windows[i], mirrored is not None and bool(mirrored[i]), size)
+            framed(image, None if windows is None else windows[i], 0 if mirrored is None else int(mirrored[i]), size)
             for i, image in enumerate(images)
         ]
         views = [[self.transformed(image, keys, i, size, v) for i, image in enumerate(images)] for v in range(1 + self.views)]
         return torch.stack([torch.stack(view) for view in views])
 
     def frames(self, sizes: Tensor, keys: Keys) -> tuple[Tensor | None, Tensor | None]:
-        """The windows [B, 4] of images of these heights and widths [B, 2], and which are mirrored [B], as far as tricks say."""
+        """The windows [B, 4] of images of these heights and widths [B, 2] and how each is mirrored [B]; None: no trick says."""
         windows = self.window.window(sizes, keys.draw(self.window.name())) if self.window else None
         return windows, self.mirror.mirror(keys.draw(self.mirror.name())) if self.mirror else None
 

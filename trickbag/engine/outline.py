@@ -22,7 +22,7 @@ for epoch in 1..{epochs}
         images per step                      batch_size
         pixels of a side                     size
         part of each image that is shown     window
-        mirrored left to right               mirror
+        mirrored                             mirror
         each image, in the loader            augment
         fixed versions of each image         versions
         further views of each image          views

@@ -210,6 +210,9 @@ def shapes_of(name: str, channels: int) -> None:
         top, left, height, width = trick.window(torch.tensor([[20, 24]]), lambda n: torch.rand(1, n).double())[0].tolist()
         inside = 0 <= top < top + height <= 20 and 0 <= left < left + width <= 24
         assert inside, f"window cuts {height} x {width} pixels at {top}, {left} of an image of 20 x 24"
+    for trick in having(made.tricks, "mirror"):
+        ways = trick.mirror(lambda n: torch.rand(2, n).double()).tolist()
+        assert len(ways) == 2 and set(ways) <= set(range(4)), f"mirror says {ways} of two images: of each one of 0, 1, 2 and 3"
     for part, batch in made.loader.train(made.plan.epoch(0), 0):
         wanted = (len(part.rows), channels, part.size, part.size)
         assert batch.x.shape == wanted, f"a batch is {list(batch.x.shape)}, not {list(wanted)}"

@@ -74,7 +74,7 @@ class SceneLoader(Loader):
     def whole(self, row: int) -> Frame:
         """An image that is shown whole."""
         height, width = self.scenes.sizes[row].tolist()
-        return Frame(WHOLE, False, *fit(height, width, self.size))
+        return Frame(WHOLE, 0, *fit(height, width, self.size))
 
     def drawn(self, rows: Tensor, keys: Keys) -> list[Frame]:
         """What is shown of training images."""
@@ -84,7 +84,7 @@ class SceneLoader(Loader):
             shares = (windows.double() / UNIT).tolist()
             frames = [frame._replace(window=tuple(window)) for frame, window in zip(frames, shares, strict=True)]
         if mirrored is not None:
-            frames = [frame._replace(mirrored=bool(flip)) for frame, flip in zip(frames, mirrored, strict=True)]
+            frames = [frame._replace(mirrored=way) for frame, way in zip(frames, mirrored.long().tolist(), strict=True)]
         return frames
 
     def shown(self, rows: Tensor, frames: list[Frame]) -> Batch:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
+from trickbag.engine.cutting import flipped
 from trickbag.statistics.variance import Floats, Ints
 from trickbag.transfers.body import CANVAS
 
@@ -21,7 +22,8 @@ class Frame(NamedTuple):
 
     window: tuple[float, float, float, float]
     """Top, left, height and width, in shares of the image."""
-    mirrored: bool
+    mirrored: int
+    """As ``Trick.mirror`` says."""
     height: int
     width: int
 
@@ -59,13 +61,13 @@ def shown(thing: T, frame: Frame) -> T:
         for share, side, at in zip(frame.window[2:], (height, width), (top, left), strict=True)
     )
     cut = F.resized_crop(thing, top, left, rows, columns, [frame.height, frame.width], antialias=True)
-    return cast(T, F.horizontal_flip(cut) if frame.mirrored else cut)
+    return flipped(cast(T, cut), frame.mirrored)
 
 
 def boxes_shown(xyxy: Floats, labels: Ints, size: tuple[int, int], frame: Frame) -> Tensor:
     """Boxes [n, 4] and labels [n] of an image of a size -> those that a frame shows [m, 5], float32, the label last.
 
-    >>> frame = Frame((0.0, 0.5, 1.0, 0.5), False, 40, 40)
+    >>> frame = Frame((0.0, 0.5, 1.0, 0.5), 0, 40, 40)
     >>> boxes_shown(np.array([[5.0, 2, 15, 6], [0, 0, 4, 4]]), np.array([1, 0]), (20, 20), frame).tolist()
     [[0.0, 4.0, 20.0, 12.0, 1.0]]
     """

@@ -218,7 +218,7 @@ class Predictor(Shown):
         """The same of a file or its bytes; more than so many pixels are refused from the header."""
         kept = round(CACHE_MARGIN * self.card.size)
         pixels, _, size = decode(content, len(self.card.mean), limit_pixels, kept)
-        return Photo(content, shown(fitted(pixels, "crop", kept), Frame(WHOLE, False, *fit(*size, self.card.size))), size)
+        return Photo(content, shown(fitted(pixels, "crop", kept), Frame(WHOLE, 0, *fit(*size, self.card.size))), size)
 
     def look(self, photos: Iterable[Photo]) -> Iterator[Found | Regions]:
         """What is found in each: all boxes in pixels of the upright image, best first, or the class of each pixel [H, W].

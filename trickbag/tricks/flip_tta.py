@@ -31,6 +31,7 @@ class FlipTta(Trick):
     """Judge each image and its mirror image."""
 
     stage = Stage.EVAL
+    slot = "orientation"
 
     def predict(self, predict: Predict) -> Predict:
         """The mean over both; feature maps are laid back over each other."""

@@ -47,10 +47,10 @@ class Cautious(Trick):
 
         return keeping
 
-    @torch.no_grad()
     def update(self, model: Any, t: float) -> None:
         """Take the step again, where it agrees."""
         moved = (p for p in model.parameters() if p.grad is not None)
-        for parameter, before in zip(moved, self.before_, strict=True):
-            parameter.copy_(before + agreeing(parameter - before, parameter.grad))
+        with torch.no_grad():
+            for parameter, before in zip(moved, self.before_, strict=True):
+                parameter.copy_(before + agreeing(parameter - before, parameter.grad))
         self.before_ = []

@@ -41,14 +41,16 @@ class Ghost(_BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, ...] -> the same, normalised in parts when training."""
-        parts = x.tensor_split(max(1, len(x) // self.ghost if self.training else 1))
+        if not self.training or len(x) < 2 * self.ghost:
+            return super().forward(x)
+        parts = x.tensor_split(len(x) // self.ghost)
         whole = self.momentum
         said: list[Tensor] = []
         for part, share in zip(parts, momenta(whole or 0.0, list(map(len, parts))), strict=True):
             self.momentum = whole and share
             said.append(super().forward(part))
         self.momentum = whole
-        return torch.cat(said) if len(said) > 1 else said[0]
+        return torch.cat(said)
 
 
 class GhostNorm(Trick):

@@ -89,7 +89,6 @@ class ScheduleFree(Trick):
         made = self._optimizer = ScheduleFreeOptimizer(groups, lr, self.beta, beta2)
         return made
 
-    @torch.no_grad()
     def eval_model(self, model: Any) -> Any:
         """The average x; the live model before the first step."""
         state = self._optimizer.state
@@ -98,5 +97,5 @@ class ScheduleFree(Trick):
         judged: nn.Module = copy.deepcopy(model).requires_grad_(False).eval()
         for x, y in zip(judged.parameters(), model.parameters(), strict=True):
             if y in state:
-                x.copy_(averaged(y, state[y]["z"], self.beta))
+                x.copy_(averaged(y.detach(), state[y]["z"], self.beta))
         return judged

@@ -242,7 +242,7 @@ def test_selection_goes_by_losses_before_weights_and_sends_no_gradient():
     made = loop(recipe("drop_hardest(share=0.5, warmup=0.0)", "class_weights", "focal"))
     drop, weigh = (next(t for t in made.tricks if t.name() == name) for name in ("drop_hardest", "class_weights"))
     weigh.class_weight_ = torch.tensor([1.0, 1.0, 100.0])
-    logits = torch.tensor([[3.0, 0, 0], [0, 0.5, 0], [0, 0, 4.0], [2.0, 0, 0]], requires_grad=True)
+    logits = torch.tensor([[3.0, 0, 0], [0, 0.5, 0], [0, 0, 1.5], [2.0, 0, 0]], requires_grad=True)
     y = torch.eye(3)[[0, 1, 2, 2]]
     outputs = Outputs(logits[:, :, None, None], logits, logits)
     total = mean_loss(made.tricks, Batch(logits, y, torch.arange(4)), outputs, made.model, 0.5)
@@ -331,7 +331,7 @@ def test_the_mislabelled_image_of_the_laboratory_is_found_before_training(kind):
     before, after = data.images.split("train"), made.loader.pixels.images
     place = before.paths.index(MISLABELLED)
     said = {"drop": "1 left out", "correct": "1 given another label"}[kind]
-    assert [event.text for event in told if isinstance(event, Note)] == [f"{made.tricks[0]}: of 41 training images {said}"]
+    assert [event.text for event in told if isinstance(event, Note)] == [f"{made.tricks[0]}: 41 training images, {said}"]
     if kind == "drop":
         assert after.paths == (*before.paths[:place], *before.paths[place + 1 :])
     else:

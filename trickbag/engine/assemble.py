@@ -101,7 +101,7 @@ def changes(before: Images, after: Images) -> str:
         "added": len(new) - len(both),
     }
     said = ", ".join(f"{count:,} {what}" for what, count in found.items() if count)
-    return f"of {counted(len(old), 'training image')} {said or 'all stay as they are'}"
+    return f"{counted(len(old), 'training image')}, {said or 'all kept as they are'}"
 
 
 def load(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from trickbag.data.findings import CUT
+from trickbag.engine.loader import Plan
 from trickbag.engine.pixels import Files
 from trickbag.engine.speed import Timing, compiled, fastest
 from trickbag.ground.errors import UsageError
@@ -21,7 +22,7 @@ from trickbag.ground.text import counted, duration
 from trickbag.models import networks
 from trickbag.recipe import Recipe
 from trickbag.runs.request import Request
-from trickbag.trick import Stage, having
+from trickbag.trick import Stage
 from trickbag.tricks import find
 
 SAFETY = 0.88
@@ -219,17 +220,18 @@ def expected(recipe: Recipe, wanted: Request, timing: Timing) -> float:
     prepare = any("prepare" in trick.plugs() or "finish" in trick.plugs() for trick in recipe.tricks)
     once = (prepare * (train + val) + val + test) * timing.judge + prepare * 10
     once += len(splits) * timing.decode / (os.cpu_count() or 1)
-    return once + recipe.epochs * epoch_seconds(timing, shown(recipe, wanted) or train, val, recipe)
+    return once + recipe.epochs * epoch_seconds(timing, shown(recipe, wanted), val, recipe)
 
 
-def shown(recipe: Recipe, wanted: Request) -> int:
-    """Training images that an epoch shows where a trick decides it; else 0."""
-    images = wanted.data.images
+def shown(recipe: Recipe, wanted: Request) -> float:
+    """Training images that an epoch shows in the mean; 0 where there is none."""
+    images, tricks = wanted.data.images, [trick.fresh() for trick in recipe.tricks]
     labels = torch.from_numpy(images.labels[images.splits == "train"])
-    return sum(len(trick.order(labels, 0, torch.Generator())) for trick in having([t.fresh() for t in recipe.tricks], "order"))
+    plan = Plan(labels, tricks, wanted.seed, recipe.epochs, recipe.batch_size, recipe.size)
+    return sum(map(plan.count, range(recipe.epochs))) / max(1, recipe.epochs)
 
 
-def epoch_seconds(timing: Timing, train: int, val: int, recipe: Recipe) -> float:
+def epoch_seconds(timing: Timing, train: float, val: int, recipe: Recipe) -> float:
     """Seconds of one epoch with its validation."""
     averaged = any("eval_model" in trick.plugs() for trick in recipe.tricks)
     return train * timing.train + val * timing.judge * (1 + averaged) + averaged * min(train, 2048) * timing.judge

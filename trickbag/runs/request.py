@@ -31,6 +31,7 @@ from trickbag.models import weights as files
 from trickbag.recipe import Recipe, idle
 from trickbag.runs import seen
 from trickbag.trick import Trick, Tricks
+from trickbag.tricks import parse
 
 Bad = Literal["skip", "error"]
 """Leave out what is bad, and list it, or stop at it."""
@@ -335,4 +336,5 @@ def edited(
     base = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     fields = {k: str(v) for k, v in (("model", model), ("weights", weights)) if v is not None} | assignments(set_)
     with_, without = spellings(with_), names(without)
-    return base.edit(with_, without, **fields), frozenset([*fields, *without, *names(with_)])
+    put = [parse(text).name() for text in with_]
+    return base.edit(with_, without, **fields), frozenset([*fields, *without, *put])

@@ -133,6 +133,15 @@ class Fit(Protocol):
         ...
 
 
+class Answers(Protocol):
+    """What networks say of images before there are training images."""
+
+    def __call__(self, run: str, images: Any = None) -> Tensor:
+        """What the network of another run, as ``Fit.network`` takes it, says of the judged views of an ``Images`` table, None:
+        of the unlabelled images; probabilities [M, K]."""
+        ...
+
+
 Transform = Callable[[Tensor, int, Generator], Tensor]
 """(uint8 image [C, H, W], training size in pixels, generator) -> uint8 image [C, h, w]."""
 Draw = Callable[[int], Tensor]
@@ -140,8 +149,6 @@ Draw = Callable[[int], Tensor]
 Predict = Callable[[Tensor], Outputs]
 Forward = Callable[[Batch], tuple[Batch, Outputs]]
 """A training batch -> the batch, whose targets may be others now, and what the network says of it."""
-Answers = Callable[[str], Tensor]
-"""A run, as ``Fit.network`` takes it -> what its network says of the unlabelled images: probabilities [M, K]."""
 Compute = Callable[[], Tensor]
 """Clears the gradients, computes them anew for the current batch and returns the loss, a scalar."""
 Groups = list[dict[str, Any]]
@@ -241,6 +248,8 @@ class Trick(BaseModel):
     """The field that names other runs whose networks the trick asks for, if one does."""
     folder: ClassVar[str] = ""
     """The field that names a folder of images without labels, if one does."""
+    keeps: ClassVar[str] = ""
+    """The field that holds the share of the training images that ``data`` leaves, if it leaves any out."""
     rebuilds: ClassVar[bool] = False
     """Whether the features of a network that was trained with the trick are others without it."""
     alters: ClassVar[Literal["", "features", "classifier", "training"]] = ""
@@ -497,6 +506,16 @@ class Trick(BaseModel):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trick) and str(self) == str(other)
+
+
+def itself(run: str) -> float:
+    """For what share of its epochs a recipe is trained where its tricks ask for the network of this run; 0: another run.
+
+    >>> itself("self"), itself("self:0.2"), itself("self:2"), itself("food101")
+    (1.0, 0.2, 0.0, 0.0)
+    """
+    named = re.fullmatch(r"self(?::(0?\.\d+))?", run)
+    return float(named[1] or 1) if named else 0.0
 
 
 Tricks = Annotated[str | Trick | Iterable[str | Trick], "tricks, such as 'mixup, ema', tb.MixUp() or a list of both"]

@@ -88,9 +88,14 @@ def training(images: Images, tricks: Sequence[Trick], seed: int, answers: Answer
     train = images.take(rows)
     for trick in having(tricks, "data"):
         train = trick.data(train, images.split("unlabelled"), answers, generator(seed, trick.name()))
-        index = {path: row for row, path in enumerate(images.paths)}
-        rows = np.array([index[path] for path in train.paths], np.int64)
+        rows = placed(train, images)
     return rows, train
+
+
+def placed(some: Images, images: Images) -> np.ndarray:
+    """The rows of some images in a table that has them."""
+    index = {path: row for row, path in enumerate(images.paths)}
+    return np.array([index[path] for path in some.paths], np.int64)
 
 
 def load(
@@ -124,10 +129,10 @@ def load(
             held,
         )
 
-    def answers(run: str) -> Tensor:
-        unlabelled = loaders["unlabelled"]
-        batches = unlabelled.judged(torch.arange(len(unlabelled.labels)), recipe.batch_size)
-        return finite(torch.cat(list(logits(network(run), batches, fabric))), unlabelled.pixels.images.paths).softmax(1)
+    def answers(run: str, images: Images | None = None) -> Tensor:
+        asked = loaders["unlabelled"] if images is None else loader(placed(images, data.images), images, judged=True)
+        batches = asked.judged(torch.arange(len(asked.labels)), recipe.batch_size)
+        return finite(torch.cat(list(logits(network(run), batches, fabric))), asked.pixels.images.paths).softmax(1)
 
     rows = {name: np.flatnonzero(images.splits == name) for name in ("val", "test", "unlabelled")}
     loaders = {name: loader(own, images.take(own), judged=True) for name, own in rows.items()}

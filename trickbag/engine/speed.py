@@ -113,8 +113,10 @@ def time_steps(
         del normal
         return build_model(recipe, (), len(data.images.classes), data.channels, seed, "none").to(fabric.device)
 
-    # A step only looks up answers that are kept, and is timed at its full size.
-    aside = [trick for trick in having(recipe.tricks, "versions") if trick.versions()] + having(recipe.tricks, "size")
+    # A step only looks up answers that are kept, is timed at its full size, and costs the same whichever images it shows.
+    aside = [trick for trick in having(recipe.tricks, "versions") if trick.versions()]
+    aside += having(recipe.tricks, "size") + having(recipe.tricks, "data")
+    aside += [trick for trick in having(recipe.tricks, "order") if trick.networks]
     loop = assemble(
         recipe.edit(without=[trick.name() for trick in aside], epochs=max(1, recipe.epochs)),
         data,

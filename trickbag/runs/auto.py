@@ -3,6 +3,7 @@
 They are taken once, with a reason for each, and stored with the run; a resumed run reads them there.
 """
 
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trickbag.data.findings import CUT
+from trickbag.data.images import Images
 from trickbag.engine.loader import Plan
 from trickbag.engine.pixels import Files
 from trickbag.engine.speed import Timing, compiled, fastest
@@ -217,7 +220,7 @@ def expected(recipe: Recipe, wanted: Request, timing: Timing) -> float:
     """Seconds that training and scoring take."""
     splits = wanted.data.images.splits
     train, val, test = (int((splits == name).sum()) for name in ("train", "val", "test"))
-    prepare = any("prepare" in trick.plugs() or "finish" in trick.plugs() for trick in recipe.tricks)
+    prepare = any({"data", "prepare", "finish"} & set(trick.plugs()) for trick in recipe.tricks)
     once = (prepare * (train + val) + val + test) * timing.judge + prepare * 10
     once += len(splits) * timing.decode / (os.cpu_count() or 1)
     return once + recipe.epochs * epoch_seconds(timing, shown(recipe, wanted), val, recipe)
@@ -225,10 +228,17 @@ def expected(recipe: Recipe, wanted: Request, timing: Timing) -> float:
 
 def shown(recipe: Recipe, wanted: Request) -> float:
     """Training images that an epoch shows in the mean; 0 where there is none."""
-    images, tricks = wanted.data.images, [trick.fresh() for trick in recipe.tricks]
-    labels = torch.from_numpy(images.labels[images.splits == "train"])
+    labels, tricks = left_labels(recipe, wanted.data.images), [trick.fresh() for trick in recipe.tricks]
     plan = Plan(labels, tricks, wanted.seed, recipe.epochs, recipe.batch_size, recipe.size)
     return sum(map(plan.count, range(recipe.epochs))) / max(1, recipe.epochs)
+
+
+def left_labels(recipe: Recipe, images: Images) -> Tensor:
+    """The labels of as many training images as tricks leave, of each class its share, sorted."""
+    labels = torch.from_numpy(images.labels[images.splits == "train"]).sort().values
+    share = math.prod(getattr(trick, trick.keeps) for trick in recipe.tricks if trick.keeps)
+    left = min(len(labels), max(1, round(share * len(labels))))
+    return labels[((torch.arange(left).double() + 0.5) * len(labels) / max(1, left)).long()]
 
 
 def epoch_seconds(timing: Timing, train: float, val: int, recipe: Recipe) -> float:

@@ -92,12 +92,11 @@ def plan(wanted: Request, tell: Tell = silent) -> Plan:
     model = build_model(made, made.tricks, len(images.classes), wanted.data.channels, wanted.seed, "none")
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     counts = Counter(images.splits.tolist())
-    labels = torch.from_numpy(images.split("train").labels)
     return Plan(
         made,
         decision.reasons,
         {name: counts[name] for name in ("train", "val", "test")},
-        Steps(labels, made.tricks, wanted.seed, made.epochs, made.batch_size, made.size).steps(),
+        Steps(auto.left_labels(made, images), made.tricks, wanted.seed, made.epochs, made.batch_size, made.size).steps(),
         decision.seconds,
         need if need <= size_limit() else 0,
         weights * 9,

@@ -30,7 +30,7 @@ from trickbag.models import networks
 from trickbag.models import weights as files
 from trickbag.recipe import Recipe, idle
 from trickbag.runs import seen
-from trickbag.trick import Trick, Tricks
+from trickbag.trick import Trick, Tricks, itself
 from trickbag.tricks import parse
 
 Bad = Literal["skip", "error"]
@@ -298,7 +298,7 @@ def check_named(tricks: Iterable[Trick]) -> None:
     """Raise UsageError where tricks name runs, recipes or folders that are not there."""
     for trick in tricks:
         for name in trick.others():
-            if name != "self" and not os.path.isfile(Path(name) / "model.json"):
+            if not itself(name) and not os.path.isfile(Path(name) / "model.json"):
                 try:
                     Recipe.load(name)
                 except UsageError as error:

@@ -9,14 +9,13 @@ Hurts: unlabelled images of other classes; a teacher that is sure of its mistake
 Costs: the teacher's training where it is a recipe, one pass over the unlabelled images, and longer epochs.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Generator, Tensor
 
-from trickbag.trick import Stage, Trick
+from trickbag.trick import Answers, Stage, Trick
 
 
 def sure(p: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -45,7 +44,7 @@ class PseudoLabel(Trick):
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.95
     """The least probability, above 0, at which an image joins."""
 
-    def data(self, train: Any, unlabelled: Any, answers: Callable[[str], Tensor], rng: Generator) -> Any:
+    def data(self, train: Any, unlabelled: Any, answers: Answers, rng: Generator) -> Any:
         """The labelled images, then those that the teacher is sure of."""
         if not len(unlabelled):
             return train

@@ -40,8 +40,8 @@ MUTANTS = (
     Mutant(
         "shift the augmentation stream by the rank",
         "engine/loader.py",
-        "else Keys(self.seed, epoch, rows, copies)",
-        "else Keys(self.seed, epoch, rows + self.rank, copies)",
+        "else Keys(self.seed, epoch, rows, copies, t)",
+        "else Keys(self.seed, epoch, rows + self.rank, copies, t)",
         "tests/tricks/test_laws.py -k ranks and flip",
     ),
     Mutant(

@@ -64,7 +64,8 @@ def page(name: str, trick: type[Trick], drawn: bool) -> Iterator[str]:
         yield f"![{name}]({name}.png)\n"
     for word in CARD:
         yield f"**{word}.** {text(words[word])}\n"
-    yield f"**Plug points.** {', '.join(trick.plugs())}, at the stage {trick.stage.name}.\n"
+    own = f"{', '.join(trick.plugs())}, at the stage {trick.stage.name}"
+    yield f"**Plug points.** {own if trick.plugs() else 'those of the trick that it holds'}.\n"
     others = ", ".join(f"[{other}]({other}.md)" for other in excluded(name))
     yield f"**Excludes.** {others or 'nothing.'}\n"
     if trick.model_fields:

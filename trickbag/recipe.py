@@ -19,6 +19,7 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import brief, clipped, line
 from trickbag.ground.typed import names, spellings
+from trickbag.timed import edited
 from trickbag.trick import WITHOUT_STEPS, Trick, Tricks, ordered
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -122,8 +123,7 @@ class Training(Shown, BaseModel):
                     raise UsageError(
                         f"{clipped(path)}: the recipe has no trick {clipped(name)}. Add it with --with {clipped(name)}."
                     )
-                old = chosen[name]
-                chosen[name] = old.build(_spec(old, {field: value}))
+                chosen[name] = edited(chosen[name], **{field: value})
         return self.build(dict(self) | own | {"tricks": tuple(chosen.values())})
 
     @classmethod
@@ -217,12 +217,6 @@ def idle(trick: Trick, recipe: Recipe) -> str:
     if not steps and (trick.alters == "training" or not WITHOUT_STEPS & plugs):
         return f"{trick} acts in steps of training, and with epochs=0 there are none. Set epochs, or leave {trick.name()} out."
     return ""
-
-
-def _spec(trick: Trick, fields: dict[str, Any]) -> Any:
-    from trickbag.ground.spec import Spec
-
-    return Spec(trick.name(), (), {n: getattr(trick, n) for n in type(trick).model_fields} | fields)
 
 
 def recipe_names(package: str = CLASSIFIERS) -> list[str]:

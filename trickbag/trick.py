@@ -7,11 +7,13 @@ are the state of a run, made in ``Trick.setup`` and saved and restored by the en
 """
 
 import difflib
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import cache
+from itertools import takewhile
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self, cast
 
 import torch
@@ -134,8 +136,9 @@ class Fit(Protocol):
 class Answers(Protocol):
     """What the engine hands to a trick that chooses the training images, before there are any."""
 
-    def __call__(self, run: str) -> Tensor:
-        """What the network of another run, as ``Fit.network`` takes it, says of the unlabelled images: probabilities [M, K]."""
+    def __call__(self, run: str, images: Any = None) -> Tensor:
+        """What the network of another run, as ``Fit.network`` takes it, says of the judged views of an ``Images`` table, None:
+        of the unlabelled images; probabilities [M, K]."""
         ...
 
     def out_of_fold(self, images: Any) -> Tensor:
@@ -231,6 +234,8 @@ WITHOUT_STEPS = frozenset({"data", "region", "model", "prepare", "finish", "view
 """What acts where no step is trained."""
 EVALUATION = frozenset({"setup", "finish", "view", "eval_model", "predict"})
 WATCHING = EVALUATION | {"after_step"}
+LAST = math.nextafter(1.0, 0.0)
+"""The largest share of training at which a step can begin."""
 
 
 class Trick(BaseModel):
@@ -251,6 +256,8 @@ class Trick(BaseModel):
     """The field that names other runs whose networks the trick asks for, if one does."""
     folder: ClassVar[str] = ""
     """The field that names a folder of images without labels, if one does."""
+    keeps: ClassVar[str] = ""
+    """The field that holds the share of the training images that ``data`` leaves, if it leaves any out."""
     rebuilds: ClassVar[bool] = False
     """Whether the features of a network that was trained with the trick are others without it."""
     alters: ClassVar[Literal["", "features", "classifier", "training"]] = ""
@@ -258,8 +265,8 @@ class Trick(BaseModel):
     the training: a network that takes no step answers as without it."""
     reads_features: ClassVar[bool] = False
     """Whether it answers from the features of judged images, in place of the classifier."""
-    positional: ClassVar[str] = ""
-    """The field that takes values given without a name, as a tuple."""
+    positional: ClassVar[str | tuple[str, ...]] = ""
+    """The field that takes all values given without a name, as a tuple; or several fields, which take one each, in order."""
     example: ClassVar[str] = ""
     """A spelling that stands for the trick where it needs values to be built; empty: its bare name."""
 
@@ -402,8 +409,7 @@ class Trick(BaseModel):
             try:
                 super().__init__(**fields)
             except ValidationError as error:
-                args = fields.pop(self.positional) if isinstance(fields.get(self.positional), tuple) else ()
-                raise UsageError(f"{line(str(Spec(self.name(), args, fields)))}: {self._fault(error)}") from None
+                raise UsageError(f"{line(str(self._spec(fields)))}: {self._fault(error)}") from None
 
     @classmethod
     def _fault(cls, error: ValidationError) -> str:
@@ -419,9 +425,22 @@ class Trick(BaseModel):
     @classmethod
     def build(cls, spec: Spec) -> Self:
         """The trick that a spec spells; nested specs are tricks already. Raises UsageError where there is none."""
-        if spec.args and not cls.positional:
-            raise UsageError(f"{spec}: write values with their names, {cls.usage()}.")
-        return cls(**spec.fields | ({cls.positional: spec.args} if spec.args else {}))
+        if isinstance(cls.positional, str) and cls.positional and spec.args:
+            return cls(**spec.fields | {cls.positional: spec.args})
+        given = dict(zip(cls.positional, spec.args, strict=False))
+        if len(given) < len(spec.args) or given.keys() & spec.fields.keys():
+            raise UsageError(f"{line(str(spec))}: write values with their names, {cls.usage()}.")
+        return cls(**spec.fields | given)
+
+    @classmethod
+    def _spec(cls, fields: Mapping[str, Any]) -> Spec:
+        """The spec of these fields; those without a name come first."""
+        named, args = dict(fields), ()
+        if isinstance(cls.positional, tuple):
+            args = tuple(named.pop(name) for name in takewhile(fields.__contains__, cls.positional))
+        elif isinstance(named.get(cls.positional), tuple):
+            args = named.pop(cls.positional)
+        return Spec(cls.name(), args, named)
 
     @classmethod
     def name(cls) -> str:
@@ -439,14 +458,32 @@ class Trick(BaseModel):
         """The plug points that the trick overrides, in the order in which an image meets them."""
         return tuple(p for p in PLUG_POINTS if getattr(cls, p) is not getattr(Trick, p))
 
+    @property
+    def core(self) -> "Trick":
+        """The trick itself; of one that lets another act for a part of training, that other."""
+        return self
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The shares of training between which the trick is asked at all."""
+        return 0.0, 1.0
+
+    def acts(self, t: float) -> bool:
+        """Whether the trick is asked in a step that begins at ``t``; the end, at 1, counts to the last step."""
+        begin, end = self.span
+        return begin <= min(t, LAST) < end
+
     def begin(self) -> float:
         """The share of training from which the trick can change the trajectory or the result; 1.0 for evaluation alone.
 
         Watchers leave the trajectory untouched and say 1.0 too.
         """
-        if set(self.plugs()) <= WATCHING:
+        begin, end = self.span
+        if begin >= end or set(self.plugs()) <= WATCHING:
             return 1.0
-        return float(getattr(self, self.begins)) if self.begins else 0.0
+        if {"order", "batch_size"} & set(self.plugs()):  # others know from the start how many steps there are
+            return 0.0
+        return max(begin, float(getattr(self.core, self.begins)) if self.begins else 0.0)
 
     def others(self) -> tuple[str, ...]:
         """The runs whose networks the trick asks for."""
@@ -475,14 +512,23 @@ class Trick(BaseModel):
 
     def __str__(self) -> str:
         given = {n: getattr(self, n) for n, f in type(self).model_fields.items() if getattr(self, n) != f.default}
-        args = given.pop(self.positional, ())
-        return str(Spec(self.name(), tuple(args), given))
+        return str(self._spec(given))
 
     def __hash__(self) -> int:
         return hash(str(self))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trick) and str(self) == str(other)
+
+
+def itself(run: str) -> float:
+    """For what share of its epochs a recipe is trained where its tricks ask for the network of this run; 0: another run.
+
+    >>> itself("self"), itself("self:0.2"), itself("self:2"), itself("food101")
+    (1.0, 0.2, 0.0, 0.0)
+    """
+    named = re.fullmatch(r"self(?::(0?\.\d+))?", run)
+    return float(named[1] or 1) if named else 0.0
 
 
 Tricks = Annotated[str | Trick | Iterable[str | Trick], "tricks, such as 'mixup, ema', tb.MixUp() or a list of both"]
@@ -498,7 +544,7 @@ def _fresh(value: Any) -> Any:
 def ordered(tricks: Sequence[Trick]) -> tuple[Trick, ...]:
     """The tricks in the order in which they act, whatever was typed: by stage, then by name.
 
-    Raises UsageError where two tricks have the same name or slot, or both override an at-most-one plug point.
+    Raises UsageError where two tricks have the same name, or at the same time the same slot or at-most-one plug point.
     """
     for i, a in enumerate(tricks):
         for b in tricks[i + 1 :]:
@@ -510,19 +556,40 @@ def ordered(tricks: Sequence[Trick]) -> tuple[Trick, ...]:
 def conflict(a: Trick, b: Trick) -> str:
     """Why two tricks cannot stand in one recipe; an empty string where they can."""
     if a.name() == b.name():
-        return f"{a} and {b}: a recipe holds a trick once. Remove one."
-    if a.slot and a.slot == b.slot:
-        one_of = f", or write one_of({a.name()}, {b.name()})" if a.plugs() == b.plugs() == ("batch",) else ""
+        return f"{a} and {b}: a recipe holds a trick once. Choose one."
+    if rivals(a, b):
+        batches = a.core is a and b.core is b and a.plugs() == b.plugs() == ("batch",)
+        one_of = f", or write one_of({a.name()}, {b.name()})" if batches else ""
         return f"{a} and {b} both sit in the slot {a.slot!r}. Choose one{one_of}."
-    for point in a.plugs():
+    for point in a.plugs() if together(a, b) else ():
         if PLUG_POINTS[point] is Combine.ONE and point in b.plugs():
             return f"{a} and {b} both decide {point!r}, which only one trick can. Choose one."
     return ""
 
 
+def rivals(a: Trick, b: Trick) -> bool:
+    """Whether one of two tricks stands in the other's place: of the same name, or in the same slot at the same time."""
+    return a.name() == b.name() or (bool(a.slot) and a.slot == b.slot and together(a, b))
+
+
+def together(a: Trick, b: Trick) -> bool:
+    """Whether there is a part of training in which both are asked."""
+    return max(a.span[0], b.span[0]) < min(a.span[1], b.span[1])
+
+
 def having(tricks: Sequence[Trick], point: str) -> list[Trick]:
     """Those tricks that override a plug point, in order."""
     return [trick for trick in tricks if point in trick.plugs()]
+
+
+def acting(tricks: Sequence[Trick], point: str, t: float) -> list[Trick]:
+    """Those tricks that override a plug point and are asked in a step that begins at ``t``, in order."""
+    return [trick for trick in having(tricks, point) if trick.acts(t)]
+
+
+def deciding(tricks: Sequence[Trick], point: str, t: float) -> Trick | None:
+    """The one that decides an at-most-one plug point in a step that begins at ``t``."""
+    return next(iter(acting(tricks, point, t)), None)
 
 
 def watchers(tricks: Sequence[Trick]) -> list[Trick]:

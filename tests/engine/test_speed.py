@@ -102,9 +102,9 @@ def test_pixels_that_are_shared_stay_as_they_are() -> None:
 def test_a_step_is_timed_at_its_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
     made, sizes, augmented = recipe("progressive_resizing(start=0.5)", *TRICKS), set[int](), Loader.augmented
 
-    def noted(self: Loader, rows: torch.Tensor, copies: torch.Tensor, epoch: int, size: int) -> torch.Tensor:
+    def noted(self: Loader, rows: torch.Tensor, copies: torch.Tensor, epoch: int, size: int, t: float) -> torch.Tensor:
         sizes.add(size)
-        return augmented(self, rows, copies, epoch, size)
+        return augmented(self, rows, copies, epoch, size, t)
 
     monkeypatch.setattr(Loader, "augmented", noted)
     timed(made)

@@ -230,7 +230,7 @@ def test_the_order_of_action_is_that_of_stages_then_names() -> None:
 @pytest.mark.parametrize(
     ("a", "b", "reason"),
     [
-        (Mixer(), Mixer(alpha=1), "mixer and mixer(alpha=1.0): a recipe holds a trick once. Remove one."),
+        (Mixer(), Mixer(alpha=1), "mixer and mixer(alpha=1.0): a recipe holds a trick once. Choose one."),
         (Mixer(), Cutter(), "mixer and cutter both sit in the slot 'mix'. Choose one, or write one_of(mixer, cutter)."),
         (Focal(), Hinge(), "focal and hinge both decide 'loss', which only one trick can. Choose one."),
         (Mixer(), Choice(tricks=()), ""),
@@ -240,7 +240,7 @@ def test_the_order_of_action_is_that_of_stages_then_names() -> None:
 def test_conflicts_are_derived_and_told(a: Trick, b: Trick, reason: str) -> None:
     assert conflict(a, b) == reason
     if reason:
-        with pytest.raises(UsageError, match=r"Remove one|Choose one"):
+        with pytest.raises(UsageError, match="Choose one"):
             ordered([Bigger(), a, b])
     else:
         assert len(ordered([a, b])) == 2

@@ -16,7 +16,7 @@ from trickbag.transfers.assemble import assemble
 from trickbag.transfers.recipe import ACTS, TransferRecipe
 from trickbag.tricks import bag, parse
 
-HERE = sorted(name for name, trick in bag().items() if set(trick.plugs()) <= ACTS and not trick.networks)
+HERE = sorted(name for name in bag() if set(example(name).plugs()) <= ACTS and not example(name).networks)
 NEUTRAL = [name for name in HERE if bag()[name].neutral is not None]
 WRITERS = {"detection": marked.voc, "segmentation": marked.regions}
 HEADS = {"detection": "fcos", "segmentation": "fcn"}

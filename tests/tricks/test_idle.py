@@ -37,7 +37,7 @@ def test_a_trick_acts_or_is_refused(kind: str, name: str) -> None:
         return
     made, why = built(kind, name), ""
     try:
-        check_idle(made, {name})
+        check_idle(made, {example(name).name()})
         found = follow(loop(made)).logits
     except UsageError as refusal:
         why = str(refusal)
@@ -50,7 +50,7 @@ def test_a_trick_of_steps_is_refused_where_there_are_none(name: str) -> None:
     assert "epochs=0" in idle(example(name), made)
     check_idle(made, set())
     with pytest.raises(UsageError, match="Set epochs, or leave"):
-        check_idle(made, {name})
+        check_idle(made, {example(name).name()})
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -21,10 +21,10 @@ ELSEWHERE = (laws.examples, laws.neighbours, laws.families)
 SILENT = {
     "neutral": {name for name in NAMES if bag()[name].neutral is None},
     "acting": {name for name in NAMES if bag()[name].neutral == {}},
-    "odd_batches": {name for name in NAMES if "batch" not in bag()[name].plugs()},
-    "resuming_elsewhere": {name for name in NAMES if "optimizer" not in bag()[name].plugs()},
-    "apart": {"flip"} | {name for name in NAMES if {"data", "order", "batch_size"} & set(bag()[name].plugs())},
-    "watching": {name for name in NAMES if not set(bag()[name].plugs()) <= WATCHING},
+    "odd_batches": {name for name in NAMES if "batch" not in example(name).plugs()},
+    "resuming_elsewhere": {name for name in NAMES if "optimizer" not in example(name).plugs()},
+    "apart": {"flip"} | {name for name in NAMES if {"data", "order", "batch_size"} & set(example(name).plugs())},
+    "watching": {name for name in NAMES if not set(example(name).plugs()) <= WATCHING},
     "beginning": {name for name in NAMES if not 0 < example(name).begin() < 1},
 }
 """Of which tricks a law has nothing to say."""

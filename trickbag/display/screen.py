@@ -418,7 +418,8 @@ class Screen:
         self.lines(trick.usage(), words.pop("Title"), "")
         self.lines(*(f"{word + ':':<9}{text}" for word, text in words.items()))
         self.lines(*(f"{'From:':<9}{one.origin}, {one.digest}" for one in of([trick]).values()))
-        self.lines(f"{'Plugs:':<9}{', '.join(trick.plugs())} (stage {trick.stage.name})", "")
+        plugs = f"{', '.join(trick.plugs())} (stage {trick.stage.name})" if trick.plugs() else "as the trick that it holds"
+        self.lines(f"{'Plugs:':<9}{plugs}", "")
         for name, field in trick.model_fields.items():
             default = "required" if field.is_required() else f"default {field.default!r}"
             within = f"; {bounds(field)}" if bounds(field) else ""

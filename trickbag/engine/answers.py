@@ -46,10 +46,11 @@ class Asked:
         self.loader, self.unlabelled, self.model, self.network = loader, unlabelled, model, network
         self.fabric, self.batch_size, self.tell = fabric, batch_size, tell
 
-    def __call__(self, run: str) -> Tensor:
-        """What another run's network says of the unlabelled images: probabilities [M, K]."""
-        batches = self._judged(self.unlabelled, self.batch_size)
-        return finite(torch.cat(list(logits(self.network(run), batches, self.fabric))), self.unlabelled.paths).softmax(1)
+    def __call__(self, run: str, images: Images | None = None) -> Tensor:
+        """What another run's network says of images, None: of the unlabelled ones; probabilities [M, K]."""
+        asked = self.unlabelled if images is None else images
+        batches = self._judged(asked, self.batch_size)
+        return finite(torch.cat(list(logits(self.network(run), batches, self.fabric))), asked.paths).softmax(1)
 
     def out_of_fold(self, images: Images) -> Tensor:
         """What classifiers on this run's network say of images that they were not fitted to: probabilities [N, K]."""

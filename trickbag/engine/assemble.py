@@ -208,9 +208,16 @@ def check_fixed(recipe: Recipe) -> None:
     """Raise UsageError where a trick mixes images whose versions another has fixed."""
     for trick in having(recipe.tricks, "versions"):
         for other in recipe.tricks:
-            if trick.versions() and other.stage is Stage.MIX:
+            if not trick.versions():
+                continue
+            if other.stage is Stage.MIX:
                 raise UsageError(
                     f"{trick} has answers to fixed images, which {other} mixes. Remove one, or write cached=False."
+                )
+            if other.core is not other and {"window", "mirror", "augment"} & set(other.plugs()):
+                raise UsageError(
+                    f"{trick} has answers to fixed images, which {other} does not show alike throughout training. Remove one, "
+                    "or write cached=False."
                 )
 
 
@@ -224,7 +231,7 @@ def check_fit(recipe: Recipe) -> None:
 def check_sizes(model: nn.Module, tricks: Sequence[Trick], recipe: Recipe, channels: int) -> None:
     """Raise UsageError where a trick shows the network images of a size that it cannot read."""
     for trick in having(tricks, "size"):
-        least = min(trick.size(step / 100) for step in range(100))
+        least = min((trick.size(step / 100) for step in range(100) if trick.acts(step / 100)), default=recipe.size)
         place = next(model.parameters()).device
         try:
             with torch.no_grad():

@@ -16,7 +16,7 @@ from trickbag.ground.norms import batch_norms, estimate_norms, moved
 from trickbag.ground.state import digest
 from trickbag.ground.streams import generator
 from trickbag.models.networks import Net
-from trickbag.trick import Batch, Facts, Outputs, Predict, Trick, View, having
+from trickbag.trick import Batch, Facts, Outputs, Predict, Trick, View, acting, having
 
 NORM_IMAGES = 2048
 """Training images that the statistics of an averaged network are estimated from."""
@@ -127,7 +127,7 @@ class Judge:
         epoch = self.plan.epochs
         parts = takewhile(lambda part: part.position < NORM_IMAGES, self.plan.epoch(epoch))
         for part, batch in self.loaders["train"].train(parts, epoch):
-            for trick in having(self.tricks, "batch"):
+            for trick in acting(self.tricks, "batch", part.t):
                 batch = trick.batch(batch, part.t, generator(self.facts.seed, trick.name(), epoch, part.position))
             yield batch
 

@@ -17,7 +17,7 @@ from trickbag.ground import signals
 from trickbag.ground.environment import whole
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import generator, key, uniforms
-from trickbag.trick import Batch, Draw, Trick, View, having
+from trickbag.trick import Batch, Draw, Trick, View, deciding, having
 
 DEPTH = 3
 """Batches made ahead of the one in training."""
@@ -60,19 +60,35 @@ class Plan:
         each: int = 1,
     ) -> None:
         self.labels, self.seed, self.epochs, self.ranks, self.each = labels, seed, epochs, ranks, each
-        self.order = next(iter(having(tricks, "order")), None)
-        self.growing, self.base = next(iter(having(tricks, "batch_size")), None), batch_size
-        self.size = next((trick.size for trick in having(tricks, "size")), lambda _: size)
+        self.tricks = [trick for trick in tricks if {"order", "batch_size", "size"} & set(trick.plugs())]
+        self.base, self.full = batch_size, size
+        self._counts: dict[str, int] = {}
 
     def batch_size(self, t: float) -> int:
         """Images per step over all ranks."""
-        return self.growing.batch_size(t, self.base) if self.growing else self.base
+        growing = deciding(self.tricks, "batch_size", t)
+        return growing.batch_size(t, self.base) if growing else self.base
+
+    def size(self, t: float) -> int:
+        """Pixels of a side of a training image."""
+        resizing = deciding(self.tricks, "size", t)
+        return resizing.size(t) if resizing else self.full
 
     def rows(self, epoch: int) -> Tensor:
         """The rows of an epoch [M], in order."""
-        if self.order:
-            return self.order.order(self.labels, epoch, generator(self.seed, self.order.name(), epoch))
+        order = deciding(self.tricks, "order", self._share(epoch))
+        if order:
+            return order.order(self.labels, epoch, generator(self.seed, order.name(), epoch))
         return torch.randperm(len(self.labels), generator=generator(self.seed, "order", epoch))
+
+    def count(self, epoch: int) -> int:
+        """How many images an epoch shows, known before ``Trick.setup``: a trick shows as many in each of its epochs."""
+        order = deciding(self.tricks, "order", self._share(epoch))
+        if not order:
+            return len(self.labels)
+        if str(order) not in self._counts:
+            self._counts[str(order)] = len(order.order(self.labels, 0, generator(self.seed, order.name(), 0)))
+        return self._counts[str(order)]
 
     def epoch(self, epoch: int, position: int = 0) -> Iterator[Slice]:
         """The steps of an epoch from the given position on. Raises UsageError as ``steps`` does."""
@@ -107,10 +123,9 @@ class Plan:
 
     def steps(self) -> int:
         """Steps of the whole training. Raises UsageError where a step has too few images for the ranks."""
-        count = len(self.rows(0)) if self.order else len(self.labels)
         steps = 0
         for epoch in range(self.epochs):
-            position = 0
+            position, count = 0, self.count(epoch)
             while position < count:
                 position = self._end(position, count, self._share(epoch + position / count))
                 steps += 1
@@ -141,6 +156,8 @@ class Keys(NamedTuple):
     """[B]."""
     copies: Tensor
     """[B]."""
+    t: float = 0.0
+    """Share of training done, which says what tricks are asked."""
 
     def draw(self, name: str) -> Draw:
         """A stream of draws for all images at once."""
@@ -176,12 +193,9 @@ class Loader:
     ) -> None:
         self.seen = pixels if seen is None else seen
         self.pixels, self.labels, self.classes, self.view, self.seed, self.device = pixels, labels, classes, view, seed, device
-        self.window = next(iter(having(tricks, "window")), None)
-        self.mirror = next(iter(having(tricks, "mirror")), None)
-        self.transforms = [(trick.name(), f) for trick in having(tricks, "augment") for f in trick.augment()]
+        self.tricks = tricks
+        self.transforms = [(trick, f) for trick in having(tricks, "augment") for f in trick.augment()]
         self.versions = max((trick.versions() for trick in having(tricks, "versions")), default=0)
-        wants = next(iter(having(tricks, "views")), None)
-        self.viewer, self.views = (wants.name(), wants.views()) if wants else ("", 0)
         self.normal = normal
         self.mean, self.std = (torch.tensor(v, device=device).mul(255)[:, None, None] for v in normal)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
@@ -195,7 +209,7 @@ class Loader:
 
         def make(part: Slice) -> tuple[Slice, Tensor, Tensor]:
             rows, copies = part.rows[self.rank :: self.ranks], part.copies[self.rank :: self.ranks]
-            return part, rows, self.pinned(self.augmented(rows, copies, epoch, part.size))
+            return part, rows, self.pinned(self.augmented(rows, copies, epoch, part.size, part.t))
 
         for part, rows, x in self._paced(ahead(make, slices, self.workers, DEPTH)):
             batch, *more = (self.batch(view, rows) for view in x)
@@ -219,10 +233,10 @@ class Loader:
         rows = torch.arange(len(self.labels))
         return self._in_order(rows, batch_size, lambda part: self.augmented(part, torch.zeros_like(part), version, size)[0])
 
-    def augmented(self, rows: Tensor, copies: Tensor, epoch: int, size: int) -> Tensor:
+    def augmented(self, rows: Tensor, copies: Tensor, epoch: int, size: int, t: float = 0.0) -> Tensor:
         """Training images [1 + views, B, C, size, size], uint8; or float32 on the device where they are resident."""
-        keys = Keys(0, epoch % self.versions, rows, 0 * copies) if self.versions else Keys(self.seed, epoch, rows, copies)
-        if self.resident and not self.transforms:
+        keys = Keys(0, epoch % self.versions, rows, 0 * copies, t) if self.versions else Keys(self.seed, epoch, rows, copies, t)
+        if self.resident and not any(trick.acts(t) for trick, _ in self.transforms):
             return self._on_device(self.resident, keys, size)[None]
         images = [self.pixels[row] for row in rows.tolist()]
         windows, mirrored = self.frames(torch.tensor([image.shape[-2:] for image in images]), keys)
@@ -230,21 +244,25 @@ class Loader:
             framed(image, None if windows is None else windows[i], 0 if mirrored is None else int(mirrored[i]), size)
             for i, image in enumerate(images)
         ]
-        views = [[self.transformed(image, keys, i, size, v) for i, image in enumerate(images)] for v in range(1 + self.views)]
+        viewer = deciding(self.tricks, "views", t)
+        numbers = range(1 + (viewer.views() if viewer else 0))
+        views = [[self.transformed(image, keys, i, size, v) for i, image in enumerate(images)] for v in numbers]
         return torch.stack([torch.stack(view) for view in views])
 
     def frames(self, sizes: Tensor, keys: Keys) -> tuple[Tensor | None, Tensor | None]:
         """The windows [B, 4] of images of these heights and widths [B, 2] and how each is mirrored [B]; None: no trick says."""
-        windows = self.window.window(sizes, keys.draw(self.window.name())) if self.window else None
-        return windows, self.mirror.mirror(keys.draw(self.mirror.name())) if self.mirror else None
+        window, mirror = (deciding(self.tricks, point, keys.t) for point in ("window", "mirror"))
+        windows = window.window(sizes, keys.draw(window.name())) if window else None
+        return windows, mirror.mirror(keys.draw(mirror.name())) if mirror else None
 
     def transformed(self, image: Tensor, keys: Keys, i: int, size: int, view: int) -> Tensor:
         """The ``i``-th image of a batch [C, h, w] after all transforms [C, size, size]; of further views the first is 1."""
-        for name, transform in self.transforms:
-            own = self.views > 0 and name == self.viewer
-            if own and not view:
+        viewer = deciding(self.tricks, "views", keys.t)
+        for trick, transform in self.transforms:
+            own = trick is viewer and viewer.views() > 0
+            if not trick.acts(keys.t) or (own and not view):
                 continue
-            image = transform(image, size, keys.generator(name, i, *([view] if own else [])))
+            image = transform(image, size, keys.generator(trick.name(), i, *([view] if own else [])))
         return image if image.shape[-2:] == (size, size) else cut(image, self.plain(size))
 
     def plain(self, size: int) -> View:

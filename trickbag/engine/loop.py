@@ -20,7 +20,7 @@ from trickbag.engine.precision import LossScale
 from trickbag.engine.prefix import Prefix
 from trickbag.ground.streams import generator, key, seed_layers
 from trickbag.recipe import Training
-from trickbag.trick import Batch, Compute, Forward, Groups, Outputs, Trick, having, judged_weights
+from trickbag.trick import Batch, Compute, Forward, Groups, Outputs, Trick, acting, deciding, having, judged_weights
 
 ENGINE = 3
 """The version of the arithmetic: results of another one are not taken for those of this one."""
@@ -128,14 +128,14 @@ class Loop:
             for part, batch in self.loader.train(slices, self.epoch):
                 self.model.train()
                 self.lr = self.set_lr(part.t)
-                for trick in having(self.tricks, "batch"):
+                for trick in acting(self.tricks, "batch", part.t):
                     batch = trick.batch(batch, part.t, generator(self.seed, trick.name(), self.step))
                 compute = self.compute(batch, part.t, self.fabric.world_size * len(batch.rows) / len(part.rows))
-                for trick in having(self.tricks, "gradient"):
+                for trick in acting(self.tricks, "gradient", part.t):
                     compute = trick.gradient(compute, self.model, part.t)
                 loss = compute()
                 self.scale.step(self.optimizer)
-                for trick in having(self.tricks, "update"):
+                for trick in acting(self.tricks, "update", part.t):
                     trick.update(self.model, part.after)
                 self.watch(part.after)
                 self.bad = torch.where((self.bad < 0) & ~loss.isfinite(), self.step, self.bad)
@@ -184,13 +184,13 @@ class Loop:
                 return batch, float_outputs(self.prefix.outputs(self.network, self.model, batch))
 
         forward: Forward = plain
-        for trick in having(self.tricks, "forward"):
+        for trick in acting(self.tricks, "forward", t):
             forward = trick.forward(forward, self.model, t, generator(self.seed, trick.name(), self.step))
         return forward
 
     def set_lr(self, t: float) -> float:
         """Set each group's learning rate for a step at ``t`` and return the common part."""
-        lr = self.recipe.lr * math.prod(trick.lr(t) for trick in having(self.tricks, "lr"))
+        lr = self.recipe.lr * math.prod(trick.lr(t) for trick in acting(self.tricks, "lr", t))
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         return lr
@@ -313,14 +313,14 @@ def mean_loss(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Tensor:
     """The weighted mean loss of a batch plus the penalties, a scalar; penalties may ask networks, in ``autocast``."""
-    loss: Callable[[Outputs, Tensor], Tensor] = next((trick.loss for trick in having(tricks, "loss")), soft_cross_entropy)
-    losses = each = loss(outputs, batch.y)
-    for trick in having(tricks, "weights"):
+    replacing = deciding(tricks, "loss", t)
+    losses = each = replacing.loss(outputs, batch.y) if replacing else soft_cross_entropy(outputs, batch.y)
+    for trick in acting(tricks, "weights", t):
         each = each * trick.weights(batch.y, t)
-    for trick in having(tricks, "select"):
+    for trick in acting(tricks, "select", t):
         each = each * trick.select(losses.detach(), t)
     total = each.mean()
-    for trick in having(tricks, "penalty"):
+    for trick in acting(tricks, "penalty", t):
         with autocast():
             penalty = trick.penalty(batch, outputs, model, t)
         total = total + penalty

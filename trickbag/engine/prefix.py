@@ -18,7 +18,7 @@ MOST_BYTES = 1 << 30
 
 def views(loader: Loader, tricks: Sequence[Trick]) -> int:
     """How many views of a training image the network is ever shown; 0 where there is no end of them."""
-    drawn = loader.window or loader.mirror or loader.transforms
+    drawn = any(having(tricks, point) for point in ("window", "mirror", "augment"))
     mixed = any(trick.stage < Stage.LABEL for trick in having(tricks, "batch"))
     if mixed or any(having(tricks, point) for point in ("views", "size", "forward")):
         return 0

@@ -24,6 +24,7 @@ from trickbag.ground import signals
 from trickbag.ground.cache import cache_dir, key_of, recalled, remember
 from trickbag.ground.errors import TrickbagError, lacks_memory
 from trickbag.recipe import Recipe
+from trickbag.timed import phases
 from trickbag.trick import having
 
 STEPS = 3
@@ -99,7 +100,13 @@ def time_steps(
 
     Ends early where the first counted step takes more than ``slowest`` seconds per image, and after the step during which the
     monotonic clock passes ``until``: then the warming step counts where there is no other, and judging is reckoned from it.
+    Where tricks act in a part of training, each part is timed.
     """
+    parts = [(share, recipe.edit(tricks=tricks)) for share, tricks in phases(recipe.tricks)]
+    if len(parts) > 1:
+        timings = [time_steps(part, data, pixels, seed, steps, slowest, until) for _, part in parts]
+        mean = sum(share * timing.train for (share, _), timing in zip(parts, timings, strict=True))
+        return timings[0]._replace(train=mean, memory=max(timing.memory for timing in timings))
     fabric = fabric_for(recipe.precision)
 
     def network(_: str, normal: Normal) -> nn.Module:  # a teacher costs the same whatever it knows
@@ -109,6 +116,7 @@ def time_steps(
     # A step only looks up answers that are kept, is timed at its full size, and costs the same whichever images it shows.
     aside = [trick for trick in having(recipe.tricks, "versions") if trick.versions()]
     aside += having(recipe.tricks, "size") + having(recipe.tricks, "data")
+    aside += [trick for trick in having(recipe.tricks, "order") if trick.networks]
     loop = assemble(
         recipe.edit(without=[trick.name() for trick in aside], epochs=max(1, recipe.epochs)),
         data,

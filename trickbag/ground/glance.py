@@ -64,7 +64,7 @@ def shelf(plugins: Iterable[Path] = ()) -> dict[str, Listed]:
     for name, (file, origin) in places.items():
         tree = _tree(file)
         for node in tree.body:
-            if isinstance(node, ast.ClassDef) and set(_bases(node)) & {"Trick"}:
+            if isinstance(node, ast.ClassDef) and set(_bases(node)) & {"Trick", "Timed"}:
                 title = (ast.get_docstring(tree) or "").partition("\n")[0]
                 found[name] = Listed(title, tuple(point for point in points if point in _methods(node)), origin)
     return found
@@ -91,7 +91,7 @@ def classes() -> list[str]:
     True
     """
     files = sorted((HERE / "tricks").glob("[!_]*.py"))
-    return [re.search(r"^class (\w+)\(Trick\)", file.read_text("utf-8"), re.MULTILINE)[1] for file in files]  # type: ignore[index]
+    return [re.search(r"^class (\w+)\((?:Trick|Timed)\)", file.read_text("utf-8"), re.MULTILINE)[1] for file in files]  # type: ignore[index]
 
 
 @cache

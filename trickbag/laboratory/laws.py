@@ -107,7 +107,7 @@ def documented(name: str) -> str | None:
     bare = [field for field, info in kind.model_fields.items() if not info.description]
     assert not bare, f"the field {', '.join(bare)} has no docstring: a line in triple quotes below it"
     assert kind.__doc__, f"the class {kind.__name__} has no docstring"
-    assert kind.plugs(), "it overrides no plug point"
+    assert example(name).plugs(), "it overrides no plug point"
     return None
 
 
@@ -161,7 +161,8 @@ def out_of_bounds(trick: type[Trick]) -> Iterator[tuple[str, float]]:
 def seated(name: str) -> str | None:
     """The outline of the loop shows it at each of its plug points."""
     lines = [line for line in outline(recipe(example(name)), len(CLASSES)) if str(example(name)) in line]
-    assert len(lines) == len(find(name).plugs()), f"it is shown at {len(lines)} of {len(find(name).plugs())} plug points"
+    plugs = example(name).plugs()
+    assert len(lines) == len(plugs), f"it is shown at {len(lines)} of {len(plugs)} plug points"
     return None
 
 
@@ -252,7 +253,7 @@ def resuming(name: str) -> str | None:
 
 def resuming_elsewhere(name: str) -> str | None:
     """The same with the state of its optimiser laid out anew in memory: a file keeps no layout, by which torch's steps go."""
-    if "optimizer" not in find(name).plugs():
+    if "optimizer" not in example(name).plugs():
         return "it has no optimiser"
     check_resume(recipe(example(name), channels_last=True))
     return None
@@ -294,7 +295,7 @@ def apart(name: str) -> str | None:
     if name == "flip" or {"data", "order", "batch_size"} & set(trick.plugs()):
         assert conflict(trick, trick), "only one trick of a recipe may decide which images are drawn"
         return "it decides which images are drawn"
-    mine, others = _asked(name, trick), _asked(name)
+    mine, others = _asked(trick.name(), trick), _asked(trick.name())
     assert mine == others, f"others draw otherwise beside it: {sorted(set(mine) ^ set(others), key=repr)[:3]}"
     return None
 
@@ -346,7 +347,7 @@ def ranks(name: str) -> str | None:
 
 def watching(name: str) -> str | None:
     """One that only watches or judges leaves the trajectory untouched."""
-    if not set(find(name).plugs()) <= WATCHING:
+    if not set(example(name).plugs()) <= WATCHING:
         return "it does more than watch and judge"
     trained, bare = train(example(name)), without(name)
     assert same(trained.live, bare.live), "it changes the weights that are trained"

@@ -28,7 +28,7 @@ def schedule(trick: Trick) -> list[float]:
     [1.0, 0.5, 0.0]
     """
     fresh = started(trick)
-    return [float(fresh.lr(step / STEPS)) for step in range(STEPS + 1)]
+    return [float(fresh.lr(step / STEPS)) if fresh.acts(step / STEPS) else 1.0 for step in range(STEPS + 1)]
 
 
 def augmented(trick: Trick, image: Tensor, count: int, size: int) -> list[Tensor]:
@@ -36,7 +36,7 @@ def augmented(trick: Trick, image: Tensor, count: int, size: int) -> list[Tensor
     shown = image if "window" in trick.plugs() else cut(image, View(size, size))
     pixels, rows, plain = cast(Any, [shown]), torch.zeros(count, dtype=torch.int64), ((0.0,), (1.0,))
     loader = Loader(pixels, rows[:1], 1, [started(trick)], View(size, size), plain, 0, torch.device("cpu"), False)
-    return list(loader.augmented(rows, torch.arange(count), 0, size)[-1])
+    return list(loader.augmented(rows, torch.arange(count), 0, size, trick.span[0])[-1])
 
 
 def started(trick: Trick) -> Trick:

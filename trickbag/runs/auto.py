@@ -3,6 +3,7 @@
 They are taken once, with a reason for each, and stored with the run; a resumed run reads them there.
 """
 
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -10,8 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trickbag.data.findings import CUT
+from trickbag.data.images import Images
+from trickbag.engine.loader import Plan
 from trickbag.engine.pixels import Files
 from trickbag.engine.speed import Timing, compiled, fastest
 from trickbag.ground.errors import UsageError
@@ -21,7 +25,7 @@ from trickbag.ground.text import counted, duration
 from trickbag.models import networks
 from trickbag.recipe import Recipe
 from trickbag.runs.request import Request
-from trickbag.trick import Stage, having
+from trickbag.trick import Stage
 from trickbag.tricks import find
 
 SAFETY = 0.88
@@ -219,17 +223,25 @@ def expected(recipe: Recipe, wanted: Request, timing: Timing) -> float:
     prepare = any({"data", "prepare", "finish"} & set(trick.plugs()) for trick in recipe.tricks)
     once = (prepare * (train + val) + val + test) * timing.judge + prepare * 10
     once += len(splits) * timing.decode / (os.cpu_count() or 1)
-    return once + recipe.epochs * epoch_seconds(timing, shown(recipe, wanted) or train, val, recipe)
+    return once + recipe.epochs * epoch_seconds(timing, shown(recipe, wanted), val, recipe)
 
 
-def shown(recipe: Recipe, wanted: Request) -> int:
-    """Training images that an epoch shows where a trick decides it; else 0."""
-    images = wanted.data.images
-    labels = torch.from_numpy(images.labels[images.splits == "train"])
-    return sum(len(trick.order(labels, 0, torch.Generator())) for trick in having([t.fresh() for t in recipe.tricks], "order"))
+def shown(recipe: Recipe, wanted: Request) -> float:
+    """Training images that an epoch shows in the mean; 0 where there is none."""
+    labels, tricks = left_labels(recipe, wanted.data.images), [trick.fresh() for trick in recipe.tricks]
+    plan = Plan(labels, tricks, wanted.seed, recipe.epochs, recipe.batch_size, recipe.size)
+    return sum(map(plan.count, range(recipe.epochs))) / max(1, recipe.epochs)
 
 
-def epoch_seconds(timing: Timing, train: int, val: int, recipe: Recipe) -> float:
+def left_labels(recipe: Recipe, images: Images) -> Tensor:
+    """The labels of as many training images as tricks leave, of each class its share, sorted."""
+    labels = torch.from_numpy(images.labels[images.splits == "train"]).sort().values
+    share = math.prod(getattr(trick, trick.keeps) for trick in recipe.tricks if trick.keeps)
+    left = min(len(labels), max(1, round(share * len(labels))))
+    return labels[((torch.arange(left).double() + 0.5) * len(labels) / max(1, left)).long()]
+
+
+def epoch_seconds(timing: Timing, train: float, val: int, recipe: Recipe) -> float:
     """Seconds of one epoch with its validation."""
     averaged = any("eval_model" in trick.plugs() for trick in recipe.tricks)
     return train * timing.train + val * timing.judge * (1 + averaged) + averaged * min(train, 2048) * timing.judge

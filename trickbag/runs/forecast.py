@@ -18,7 +18,7 @@ from trickbag.ground.text import duration
 from trickbag.recipe import Recipe
 from trickbag.runs import auto
 from trickbag.runs.request import Request
-from trickbag.trick import Facts, Fit, having
+from trickbag.trick import Facts, Fit, acting, having
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,7 +79,8 @@ def rates(recipe: Recipe, steps: int) -> dict[int, float]:
     facts = Facts((), torch.zeros(0), steps, recipe.batch_size, recipe.size, 3, 0)
     for trick in having(tricks, "setup"):
         trick.setup(None, cast(Fit, SimpleNamespace(facts=facts)))
-    lr = [recipe.lr * math.prod(trick.lr(epoch / recipe.epochs) for trick in tricks) for epoch in range(recipe.epochs)]
+    shares = [epoch / recipe.epochs for epoch in range(recipe.epochs)]
+    lr = [recipe.lr * math.prod(trick.lr(t) for trick in acting(tricks, "lr", t)) for t in shares]
     return {epoch: value for epoch, value in enumerate(lr) if epoch in (0, len(lr) - 1) or 2 * value <= lr[epoch - 1]}
 
 
@@ -91,12 +92,11 @@ def plan(wanted: Request, tell: Tell = silent) -> Plan:
     model = build_model(made, made.tricks, len(images.classes), wanted.data.channels, wanted.seed, "none")
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     counts = Counter(images.splits.tolist())
-    labels = torch.from_numpy(images.split("train").labels)
     return Plan(
         made,
         decision.reasons,
         {name: counts[name] for name in ("train", "val", "test")},
-        Steps(labels, made.tricks, wanted.seed, made.epochs, made.batch_size, made.size).steps(),
+        Steps(auto.left_labels(made, images), made.tricks, wanted.seed, made.epochs, made.batch_size, made.size).steps(),
         decision.seconds,
         need if need <= size_limit() else 0,
         weights * 9,

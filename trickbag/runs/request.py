@@ -30,7 +30,8 @@ from trickbag.models import networks
 from trickbag.models import weights as files
 from trickbag.recipe import Recipe, idle
 from trickbag.runs import seen
-from trickbag.trick import Trick, Tricks
+from trickbag.trick import Trick, Tricks, itself
+from trickbag.tricks import parse
 
 Bad = Literal["skip", "error"]
 """Leave out what is bad, and list it, or stop at it."""
@@ -297,7 +298,7 @@ def check_named(tricks: Iterable[Trick]) -> None:
     """Raise UsageError where tricks name runs, recipes or folders that are not there."""
     for trick in tricks:
         for name in trick.others():
-            if name != "self" and not os.path.isfile(Path(name) / "model.json"):
+            if not itself(name) and not os.path.isfile(Path(name) / "model.json"):
                 try:
                     Recipe.load(name)
                 except UsageError as error:
@@ -335,4 +336,5 @@ def edited(
     base = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     fields = {k: str(v) for k, v in (("model", model), ("weights", weights)) if v is not None} | assignments(set_)
     with_, without = spellings(with_), names(without)
-    return base.edit(with_, without, **fields), frozenset([*fields, *without, *names(with_)])
+    put = [parse(text).name() for text in with_]
+    return base.edit(with_, without, **fields), frozenset([*fields, *without, *put])

@@ -32,7 +32,7 @@ from trickbag.runs.folder import BEGUN, DIVERGED, FINISHED, Begun, Divergence, M
 from trickbag.runs.outcome import write_result
 from trickbag.runs.request import Request, edited, unlabelled
 from trickbag.runs.under_way import UnderWay
-from trickbag.trick import judged_weights
+from trickbag.trick import itself, judged_weights
 
 
 @dataclass(frozen=True, repr=False)
@@ -238,11 +238,11 @@ class Run(UnderWay[Recipe, Result]):
         """The trained network of another run: a folder, or a recipe that is found in the store or trained now."""
         folder = Path(run)
         if not (folder / CARD).exists():
-            if run == "self":
-                recipe, chosen = replaced(self.recipe), frozenset[str]()
+            if share := itself(run):
+                recipe, chosen = replaced(self.recipe, share), frozenset[str]()
             else:
                 recipe, chosen = edited(run)
-            seed = self.wanted.seed if run == "self" else self.teacher_seed
+            seed = self.wanted.seed if share else self.teacher_seed
             wanted = replace(self.wanted, recipe=recipe, auto=run == "auto", chosen=chosen, budget=0, seed=seed)
             folder = self.folder.parent / f"{self.wanted.name}-teacher-{wanted.key[:8]}"
             began = time.monotonic()
@@ -255,6 +255,7 @@ class Run(UnderWay[Recipe, Result]):
         return taught
 
 
-def replaced(recipe: Recipe) -> Recipe:
-    """The recipe without what asks for other networks."""
-    return recipe.edit(without=[trick.name() for trick in recipe.tricks if trick.networks])
+def replaced(recipe: Recipe, share: float = 1.0) -> Recipe:
+    """The recipe without what asks for other networks, for a share of its epochs."""
+    epochs = min(recipe.epochs, max(1, round(share * recipe.epochs)))
+    return recipe.edit(without=[trick.name() for trick in recipe.tricks if trick.networks], epochs=epochs)

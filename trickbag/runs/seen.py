@@ -21,7 +21,7 @@ from trickbag.data.splits import Words
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.text import show
 from trickbag.recipe import Recipe
-from trickbag.trick import Trick
+from trickbag.trick import Trick, itself
 
 IMAGES = "images.npz"
 Hashes = NDArray[np.uint64]
@@ -84,7 +84,7 @@ def hashes(contents: Iterable[str]) -> Hashes:
 NOTHING = Seen(*(hashes([]) for _ in Seen._fields))
 
 
-def runs(recipe: Recipe, through: tuple[str, ...] = ("self",)) -> Iterator[Path]:
+def runs(recipe: Recipe, through: tuple[str, ...] = ()) -> Iterator[Path]:
     """The finished runs that a recipe builds on: its weights and the networks that its tricks ask for, also by recipes.
 
     ``through`` are the recipes that led here: one that names itself is looked into once.
@@ -94,9 +94,9 @@ def runs(recipe: Recipe, through: tuple[str, ...] = ("self",)) -> Iterator[Path]
     yield from asked(recipe.tricks, through)
 
 
-def asked(tricks: Iterable[Trick], through: tuple[str, ...] = ("self",)) -> Iterator[Path]:
+def asked(tricks: Iterable[Trick], through: tuple[str, ...] = ()) -> Iterator[Path]:
     """The finished runs whose networks tricks ask for, and those that the recipes build on which they name."""
-    for name in (name for trick in tricks for name in trick.others() if name not in through):
+    for name in (name for trick in tricks for name in trick.others() if name not in through and not itself(name)):
         if folder := holder(name):
             yield folder
         else:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from trickbag.ground.errors import UsageError
 from trickbag.recipe import Recipe, idle
-from trickbag.trick import Trick
+from trickbag.trick import Trick, rivals
 
 Weights = dict[str, float]
 """Arm -> weight in a contrast."""
@@ -83,8 +83,8 @@ class Bench:
 
     def recipe(self, on: Collection[Trick]) -> Recipe:
         """The reference with those of the tricks that are on and without the others. Raises UsageError where they conflict."""
-        taken = {trick.name() for trick in on} | {trick.slot for trick in on if trick.slot}
-        kept = [t for t in self.reference.tricks if t in on or (t not in self.tricks and not {t.name(), t.slot} & taken)]
+        own = [trick for trick in self.reference.tricks if trick in on or trick not in self.tricks]
+        kept = [trick for trick in own if trick in on or not any(rivals(trick, other) for other in on)]
         return self.reference.edit(tricks=[*kept, *(trick for trick in on if trick not in kept)])
 
     def add(self, name: str, role: str, recipe: Recipe, edits: str | None = None, seed_offset: int = 0) -> str:

@@ -55,7 +55,7 @@ class SceneLoader(Loader):
 
         def make(part: Slice) -> tuple[Slice, Batch]:
             rows, copies = part.rows[self.rank :: self.ranks], part.copies[self.rank :: self.ranks]
-            return part, self.shown(rows, self.drawn(rows, Keys(self.seed, epoch, rows, copies)))
+            return part, self.shown(rows, self.drawn(rows, Keys(self.seed, epoch, rows, copies, part.t)))
 
         for part, batch in self._paced(ahead(make, slices, self.workers, DEPTH)):
             yield part, self.on_device(batch)

@@ -18,7 +18,7 @@ from trickbag.trick import Batch, Stage, Trick
 
 def _mixing(choices: tuple[Trick, ...]) -> tuple[Trick, ...]:
     for choice in choices:
-        if choice.slot != "mix" or choice.plugs() != ("batch",):
+        if choice.slot != "mix" or choice.plugs() != ("batch",) or choice.core is not choice:
             raise ValueError(f"{choice} cannot be chosen batch by batch; give tricks that mix a batch, one_of(mixup, cutmix)")
     return choices
 

@@ -45,7 +45,17 @@ KINDS = (
         "manifold_mixup",
         "label_smoothing",
     ),
-    *("focal", "balanced_softmax", "class_weights", "distill", "multi_scale", "sam", "freeze", "clip_gradient(norm=0.1)"),
+    *(
+        "focal",
+        "balanced_softmax",
+        "class_weights",
+        "drop_hardest",
+        "distill",
+        "multi_scale",
+        "sam",
+        "freeze",
+        "clip_gradient(norm=0.1)",
+    ),
     "lookahead(every=2)",
 )
 """Tricks at every plug point that is asked in steps."""

@@ -25,6 +25,15 @@ from trickbag.ground.spec import Spec, spell
 from trickbag.ground.text import line
 
 
+class Unlabelled(NamedTuple):
+    """Images beside those of a training batch, of which no label is looked at."""
+
+    x: Tensor
+    """[B, M, V, C, H, W] float, normalised: M images in V views beside each training image."""
+    rows: Tensor
+    """[B, M] int64: which of all images that may stand beside others."""
+
+
 class Batch(NamedTuple):
     """A training batch."""
 
@@ -38,6 +47,8 @@ class Batch(NamedTuple):
     """[B, V, C, H, W] further views of the same images, where a trick wants any."""
     version: int = 0
     """Which version of the images it shows, where a trick fixes some."""
+    unlabelled: Unlabelled | None = None
+    """What stands beside them, where a trick wants anything."""
 
 
 class Outputs(NamedTuple):
@@ -73,6 +84,8 @@ class Facts(NamedTuple):
     seed: int
     epochs: int = 0
     """Passes over the training images."""
+    unlabelled: int = 0
+    """Images that may stand beside those of a batch: training images and those without labels; 0 where no trick wants any."""
 
 
 class Network(Protocol):
@@ -133,6 +146,17 @@ class Fit(Protocol):
 
 Transform = Callable[[Tensor, int, Generator], Tensor]
 """(uint8 image [C, H, W], training size in pixels, generator) -> uint8 image [C, h, w]."""
+
+
+class Beside(NamedTuple):
+    """Which images stand beside those of a batch without a label (``Trick.beside``)."""
+
+    each: int
+    """How many beside each training image."""
+    views: tuple[tuple[Transform, ...], ...]
+    """For each view of an image the transforms that come after those of the recipe, and see [C, size, size]."""
+
+
 Draw = Callable[[int], Tensor]
 """How many -> as many uniform draws in [0, 1) for each image [B, n], float64, its own whichever others stand beside it."""
 Predict = Callable[[Tensor], Outputs]
@@ -191,6 +215,7 @@ PLUG_POINTS: dict[str, Combine] = {
     "augment": Combine.CONCATENATE,
     "views": Combine.ONE,
     "versions": Combine.ONE,
+    "beside": Combine.ONE,
     "model": Combine.FOLD,
     "groups": Combine.FOLD,
     "optimizer": Combine.ONE,
@@ -281,6 +306,12 @@ class Trick(BaseModel):
     def versions(self) -> int:
         """How many augmented versions of an image there are, in turn over the epochs and the same for every seed; 0: each epoch
         draws a new one."""
+        raise NotImplementedError
+
+    def beside(self) -> Beside:
+        """Which images stand beside those of a batch, without labels: training images and those of the folder that the trick
+        names, in as many views as it likes. Each view is drawn on its own: cut, mirrored and augmented as a training image is,
+        then by transforms of this trick."""
         raise NotImplementedError
 
     def model(self, model: nn.Module) -> nn.Module:
@@ -434,6 +465,10 @@ class Trick(BaseModel):
         named = getattr(self, self.networks) if self.networks else ()
         return (named,) if isinstance(named, str) else tuple(named)
 
+    def place(self) -> str:
+        """The folder of images without labels that the trick names; empty: none."""
+        return str(getattr(self, self.folder)) if self.folder else ""
+
     def fresh(self) -> Self:
         """A copy without run state."""
         values: dict[str, Any] = {n: _fresh(getattr(self, n)) for n in type(self).model_fields}
@@ -495,6 +530,8 @@ def conflict(a: Trick, b: Trick) -> str:
     if a.slot and a.slot == b.slot:
         one_of = f", or write one_of({a.name()}, {b.name()})" if a.plugs() == b.plugs() == ("batch",) else ""
         return f"{a} and {b} both sit in the slot {a.slot!r}. Choose one{one_of}."
+    if a.place() and b.place() and a.place() != b.place():
+        return f"{a} and {b} name two folders of images without labels. Choose one, or put all images into it."
     for point in a.plugs():
         if PLUG_POINTS[point] is Combine.ONE and point in b.plugs():
             return f"{a} and {b} both decide {point!r}, which only one trick can. Choose one."

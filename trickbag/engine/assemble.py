@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trickbag.data.images import Images
 from trickbag.engine.answers import kept, logits
+from trickbag.engine.crowd import Crowd
 from trickbag.engine.cutting import resident
 from trickbag.engine.judge import Judge, judged_view
 from trickbag.engine.loader import Loader, Plan
@@ -103,7 +105,7 @@ def load(
     fabric: Fabric,
     network: Callable[[str], nn.Module],
 ) -> dict[str, Loader]:
-    """The loader of each split."""
+    """The loader of each split, and of what may stand beside training images where a trick wants any."""
     images, view = data.images, plain_view(recipe)
     held = None if having(tricks, "region") else resident(pixels, fabric.device)
 
@@ -131,7 +133,11 @@ def load(
 
     rows = {name: np.flatnonzero(images.splits == name) for name in ("val", "test", "unlabelled")}
     loaders = {name: loader(own, images.take(own), judged=True) for name, own in rows.items()}
-    loaders["train"] = loader(*training(images, tricks, seed, answers), judged=False)
+    shown, train = training(images, tricks, seed, answers)
+    loaders["train"] = loader(shown, train, judged=False)
+    if having(tricks, "beside"):
+        crowd = np.union1d(shown, rows["unlabelled"])
+        loaders["beside"] = loader(crowd, images.take(crowd), judged=False)
     return loaders
 
 
@@ -173,7 +179,8 @@ def assemble(
     each = 2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1  # a batch of one has no statistics
     plan = Plan(train.labels, tricks, seed, recipe.epochs, recipe.batch_size, recipe.size, fabric.world_size, each)
     counts = torch.bincount(train.labels, minlength=len(classes))
-    facts = Facts(classes, counts, plan.steps(), recipe.batch_size, recipe.size, data.channels, seed, recipe.epochs)
+    beside = len(loaders["beside"].labels) if "beside" in loaders else 0
+    facts = Facts(classes, counts, plan.steps(), recipe.batch_size, recipe.size, data.channels, seed, recipe.epochs, beside)
     shorter = kept_pixels(recipe)
     judge = Judge(
         facts, loaders, plan, tricks, fabric, named, lambda run: kept(named(run), train, recipe, shorter, fabric, tell)
@@ -184,7 +191,9 @@ def assemble(
     check_sizes(model, tricks, recipe, data.channels)
     weights = frozenset(judged_weights(other.tricks) for other in follow)
     looking = tuple(watching.values())
-    return Loop(recipe, model, tricks, plan, train, judge, fabric, looking, weights, recipe.compile is True)
+    crowded = copy(train)  # what estimates norms needs nothing beside it
+    crowded.beside = next((Crowd(loaders["beside"], trick) for trick in having(tricks, "beside")), None)
+    return Loop(recipe, model, tricks, plan, crowded, judge, fabric, looking, weights, recipe.compile is True)
 
 
 def check_compile(recipe: Recipe) -> None:

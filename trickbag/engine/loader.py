@@ -17,7 +17,7 @@ from trickbag.ground import signals
 from trickbag.ground.environment import whole
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import generator, key, uniforms
-from trickbag.trick import Batch, Draw, Trick, View, having
+from trickbag.trick import Batch, Draw, Trick, Unlabelled, View, having
 
 DEPTH = 3
 """Batches made ahead of the one in training."""
@@ -186,21 +186,25 @@ class Loader:
         self.mean, self.std = (torch.tensor(v, device=device).mul(255)[:, None, None] for v in normal)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.rank, self.ranks, self.resident = rank, ranks, resident
+        self.beside: Callable[[Slice, int, slice], Unlabelled] | None = None
         given = whole("TRICKBAG_WORKERS", 0)
         self.workers = given or max(1, (os.cpu_count() or 2) // 2)
         self.most_workers = given or os.cpu_count() or 1
 
     def train(self, slices: Iterator[Slice], epoch: int) -> Iterator[tuple[Slice, Batch]]:
-        """Augmented batches of this rank's share of each step."""
+        """Augmented batches of this rank's share of each step, with what stands ``beside`` them."""
 
-        def make(part: Slice) -> tuple[Slice, Tensor, Tensor]:
-            rows, copies = part.rows[self.rank :: self.ranks], part.copies[self.rank :: self.ranks]
-            return part, rows, self.pinned(self.augmented(rows, copies, epoch, part.size))
+        def make(part: Slice) -> tuple[Slice, Tensor, Tensor, Unlabelled | None]:
+            mine = slice(self.rank, None, self.ranks)
+            x = self.pinned(self.augmented(part.rows[mine], part.copies[mine], epoch, part.size))
+            return part, part.rows[mine], x, self.beside(part, epoch, mine) if self.beside else None
 
-        for part, rows, x in self._paced(ahead(make, slices, self.workers, DEPTH)):
+        for part, rows, x, others in self._paced(ahead(make, slices, self.workers, DEPTH)):
             batch, *more = (self.batch(view, rows) for view in x)
             views = torch.stack([view.x for view in more], 1) if more else None
-            yield part, batch._replace(views=views, version=epoch % self.versions if self.versions else 0)
+            version = epoch % self.versions if self.versions else 0
+            unlabelled = others and others._replace(x=self.normalised(others.x.flatten(0, 2)).view(others.x.shape))
+            yield part, batch._replace(views=views, version=version, unlabelled=unlabelled)
 
     def _paced(self, batches: Iterator[A]) -> Iterator[A]:
         """Pass on an epoch's batches; where training waited for them too long, later epochs have twice as many workers."""
@@ -224,14 +228,18 @@ class Loader:
         keys = Keys(0, epoch % self.versions, rows, 0 * copies) if self.versions else Keys(self.seed, epoch, rows, copies)
         if self.resident and not self.transforms:
             return self._on_device(self.resident, keys, size)[None]
-        images = [self.pixels[row] for row in rows.tolist()]
+        images = self.in_windows(keys, size)
+        views = [[self.transformed(image, keys, i, size, v) for i, image in enumerate(images)] for v in range(1 + self.views)]
+        return torch.stack([torch.stack(view) for view in views])
+
+    def in_windows(self, keys: Keys, size: int) -> list[Tensor]:
+        """The images [C, h, w] of these keys in their windows and mirrored, as far as tricks say."""
+        images = [self.pixels[row] for row in keys.rows.tolist()]
         windows, mirrored = self.frames(torch.tensor([image.shape[-2:] for image in images]), keys)
-        images = [
+        return [
             framed(image, None if windows is None else windows[i], mirrored is not None and bool(mirrored[i]), size)
             for i, image in enumerate(images)
         ]
-        views = [[self.transformed(image, keys, i, size, v) for i, image in enumerate(images)] for v in range(1 + self.views)]
-        return torch.stack([torch.stack(view) for view in views])
 
     def frames(self, sizes: Tensor, keys: Keys) -> tuple[Tensor | None, Tensor | None]:
         """The windows [B, 4] of images of these heights and widths [B, 2], and which are mirrored [B], as far as tricks say."""
@@ -281,5 +289,9 @@ class Loader:
     def batch(self, x: Tensor, rows: Tensor) -> Batch:
         """Images [B, C, H, W] of levels from 0 to 255 -> a normalised batch on the device."""
         y = self.pinned(one_hot(self.labels[rows], self.classes).float())
+        return Batch(self.normalised(x), y.to(self.device, non_blocking=True), rows)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Images [B, C, H, W] of levels from 0 to 255 -> normalised on the device."""
         x = x.to(self.device, non_blocking=True).to(torch.float32, memory_format=self.format)
-        return Batch(x.sub_(self.mean).div_(self.std), y.to(self.device, non_blocking=True), rows)
+        return x.sub_(self.mean).div_(self.std)

@@ -129,6 +129,11 @@ class Fit(Protocol):
         """Training batches, augmented as in training, the same at every call."""
         ...
 
+    def unlabelled(self, epochs: int, batch_size: int) -> Iterator[tuple[float, Tensor]]:
+        """All images that may stand beside those of a batch, in as many epochs: the share done before each step, and the views
+        [B, V, C, H, W] that the trick asks for in ``Trick.beside``."""
+        ...
+
     def judged(self, split: str, size: int = 0) -> Iterator[Batch]:
         """The judged views of "train" or "val" in order, of ``size`` pixels; 0: of as many as the recipe trains on."""
         ...
@@ -262,6 +267,8 @@ class Trick(BaseModel):
     """The field that names other runs whose networks the trick asks for, if one does."""
     folder: ClassVar[str] = ""
     """The field that names a folder of images without labels, if one does."""
+    before: ClassVar[str] = ""
+    """The field that holds how many passes over all images, labelled or not, are trained on before the first step, if any."""
     rebuilds: ClassVar[bool] = False
     """Whether the features of a network that was trained with the trick are others without it."""
     alters: ClassVar[Literal["", "features", "classifier", "training"]] = ""

@@ -1,4 +1,4 @@
-"""Images without labels beside those of a step: which, in what views, and what FixMatch and the mean teacher make of them."""
+"""Images without labels, beside those of a step and before the first: which, in what views, and what tricks make of them."""
 
 import copy
 import itertools
@@ -18,11 +18,12 @@ from trickbag.engine.assemble import assemble
 from trickbag.engine.crowd import Crowd
 from trickbag.engine.loader import Keys
 from trickbag.engine.loop import Loop, micro_batches
-from trickbag.engine.speed import time_steps
+from trickbag.engine.speed import Timing, time_steps
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import key
 from trickbag.laboratory.lab import dataset, fabric_of, loop, recipe, train
 from trickbag.laboratory.laws import check_resume
+from trickbag.runs import auto
 from trickbag.runs.request import request
 from trickbag.runs.seen import Seen
 from trickbag.trick import Batch, Facts, Unlabelled, conflict
@@ -30,6 +31,7 @@ from trickbag.tricks import parse
 from trickbag.tricks.fixmatch import answered, consistency, flexible, free, strong, sure
 from trickbag.tricks.mean_teacher import distance, ramped
 from trickbag.tricks.mean_teacher import follow as catch_up
+from trickbag.tricks.pretrain import BYOL, altered, contrastive, regression
 
 LABELLED, ALL = 41, 50
 """Training images of the laboratory, and with those that have no labels."""
@@ -332,3 +334,107 @@ def test_the_penalty_learns_from_the_strong_view_alone() -> None:
     weak, altered = cast(Tensor, x.grad).unbind(2)
     assert weak.abs().sum() == 0
     assert altered.abs().sum() > 0
+
+
+# before the first step
+@pytest.mark.parametrize("size", [2, 9])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_the_contrastive_loss_is_the_papers(size: int, scale: float) -> None:
+    """Chen et al. 2020, equation 1 and algorithm 1, pair by pair in float64."""
+    a, b = torch.from_numpy(scale * np.random.default_rng(size).standard_normal((2, size, 5))).float()
+    z = torch.cat([a, b]).double().numpy()
+    alike = np.array([[u @ v / np.linalg.norm(u) / np.linalg.norm(v) for v in z] for u in z])
+    loss = 0.0
+    for i in range(2 * size):
+        j = (i + size) % (2 * size)
+        loss -= alike[i, j] / 0.1 - np.log(sum(np.exp(alike[i, k] / 0.1) for k in range(2 * size) if k != i))
+    np.testing.assert_allclose(contrastive(a, b, 0.1).double(), loss / (2 * size), rtol=1e-4, atol=1e-4)
+
+
+def test_the_regression_is_the_papers() -> None:
+    """Grill et al. 2020, equation 2, in float64."""
+    p, z = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 6, 4)))
+    expected = np.mean([((u / u.norm() - v / v.norm()) ** 2).sum().item() for u, v in zip(p, z, strict=True)])
+    assert regression(p, z).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_average_of_byol_is_the_papers() -> None:
+    """Grill et al. 2020, section 3.2: 1 - (1 - tau) (cos(pi k / K) + 1) / 2 stays, tau 0.99; no gradient goes through it."""
+    learner = BYOL(nn.Identity(), 3)
+    new, old = (cast(Any, body).projector[0].weight for body in (learner.body, learner.average))
+    with torch.no_grad():
+        new += 1
+    for t in (0.0, 0.3, 1.0):
+        before, stays = old.clone(), 1 - 0.01 * (math.cos(math.pi * t) + 1) / 2
+        learner.follow(t)
+        torch.testing.assert_close(old, stays * before + (1 - stays) * new.detach(), rtol=1e-6, atol=1e-7)
+    assert not old.requires_grad
+    assert new.requires_grad
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("size", [8, 40])
+def test_an_altered_view_keeps_form_and_leaves_the_image_as_it_was(channels: int, size: int) -> None:
+    image = torch.randint(0, 256, (channels, size, size), dtype=torch.uint8)
+    kept, made = image.clone(), [altered(image, size, torch.Generator().manual_seed(n)) for n in range(8)]
+    assert all(one.shape == image.shape and one.dtype == torch.uint8 for one in made)
+    assert torch.equal(image, kept)
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(made, 2))
+
+
+def test_each_epoch_before_training_shows_every_image_once_in_two_views() -> None:
+    made = loop(recipe("pretrain(unlabelled='more')"))
+    assert all(batch.unlabelled is None for batch in steps(made, 0)), "in training there is nothing beside a step"
+    told: list[Any] = []
+    made.judge.tell = told.append
+    shares, views = zip(*made.judge.unlabelled(2, 7), strict=True)
+    assert [len(x) for x in views] == 2 * [7] * 7, "50 images: the last one has no other to be told from"
+    assert shares == pytest.approx([step / 14 for step in range(14)])
+    assert (told[-1].done, told[-1].total) == (14, 14)
+    assert not torch.equal(views[0][:, 0], views[0][:, 1])
+    again = [x for _, x in made.judge.unlabelled(2, 7)]
+    assert all(torch.equal(one, other) for one, other in zip(views, again, strict=True))
+    crowd = Crowd(made.judge.loaders["beside"], made.tricks[0])
+    assert [sum(map(len, crowd.parts(torch.arange(ALL), size))) for size in (7, 25, 50, 999)] == [49, 50, 50, 50]
+
+
+@pytest.mark.parametrize("method", ["simclr", "byol"])
+def test_pretraining_keeps_the_network_alone_and_the_classifier_as_it_was(method: str) -> None:
+    made = loop(recipe(f"pretrain(method='{method}', epochs=2, images=16)"))
+    before = {name: value.clone() for name, value in made.model.state_dict().items()}
+    list(made.prepare())
+    after = made.model.state_dict()
+    assert before.keys() == after.keys()
+    assert not torch.equal(after["net.conv1.weight"], before["net.conv1.weight"])
+    assert all(torch.equal(after[name], before[name]) for name in cast(Any, made.model).head_names)
+    assert all(p.grad is None for p in made.model.parameters())
+
+
+def test_simclr_learns_to_tell_images_apart() -> None:
+    made = loop(recipe("pretrain(epochs=12, images=25, rate=0.003)"))
+
+    def loss() -> float:
+        with torch.no_grad():
+            _, x = next(made.judge.unlabelled(1, ALL))
+            a, b = (made.model.eval()(view).features for view in x.unbind(1))
+            return float(contrastive(a - a.mean(0), b - b.mean(0), 0.1))
+
+    before = loss()
+    list(made.prepare())
+    assert loss() < before - 0.2
+
+
+def test_a_loss_that_is_no_number_is_said() -> None:
+    made = loop(recipe("pretrain(epochs=1, images=16)"))
+    with torch.no_grad():
+        next(made.model.parameters()).fill_(math.inf)
+    with pytest.raises(UsageError, match="Lower its rate"):
+        list(made.prepare())
+
+
+def test_pretraining_is_in_the_price(place: Path) -> None:
+    asked = request("photos", "tiny.toml")
+    timing = Timing(train=2.0, judge=1.0, memory=0, loss=1.0)
+    plain = auto.expected(asked.recipe.edit(["pretrain(epochs=0)"]), asked, timing)
+    for spec, views in (("pretrain(epochs=3)", 3 * 2 * 14), ("pretrain(epochs=3, unlabelled='more')", 3 * 2 * (14 + 8))):
+        assert auto.expected(asked.recipe.edit([spec]), asked, timing) - plain == pytest.approx(views * 2.0)

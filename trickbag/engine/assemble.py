@@ -183,7 +183,7 @@ def assemble(
     facts = Facts(classes, counts, plan.steps(), recipe.batch_size, recipe.size, data.channels, seed, recipe.epochs, beside)
     shorter = kept_pixels(recipe)
     judge = Judge(
-        facts, loaders, plan, tricks, fabric, named, lambda run: kept(named(run), train, recipe, shorter, fabric, tell)
+        facts, loaders, plan, tricks, fabric, named, lambda run: kept(named(run), train, recipe, shorter, fabric, tell), tell
     )
     judge.see(model)
     for trick in having([*tricks, *watching.values()], "setup"):
@@ -192,7 +192,7 @@ def assemble(
     weights = frozenset(judged_weights(other.tricks) for other in follow)
     looking = tuple(watching.values())
     crowded = copy(train)  # what estimates norms needs nothing beside it
-    crowded.beside = next((Crowd(loaders["beside"], trick) for trick in having(tricks, "beside")), None)
+    crowded.beside = next((Crowd(loaders["beside"], trick) for trick in having(tricks, "beside") if trick.beside().each), None)
     return Loop(recipe, model, tricks, plan, crowded, judge, fabric, looking, weights, recipe.compile is True)
 
 

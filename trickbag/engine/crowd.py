@@ -1,11 +1,14 @@
 """The images that stand beside those of a step, of which no label is looked at."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from trickbag.engine.loader import Keys, Loader, Slice
+from trickbag.engine.loader import DEPTH, Keys, Loader, Slice
+from trickbag.engine.pixels import ahead
+from trickbag.ground import signals
 from trickbag.ground.streams import generator, key
 from trickbag.trick import Trick, Unlabelled
 
@@ -29,8 +32,25 @@ class Crowd:
     def __call__(self, part: Slice, epoch: int, mine: slice) -> Unlabelled:
         """What stands beside those images of a step that are ``mine``, with levels from 0 to 255."""
         rows, copies = (own[mine] for own in self.rows(part, epoch))
-        views = [self.view(v, Keys(self._seed(v), epoch, rows.flatten(), copies.flatten()), part.size) for v in self._views]
-        return Unlabelled(self.loader.pinned(torch.stack(views, 1).view(*rows.shape, len(views), *views[0].shape[1:])), rows)
+        x = self.views(rows.flatten(), copies.flatten(), epoch, part.size)
+        return Unlabelled(self.loader.pinned(x.view(*rows.shape, *x.shape[1:])), rows)
+
+    def alone(self, epoch: int, batch_size: int, size: int) -> Iterator[Tensor]:
+        """The views [B, V, C, size, size] of all images in the order of an epoch, on the device, but for an image that is left
+        over."""
+
+        def make(rows: Tensor) -> Tensor:
+            return self.loader.pinned(self.views(rows, torch.zeros_like(rows), epoch, size))
+
+        rows = order(self.loader.seed, self.name, epoch, 0, len(self.loader.labels))
+        for x in ahead(make, self.parts(rows, batch_size), self.loader.workers, DEPTH):
+            signals.look()
+            yield self.loader.normalised(x.flatten(0, 1)).view(x.shape)
+
+    @staticmethod
+    def parts(rows: Tensor, batch_size: int) -> list[Tensor]:
+        """Rows in batches of at least two."""
+        return [part for part in rows.split(batch_size) if len(part) > 1]
 
     def rows(self, part: Slice, epoch: int) -> tuple[Tensor, Tensor]:
         """Rows of what stands beside a step's images, and how often each stood in this epoch before: [B, each] both."""
@@ -42,19 +62,16 @@ class Crowd:
             rows[own] = order(self.loader.seed, self.name, epoch, turn, count)[numbers[own] % count]
         return rows, turns
 
+    def views(self, rows: Tensor, copies: Tensor, epoch: int, size: int) -> Tensor:
+        """All views of these images [n, V, C, size, size], uint8."""
+        seeds = [key(self.loader.seed, self.name, number) for number in range(len(self.beside.views))]
+        return torch.stack([self.view(v, Keys(seed, epoch, rows, copies), size) for v, seed in enumerate(seeds)], 1)
+
     def view(self, number: int, keys: Keys, size: int) -> Tensor:
-        """One of the views of these images [n, C, size, size], uint8."""
+        """One of them [n, C, size, size]. Its keys have a seed of their own, so that no draw is that of another view."""
         images = [
             self.loader.transformed(image, keys, i, size, 0) for i, image in enumerate(self.loader.in_windows(keys, size))
         ]
         for place, transform in enumerate(self.beside.views[number]):
             images = [transform(image, size, keys.generator(self.name, i, place)) for i, image in enumerate(images)]
         return torch.stack(images)
-
-    @property
-    def _views(self) -> range:
-        return range(len(self.beside.views))
-
-    def _seed(self, view: int) -> int:
-        """Of all draws of a view, so that none is that of another view or of a training image."""
-        return key(self.loader.seed, self.name, view)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from trickbag.data.findings import CUT
+from trickbag.data.unlabelled import read_unlabelled
 from trickbag.engine.pixels import Files
 from trickbag.engine.speed import Timing, compiled, fastest
 from trickbag.ground.errors import UsageError
@@ -218,8 +219,19 @@ def expected(recipe: Recipe, wanted: Request, timing: Timing) -> float:
     train, val, test = (int((splits == name).sum()) for name in ("train", "val", "test"))
     prepare = any("prepare" in trick.plugs() or "finish" in trick.plugs() for trick in recipe.tricks)
     once = (prepare * (train + val) + val + test) * timing.judge + prepare * 10
+    once += before(recipe, train) * timing.train
     once += len(splits) * timing.decode / (os.cpu_count() or 1)
     return once + recipe.epochs * epoch_seconds(timing, shown(recipe, wanted) or train, val, recipe)
+
+
+def before(recipe: Recipe, train: int) -> int:
+    """Views of images, ``train`` of them labelled, that are trained on before the first step."""
+    return sum(
+        getattr(trick, trick.before) * len(trick.beside().views) * (train + len(read_unlabelled(folder) if folder else ()))
+        for trick in recipe.tricks
+        if trick.before
+        for folder in [trick.place()]
+    )
 
 
 def shown(recipe: Recipe, wanted: Request) -> int:

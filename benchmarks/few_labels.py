@@ -4,9 +4,9 @@
 
 Of the training images of each class, drawn by a fixed seed, 10 are trained on and 2 validate, which chooses nothing; the rest
 lie in a folder without labels, and all test images are judged. Every arm trains about as many steps, from the weights, with the
-same seeds: *supervised* on the labelled images alone, *all labels* on all images with their labels, which is the most that the
-others could reach. Differences from *supervised* are judged as those of a study are, a data set being a family. What is
-finished in --out is not trained again. Prints a Markdown table for each data set.
+same seeds, *pretrain* after four passes over all images: *supervised* on the labelled images alone, *all labels* on all images
+with their labels, which is the most that the others could reach. Differences from *supervised* are judged as those of a study
+are, a data set being a family. What is finished in --out is not trained again. Prints a Markdown table for each data set.
 """
 
 import argparse
@@ -50,6 +50,8 @@ ARMS: dict[str, str] = {
     "fixmatch, flexible": "fixmatch(unlabelled={more}, kind='flexible')",
     "fixmatch, free": "fixmatch(unlabelled={more}, kind='free')",
     "mean_teacher": "mean_teacher(unlabelled={more})",
+    "pretrain": "pretrain(unlabelled={more}, epochs=4, rate=2e-4)",
+    "pretrain, byol": "pretrain(unlabelled={more}, epochs=4, rate=2e-4, method='byol')",
     "all labels": "",
 }
 

@@ -27,6 +27,15 @@ from trickbag.ground.spec import Spec, spell
 from trickbag.ground.text import line
 
 
+class Unlabelled(NamedTuple):
+    """Images beside those of a training batch, of which no label is looked at."""
+
+    x: Tensor
+    """[B, M, V, C, H, W] float, normalised: M images in V views beside each training image."""
+    rows: Tensor
+    """[B, M] int64: which of all images that may stand beside others."""
+
+
 class Batch(NamedTuple):
     """A training batch."""
 
@@ -40,6 +49,8 @@ class Batch(NamedTuple):
     """[B, V, C, H, W] further views of the same images, where a trick wants any."""
     version: int = 0
     """Which version of the images it shows, where a trick fixes some."""
+    unlabelled: Unlabelled | None = None
+    """What stands beside them, where a trick wants anything."""
 
 
 class Outputs(NamedTuple):
@@ -75,6 +86,8 @@ class Facts(NamedTuple):
     seed: int
     epochs: int = 0
     """Passes over the training images."""
+    unlabelled: int = 0
+    """Images that may stand beside those of a batch: training images and those without labels; 0 where no trick wants any."""
 
 
 class Network(Protocol):
@@ -118,6 +131,11 @@ class Fit(Protocol):
         """Training batches, augmented as in training, the same at every call."""
         ...
 
+    def unlabelled(self, epochs: int, batch_size: int) -> Iterator[tuple[float, Tensor]]:
+        """All images that may stand beside those of a batch, in as many epochs: the share done before each step, and the views
+        [B, V, C, H, W] that the trick asks for in ``Trick.beside``."""
+        ...
+
     def judged(self, split: str, size: int = 0) -> Iterator[Batch]:
         """The judged views of "train" or "val" in order, of ``size`` pixels; 0: of as many as the recipe trains on."""
         ...
@@ -149,6 +167,17 @@ class Answers(Protocol):
 
 Transform = Callable[[Tensor, int, Generator], Tensor]
 """(uint8 image [C, H, W], training size in pixels, generator) -> uint8 image [C, h, w]."""
+
+
+class Beside(NamedTuple):
+    """Which images stand beside those of a batch without a label (``Trick.beside``)."""
+
+    each: int
+    """How many beside each training image."""
+    views: tuple[tuple[Transform, ...], ...]
+    """For each view of an image the transforms that come after those of the recipe, and see [C, size, size]."""
+
+
 Draw = Callable[[int], Tensor]
 """How many -> as many uniform draws in [0, 1) for each image [B, n], float64, its own whichever others stand beside it."""
 LEFT_RIGHT, UPSIDE_DOWN = 1, 2
@@ -207,6 +236,7 @@ PLUG_POINTS: dict[str, Combine] = {
     "augment": Combine.CONCATENATE,
     "views": Combine.ONE,
     "versions": Combine.ONE,
+    "beside": Combine.ONE,
     "model": Combine.FOLD,
     "groups": Combine.FOLD,
     "optimizer": Combine.ONE,
@@ -258,6 +288,8 @@ class Trick(BaseModel):
     """The field that names a folder of images without labels, if one does."""
     keeps: ClassVar[str] = ""
     """The field that holds the share of the training images that ``data`` leaves, if it leaves any out."""
+    before: ClassVar[str] = ""
+    """The field that holds how many passes over all images, labelled or not, are trained on before the first step, if any."""
     rebuilds: ClassVar[bool] = False
     """Whether the features of a network that was trained with the trick are others without it."""
     alters: ClassVar[Literal["", "features", "classifier", "training"]] = ""
@@ -303,6 +335,12 @@ class Trick(BaseModel):
     def versions(self) -> int:
         """How many augmented versions of an image there are, in turn over the epochs and the same for every seed; 0: each epoch
         draws a new one."""
+        raise NotImplementedError
+
+    def beside(self) -> Beside:
+        """Which images stand beside those of a batch, without labels: training images and those of the folder that the trick
+        names, in as many views as it likes. Each view is drawn on its own: cut, mirrored and augmented as a training image is,
+        then by transforms of this trick."""
         raise NotImplementedError
 
     def model(self, model: nn.Module) -> nn.Module:
@@ -490,6 +528,10 @@ class Trick(BaseModel):
         named = getattr(self, self.networks) if self.networks else ()
         return (named,) if isinstance(named, str) else tuple(named)
 
+    def place(self) -> str:
+        """The folder of images without labels that the trick names; empty: none."""
+        return str(getattr(self, self.folder)) if self.folder else ""
+
     def fresh(self) -> Self:
         """A copy without run state."""
         values: dict[str, Any] = {n: _fresh(getattr(self, n)) for n in type(self).model_fields}
@@ -561,6 +603,8 @@ def conflict(a: Trick, b: Trick) -> str:
         batches = a.core is a and b.core is b and a.plugs() == b.plugs() == ("batch",)
         one_of = f", or write one_of({a.name()}, {b.name()})" if batches else ""
         return f"{a} and {b} both sit in the slot {a.slot!r}. Choose one{one_of}."
+    if a.place() and b.place() and a.place() != b.place():
+        return f"{a} and {b} name two folders of images without labels. Choose one, or put all images into it."
     for point in a.plugs() if together(a, b) else ():
         if PLUG_POINTS[point] is Combine.ONE and point in b.plugs():
             return f"{a} and {b} both decide {point!r}, which only one trick can. Choose one."

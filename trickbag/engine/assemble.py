@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trickbag.data.images import Images
 from trickbag.engine.answers import Asked, kept
+from trickbag.engine.crowd import Crowd
 from trickbag.engine.cutting import resident
 from trickbag.engine.judge import Judge, judged_view
 from trickbag.engine.loader import Loader, Plan
@@ -116,7 +118,7 @@ def load(
     model: nn.Module,
     tell: Tell,
 ) -> dict[str, Loader]:
-    """The loader of each split."""
+    """The loader of each split, and of what may stand beside training images where a trick wants any."""
     images, view = data.images, plain_view(recipe)
     held = None if having(tricks, "region") else resident(pixels, fabric.device)
 
@@ -142,7 +144,12 @@ def load(
 
     asked = Asked(loader, images.split("unlabelled"), model, network, fabric, recipe.batch_size, tell)
     loaders = {name: loader(images.split(name)) for name in ("val", "test", "unlabelled")}
-    return loaders | {"train": loader(training(images, tricks, seed, asked, tell), judged=False)}
+    train = training(images, tricks, seed, asked, tell)
+    loaders["train"] = loader(train, judged=False)
+    if having(tricks, "beside"):
+        shown = [place[path] for path in train.paths]
+        loaders["beside"] = loader(images.take(np.union1d(shown, np.flatnonzero(images.splits == "unlabelled"))), judged=False)
+    return loaders
 
 
 def regions(images: Images, tricks: Sequence[Trick], judged: bool) -> Tensor | None:
@@ -183,10 +190,11 @@ def assemble(
     each = 2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1  # a batch of one has no statistics
     plan = Plan(train.labels, tricks, seed, recipe.epochs, recipe.batch_size, recipe.size, fabric.world_size, each)
     counts = torch.bincount(train.labels, minlength=len(classes))
-    facts = Facts(classes, counts, plan.steps(), recipe.batch_size, recipe.size, data.channels, seed, recipe.epochs)
+    beside = len(loaders["beside"].labels) if "beside" in loaders else 0
+    facts = Facts(classes, counts, plan.steps(), recipe.batch_size, recipe.size, data.channels, seed, recipe.epochs, beside)
     shorter = kept_pixels(recipe)
     judge = Judge(
-        facts, loaders, plan, tricks, fabric, named, lambda run: kept(named(run), train, recipe, shorter, fabric, tell)
+        facts, loaders, plan, tricks, fabric, named, lambda run: kept(named(run), train, recipe, shorter, fabric, tell), tell
     )
     judge.see(model)
     for trick in having([*tricks, *watching.values()], "setup"):
@@ -194,7 +202,9 @@ def assemble(
     check_sizes(model, tricks, recipe, data.channels)
     weights = frozenset(judged_weights(other.tricks) for other in follow)
     looking = tuple(watching.values())
-    return Loop(recipe, model, tricks, plan, train, judge, fabric, looking, weights, recipe.compile is True)
+    crowded = copy(train)  # what estimates norms needs nothing beside it
+    crowded.beside = next((Crowd(loaders["beside"], trick) for trick in having(tricks, "beside") if trick.beside().each), None)
+    return Loop(recipe, model, tricks, plan, crowded, judge, fabric, looking, weights, recipe.compile is True)
 
 
 def check_compile(recipe: Recipe) -> None:

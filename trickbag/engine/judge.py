@@ -3,15 +3,17 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from trickbag.engine.crowd import Crowd
 from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.scores import Scores, finite, score
+from trickbag.ground.events import Doing, Tell, silent
 from trickbag.ground.norms import batch_norms, estimate_norms, moved
 from trickbag.ground.state import digest
 from trickbag.ground.streams import generator
@@ -77,6 +79,7 @@ class Judge:
         fabric: Fabric,
         network: Callable[[str], nn.Module],
         kept: Callable[[str], tuple[Tensor, float]],
+        tell: Tell = silent,
     ) -> None:
         self.facts, self.loaders, self.plan, self.tricks, self.fabric, self.network = (
             facts,
@@ -86,7 +89,7 @@ class Judge:
             fabric,
             network,
         )
-        self._kept = kept
+        self._kept, self.tell = kept, tell
         self.batch_size = at_once(fabric.device, facts.batch_size)
         self._features: dict[tuple[str, ...], tuple[Tensor, float]] = {}
         self._body = ""
@@ -130,6 +133,15 @@ class Judge:
             for trick in acting(self.tricks, "batch", part.t):
                 batch = trick.batch(batch, part.t, generator(self.facts.seed, trick.name(), epoch, part.position))
             yield batch
+
+    def unlabelled(self, epochs: int, batch_size: int) -> Iterator[tuple[float, Tensor]]:
+        """All images beside which none needs a label, in as many epochs, with the share done before each step."""
+        crowd = next(Crowd(self.loaders["beside"], trick) for trick in having(self.tricks, "beside"))
+        steps = epochs * len(crowd.parts(torch.arange(self.facts.unlabelled), batch_size))
+        batches = chain.from_iterable(crowd.alone(epoch, batch_size, self.facts.size) for epoch in range(epochs))
+        for step, x in enumerate(batches):
+            yield step / steps, x
+            self.tell(Doing("training without labels", step + 1, steps))
 
     def judged(self, split: str, size: int = 0) -> Iterator[Batch]:
         """The judged views of a split in order, at ``size`` pixels or at the recipe's."""

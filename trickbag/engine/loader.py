@@ -17,7 +17,7 @@ from trickbag.ground import signals
 from trickbag.ground.environment import whole
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import generator, key, uniforms
-from trickbag.trick import Batch, Draw, Trick, View, deciding, having
+from trickbag.trick import Batch, Draw, Trick, Unlabelled, View, deciding, having
 
 DEPTH = 3
 """Batches made ahead of the one in training."""
@@ -200,21 +200,25 @@ class Loader:
         self.mean, self.std = (torch.tensor(v, device=device).mul(255)[:, None, None] for v in normal)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.rank, self.ranks, self.resident = rank, ranks, resident
+        self.beside: Callable[[Slice, int, slice], Unlabelled] | None = None
         given = whole("TRICKBAG_WORKERS", 0)
         self.workers = given or max(1, (os.cpu_count() or 2) // 2)
         self.most_workers = given or os.cpu_count() or 1
 
     def train(self, slices: Iterator[Slice], epoch: int) -> Iterator[tuple[Slice, Batch]]:
-        """Augmented batches of this rank's share of each step."""
+        """Augmented batches of this rank's share of each step, with what stands ``beside`` them."""
 
-        def make(part: Slice) -> tuple[Slice, Tensor, Tensor]:
-            rows, copies = part.rows[self.rank :: self.ranks], part.copies[self.rank :: self.ranks]
-            return part, rows, self.pinned(self.augmented(rows, copies, epoch, part.size, part.t))
+        def make(part: Slice) -> tuple[Slice, Tensor, Tensor, Unlabelled | None]:
+            mine = slice(self.rank, None, self.ranks)
+            x = self.pinned(self.augmented(part.rows[mine], part.copies[mine], epoch, part.size, part.t))
+            return part, part.rows[mine], x, self.beside(part, epoch, mine) if self.beside else None
 
-        for part, rows, x in self._paced(ahead(make, slices, self.workers, DEPTH)):
+        for part, rows, x, others in self._paced(ahead(make, slices, self.workers, DEPTH)):
             batch, *more = (self.batch(view, rows) for view in x)
             views = torch.stack([view.x for view in more], 1) if more else None
-            yield part, batch._replace(views=views, version=epoch % self.versions if self.versions else 0)
+            version = epoch % self.versions if self.versions else 0
+            unlabelled = others and others._replace(x=self.normalised(others.x.flatten(0, 2)).view(others.x.shape))
+            yield part, batch._replace(views=views, version=version, unlabelled=unlabelled)
 
     def _paced(self, batches: Iterator[A]) -> Iterator[A]:
         """Pass on an epoch's batches; where training waited for them too long, later epochs have twice as many workers."""
@@ -238,16 +242,20 @@ class Loader:
         keys = Keys(0, epoch % self.versions, rows, 0 * copies, t) if self.versions else Keys(self.seed, epoch, rows, copies, t)
         if self.resident and not any(trick.acts(t) for trick, _ in self.transforms):
             return self._on_device(self.resident, keys, size)[None]
-        images = [self.pixels[row] for row in rows.tolist()]
-        windows, mirrored = self.frames(torch.tensor([image.shape[-2:] for image in images]), keys)
-        images = [
-            framed(image, None if windows is None else windows[i], 0 if mirrored is None else int(mirrored[i]), size)
-            for i, image in enumerate(images)
-        ]
+        images = self.in_windows(keys, size)
         viewer = deciding(self.tricks, "views", t)
         numbers = range(1 + (viewer.views() if viewer else 0))
         views = [[self.transformed(image, keys, i, size, v) for i, image in enumerate(images)] for v in numbers]
         return torch.stack([torch.stack(view) for view in views])
+
+    def in_windows(self, keys: Keys, size: int) -> list[Tensor]:
+        """The images [C, h, w] of these keys in their windows and mirrored, as far as tricks say."""
+        images = [self.pixels[row] for row in keys.rows.tolist()]
+        windows, mirrored = self.frames(torch.tensor([image.shape[-2:] for image in images]), keys)
+        return [
+            framed(image, None if windows is None else windows[i], 0 if mirrored is None else int(mirrored[i]), size)
+            for i, image in enumerate(images)
+        ]
 
     def frames(self, sizes: Tensor, keys: Keys) -> tuple[Tensor | None, Tensor | None]:
         """The windows [B, 4] of images of these heights and widths [B, 2] and how each is mirrored [B]; None: no trick says."""
@@ -299,5 +307,9 @@ class Loader:
     def batch(self, x: Tensor, rows: Tensor) -> Batch:
         """Images [B, C, H, W] of levels from 0 to 255 -> a normalised batch on the device."""
         y = self.pinned(one_hot(self.labels[rows], self.classes).float())
+        return Batch(self.normalised(x), y.to(self.device, non_blocking=True), rows)
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """Images [B, C, H, W] of levels from 0 to 255 -> normalised on the device."""
         x = x.to(self.device, non_blocking=True).to(torch.float32, memory_format=self.format)
-        return Batch(x.sub_(self.mean).div_(self.std), y.to(self.device, non_blocking=True), rows)
+        return x.sub_(self.mean).div_(self.std)

@@ -20,7 +20,19 @@ from trickbag.engine.precision import LossScale
 from trickbag.engine.prefix import Prefix
 from trickbag.ground.streams import generator, key, seed_layers
 from trickbag.recipe import Training
-from trickbag.trick import Batch, Compute, Forward, Groups, Outputs, Trick, acting, deciding, having, judged_weights
+from trickbag.trick import (
+    Batch,
+    Compute,
+    Forward,
+    Groups,
+    Outputs,
+    Trick,
+    Unlabelled,
+    acting,
+    deciding,
+    having,
+    judged_weights,
+)
 
 ENGINE = 3
 """The version of the arithmetic: results of another one are not taken for those of this one."""
@@ -338,7 +350,8 @@ def micro_batches(batch: Batch, size: int) -> Iterator[tuple[Batch, float]]:
     for start in range(0, total, size or total):
         cut = slice(start, start + (size or total))
         views = None if batch.views is None else batch.views[cut]
-        part = batch._replace(x=batch.x[cut], y=batch.y[cut], rows=batch.rows[cut], views=views)
+        others = batch.unlabelled and Unlabelled(*(values[cut] for values in batch.unlabelled))
+        part = batch._replace(x=batch.x[cut], y=batch.y[cut], rows=batch.rows[cut], views=views, unlabelled=others)
         yield part, len(part.x) / total
 
 

@@ -26,6 +26,7 @@ for epoch in 1..{epochs}
         each image, in the loader            augment
         fixed versions of each image         versions
         further views of each image          views
+        unlabelled images beside each        beside
         learning rate {lr:g}                 lr
         batch                                batch
         outputs = network(x)                 forward

@@ -139,6 +139,8 @@ def _timed(loop: Loop, fabric: Fabric, steps: int, slowest: float, until: float)
     for part in itertools.islice(loop.plan.epoch(0), steps + 3):  # decoding is not timed: it happens once
         for row in part.rows.tolist():
             loop.loader.pixels[row]
+        if loop.loader.beside:
+            loop.loader.beside(part, 0, slice(None))
     seconds: list[float] = []
     losses: list[float] = []
     start = time.perf_counter()

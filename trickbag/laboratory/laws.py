@@ -24,7 +24,6 @@ import torch
 
 from trickbag.engine import assemble
 from trickbag.engine import loop as engine_loop
-from trickbag.engine.loader import Loader
 from trickbag.engine.loop import Step
 from trickbag.engine.outline import outline
 from trickbag.ground import store, streams
@@ -332,15 +331,14 @@ def ranks(name: str) -> str | None:
     """Two processes draw what one draws."""
     made = loop(recipe(example(name)))
 
-    def rank(number: int, of: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        one = made.loader
-        normal = ((0.5,) * 3, (0.25,) * 3)
-        shown = one.pixels, one.labels, one.classes, made.tricks, one.view, normal, 0, one.device, False, number, of
-        return [(batch.rows, batch.x) for _, batch in Loader(*shown).train(made.plan.epoch(1), 1)]
+    def rank(number: int, of: int) -> list[tuple[torch.Tensor, ...]]:
+        one = copy.copy(made.loader)
+        one.rank, one.ranks = number, of
+        return [(batch.rows, batch.x, *(batch.unlabelled or ())) for _, batch in one.train(made.plan.epoch(1), 1)]
 
-    for (rows, x), *parts in zip(rank(0, 1), rank(0, 2), rank(1, 2), strict=True):
-        for number, (own_rows, own) in enumerate(parts):
-            alike = torch.equal(rows[number::2], own_rows) and torch.equal(x[number::2], own)
+    for whole, *parts in zip(rank(0, 1), rank(0, 2), rank(1, 2), strict=True):
+        for number, own in enumerate(parts):
+            alike = all(torch.equal(values[number::2], mine) for values, mine in zip(whole, own, strict=True))
             assert alike, "a process of two sees other images than one alone: a draw must depend on the image, not on its batch"
     return None
 

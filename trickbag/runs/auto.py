@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trickbag.data.findings import CUT
 from trickbag.data.images import Images
+from trickbag.data.unlabelled import read_unlabelled
 from trickbag.engine.loader import Plan
 from trickbag.engine.pixels import Files
 from trickbag.engine.speed import Timing, compiled, fastest
@@ -222,8 +223,19 @@ def expected(recipe: Recipe, wanted: Request, timing: Timing) -> float:
     train, val, test = (int((splits == name).sum()) for name in ("train", "val", "test"))
     prepare = any({"data", "prepare", "finish"} & set(trick.plugs()) for trick in recipe.tricks)
     once = (prepare * (train + val) + val + test) * timing.judge + prepare * 10
+    once += before(recipe, train) * timing.train
     once += len(splits) * timing.decode / (os.cpu_count() or 1)
     return once + recipe.epochs * epoch_seconds(timing, shown(recipe, wanted), val, recipe)
+
+
+def before(recipe: Recipe, train: int) -> int:
+    """Views of images, ``train`` of them labelled, that are trained on before the first step."""
+    return sum(
+        getattr(trick, trick.before) * len(trick.beside().views) * (train + len(read_unlabelled(folder) if folder else ()))
+        for trick in recipe.tricks
+        if trick.before
+        for folder in [trick.place()]
+    )
 
 
 def shown(recipe: Recipe, wanted: Request) -> float:

@@ -135,7 +135,7 @@ def write_result(
         "confusion.csv": confusion_csv({split: s.confusion for split, s in scores.items()}, images.classes),
         "curves.png": figures.curves(store.lines(folder / LOG, LogLine)),
         "confusion.png": figures.confusion(scores["test" if "test" in scores else "val"].confusion, images.classes),
-        IMAGES: Seen.of(loop.loader.pixels.images, images).also(wanted.before).packed(),
+        IMAGES: Seen.of(loop.judge.loaders.get("beside", loop.loader).pixels.images, images).also(wanted.before).packed(),
         RESULT: store.to_json(record.plain(), indent=2),
     }
     for name, content in files.items():

@@ -90,7 +90,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     fields = recipe.spelled() | {"weights": content(recipe.weights)}
     teachers = [name for trick in recipe.tricks for name in trick.others()]
     found = {name: content(name) for name in teachers if os.path.isfile(Path(name) / "model.json")}
-    folders = [str(getattr(trick, trick.folder)) for trick in recipe.tricks if trick.folder]
+    folders = {trick.place() for trick in recipe.tricks} - {""}
     found |= {folder: read_unlabelled(folder).fingerprint for folder in folders}
     own = {name: plugin.digest for name, plugin in shelved.of(recipe.tricks, recipe.model).items()}
     return fields | ({"teachers": found} if found else {}) | ({"plugins": own} if own else {})
@@ -303,7 +303,7 @@ def check_named(tricks: Iterable[Trick]) -> None:
                     Recipe.load(name)
                 except UsageError as error:
                     raise UsageError(f"{trick}: {name!r} is not the folder of a finished run, and {error}") from None
-        if trick.folder and not os.path.isdir(expanded(folder := str(getattr(trick, trick.folder)))):
+        if (folder := trick.place()) and not os.path.isdir(expanded(folder)):
             raise UsageError(f"{trick}: {folder!r} is not a folder. Give a folder with images.")
 
 

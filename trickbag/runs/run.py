@@ -225,11 +225,10 @@ class Run(UnderWay[Recipe, Result]):
         """The loop before its first step."""
         data, shorter = self.wanted.data, kept_pixels(self.recipe)
         table: Pixels = pixels(data, shorter, self.tell, self.recipe.fit)
-        for trick in self.recipe.tricks:
-            if trick.folder:
-                more = unlabelled(str(getattr(trick, trick.folder)), data, self.tell)
-                table = Joined(table, pixels(more, shorter, self.tell, self.recipe.fit))
-                data = data._replace(images=data.images.joined(more.images))
+        for folder in {trick.place() for trick in self.recipe.tricks} - {""}:  # one at most: see trick.conflict
+            more = unlabelled(folder, data, self.tell)
+            table = Joined(table, pixels(more, shorter, self.tell, self.recipe.fit))
+            data = data._replace(images=data.images.joined(more.images))
         loop = assemble(self.recipe, data, table, self.wanted.seed, self.fabric, self.network, self.others, self.tell)
         self.taught = self.taught._replace(seconds=self.taught.seconds + loop.judge.spared)
         return loop

@@ -130,7 +130,7 @@ def test_the_papers_baseline_is_the_papers() -> None:
     assert [255 * v for v in recipe.std] == pytest.approx([58.393, 57.12, 57.375])
     assert {trick.name(): dict(trick) for trick in recipe.tricks} == {
         "random_resized_crop": {"scale": (0.08, 1.0), "ratio": pytest.approx((3 / 4, 4 / 3))},
-        "flip": {"p": 0.5},
+        "flip": {"p": 0.5, "vertical": 0.0},
         "color_jitter": {"hue": 0.4, "saturation": 0.4, "brightness": 0.4},
         "lighting": {"std": 0.1},
         "step_decay": {"at": (0.25, 0.5, 0.75), "factor": 0.1},

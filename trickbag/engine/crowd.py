@@ -50,7 +50,7 @@ class Crowd:
     @staticmethod
     def parts(rows: Tensor, batch_size: int) -> list[Tensor]:
         """Rows in batches of at least two."""
-        return [part for part in rows.split(batch_size) if len(part) > 1]
+        return [part for part in torch.split(rows, batch_size) if len(part) > 1]
 
     def rows(self, part: Slice, epoch: int) -> tuple[Tensor, Tensor]:
         """Rows of what stands beside a step's images, and how often each stood in this epoch before: [B, each] both."""

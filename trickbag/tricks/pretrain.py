@@ -160,7 +160,8 @@ class Pretrain(Trick):
         seed_layers(key(fit.facts.seed, self.name()), device.type)
         with torch.no_grad():
             features = model.eval()(torch.zeros(1, *model.shape, device=device)).features.shape[1]
-        learner = {"simclr": SimCLR, "byol": BYOL}[self.method](model, features).to(device)
+        kind: type[SimCLR | BYOL] = SimCLR if self.method == "simclr" else BYOL
+        learner = kind(model, features).to(device)
         optimizer = AdamW([p for p in learner.parameters() if p.requires_grad], self.rate)
         for t, x in fit.unlabelled(self.epochs, self.images):
             learner.train()

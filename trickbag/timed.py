@@ -31,7 +31,7 @@ def _in_steps(trick: Any) -> Any:
             "it. What acts in each step can, such as mixup, flip or label_smoothing"
         )
     if "versions" in trick.plugs() and trick.versions():
-        raise ValueError(f"{trick} has fixed the images of all epochs. Write cached=False")
+        raise ValueError(f"{trick} fixes the images of all epochs, and so cannot begin or end within them. Write cached=False")
     return trick
 
 
@@ -42,7 +42,7 @@ class Timed(Trick):
     trick: Annotated[SerializeAsAny[InstanceOf[Trick]], BeforeValidator(_in_steps)]
     """A trick that acts in steps of training."""
     share: Annotated[float, Field(ge=0, le=1)]
-    """Share of training, counted in steps."""
+    """Share of training at which the trick ends or begins to act."""
 
     def model_post_init(self, _: Any) -> None:
         """Refuse what would never act."""

@@ -105,7 +105,7 @@ def test_every_plug_point_of_steps_is_tried() -> None:
         ("until(mixup, trick=flip)", "until(mixup, trick=flip): write values with their names, until(trick=…, share=…)."),
         ("until(mixup, 0.5, alpha=1)", "until(mixup, 0.5, alpha=1): there is no field alpha."),
         ("until(mixup(alpha=-1), 0.5)", "mixup(alpha=-1): alpha: input should be greater than or equal to 0."),
-        ("until(distill(cached=True), 0.5)", "distill(cached=True) has fixed the images of all epochs. Write cached=False."),
+        ("until(distill(cached=True), 0.5)", "distill(cached=True) fixes the images of all epochs, and so"),
         (
             "until(drw(start=0.8), 0.5)",
             "it would never act, from 0.8 of training to 0.5.",

@@ -138,6 +138,8 @@ Draw = Callable[[int], Tensor]
 Predict = Callable[[Tensor], Outputs]
 Forward = Callable[[Batch], tuple[Batch, Outputs]]
 """A training batch -> the batch, whose targets may be others now, and what the network says of it."""
+Views = Callable[[], Iterator[Tensor]]
+"""The judged views of a set of images, a batch [B, C, H, W] at a time, each a sample of all; anew at each call."""
 Answers = Callable[[str], Tensor]
 """A run, as ``Fit.network`` takes it -> what its network says of the unlabelled images: probabilities [M, K]."""
 Compute = Callable[[], Tensor]
@@ -169,6 +171,8 @@ class Stage(IntEnum):
     """Acts when images are judged."""
     SCORE = 9
     """Acts on the finished scores of all others."""
+    ANSWER = 10
+    """Makes of the final scores what is answered."""
 
 
 class Combine(IntEnum):
@@ -208,14 +212,17 @@ PLUG_POINTS: dict[str, Combine] = {
     "gradient": Combine.WRAP,
     "update": Combine.EACH,
     "after_step": Combine.EACH,
+    "doubt": Combine.EACH,
     "finish": Combine.FOLD,
     "view": Combine.FOLD,
     "eval_model": Combine.ONE,
+    "adapt": Combine.FOLD,
     "predict": Combine.WRAP,
+    "sets": Combine.ONE,
 }
-WITHOUT_STEPS = frozenset({"data", "region", "model", "prepare", "finish", "view", "predict"})
+WITHOUT_STEPS = frozenset({"data", "region", "model", "prepare", "finish", "view", "adapt", "predict", "sets"})
 """What acts where no step is trained."""
-EVALUATION = frozenset({"setup", "finish", "view", "eval_model", "predict"})
+EVALUATION = frozenset({"doubt", "setup", "finish", "view", "eval_model", "adapt", "predict", "sets"})
 WATCHING = EVALUATION | {"after_step"}
 
 
@@ -248,6 +255,8 @@ class Trick(BaseModel):
     """The field that takes values given without a name, as a tuple."""
     example: ClassVar[str] = ""
     """A spelling that stands for the trick where it needs values to be built; empty: its bare name."""
+    beside: ClassVar[str] = ""
+    """The spelling of another trick without which its example has nothing to act on, if there is one."""
 
     # before training
     def data(self, train: Any, unlabelled: Any, answers: Answers, rng: Generator) -> Any:
@@ -353,6 +362,11 @@ class Trick(BaseModel):
         raise NotImplementedError
 
     # after training
+    def doubt(self, images: int) -> str:
+        """Why what the trick will learn from so many validation images deserves doubt, a sentence without its full stop; empty
+        where it does not. Asked before the first step."""
+        raise NotImplementedError
+
     def finish(self, model: Any, fit: Fit, rng: Generator) -> Any:
         """Change the trained model, or learn what ``predict`` needs."""
         raise NotImplementedError
@@ -366,8 +380,17 @@ class Trick(BaseModel):
         """Which weights are judged: this model or a second one."""
         raise NotImplementedError
 
+    def adapt(self, model: Any, views: Views) -> Any:
+        """The network for a set of images that are judged together, which it may look at first, without their labels: a copy
+        that was changed. UsageError where there are too few."""
+        raise NotImplementedError
+
     def predict(self, predict: Predict) -> Predict:
         """How a batch [B, C, H, W] of judged views becomes ``Outputs``; the first of a recipe is the innermost."""
+        raise NotImplementedError
+
+    def sets(self, logits: Tensor) -> Tensor:
+        """The final logits [B, K] of judged images -> of which classes each may be [B, K], bool."""
         raise NotImplementedError
 
     @classmethod

@@ -7,7 +7,6 @@ are the state of a run, made in ``Trick.setup`` and saved and restored by the en
 """
 
 import difflib
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
@@ -19,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
+from trickbag.ground import glance
 from trickbag.ground.errors import UsageError
+from trickbag.ground.glance import CARD as CARD
 from trickbag.ground.shown import Sheet, html
 from trickbag.ground.spec import Spec, spell
 from trickbag.ground.text import line
@@ -582,11 +583,6 @@ def drawn(labels: Tensor, quota: Tensor, rng: Generator) -> Tensor:
     return order[torch.randperm(len(order), generator=rng)]
 
 
-CARD = ("Formula", "Paper", "Helps", "Hurts", "Costs")
-
-
 def card(trick: type[Trick]) -> dict[str, str]:
-    """The docstring of a trick's file as a card: its first line under "Title", then the text under each word of CARD."""
-    title, _, rest = (sys.modules[trick.__module__].__doc__ or "").strip().partition("\n")
-    parts = re.split(rf"^({'|'.join(CARD)}):", rest, flags=re.MULTILINE)
-    return {"Title": title} | {k: " ".join(v.split()) for k, v in zip(parts[1::2], parts[2::2], strict=True)}
+    """The docstring of a trick's file as a card, see ``glance.card``."""
+    return glance.card(sys.modules[trick.__module__].__doc__ or "")

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from trickbag.display import output, predicted
 from trickbag.display.board import Board
+from trickbag.ground import wants
 from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
 from trickbag.ground.glance import Listed
 from trickbag.ground.text import as_bytes, counted, duration, line, show, unshow
@@ -395,11 +396,24 @@ class Screen:
         sys.stdout.buffer.write(as_bytes(text))
 
     def bag(self, bag: Mapping[str, Listed]) -> None:
-        """All tricks, a line each."""
+        """All tricks, a line each, by what they help with."""
         table = Table("trick", "what it does", "plugs into", box=None)
-        for name, trick in bag.items():
-            origin = f" (from {show(trick.origin)})" if trick.origin else ""
-            table.add_row(name, Text(trick.title + origin), ", ".join(trick.plugs))
+        for want, (names, above) in wants.grouped(bag).items():
+            table.add_section()
+            table.add_row(Text(f"for {want}" if want in wants.WANTS else want, style="bold"))
+            for name in names:
+                origin = f" (from {show(bag[name].origin)})" if bag[name].origin else ""
+                table.add_row(name, Text(bag[name].card["Title"] + origin), ", ".join(bag[name].plugs))
+            if above:
+                table.add_row("", Text(f"also {', '.join(above)}"))
+        self.out.print(table)
+        self.lines("", "search the cards: trickbag tricks --for 'few images'; a whole card: trickbag tricks NAME")
+
+    def found(self, tricks: Sequence[wants.Found]) -> None:
+        """Tricks whose cards say what was asked for, and the words."""
+        table = Table("trick", "", "", box=None)
+        for one in tricks:
+            table.add_row(one.name, one.part.lower(), Text(line(one.line)))
         self.out.print(table)
 
     def laws(self, found: Any) -> None:

@@ -35,7 +35,8 @@ def thinned(x: Tensor, rate: float, number: int, layer: int) -> Tensor:
     (True, tensor([0., 2.]), tensor(True))
     """
     draws = np.random.default_rng(key(0, "mc_dropout", number, layer)).random(tuple(x.shape[1:]), dtype=np.float32)
-    return x * (torch.from_numpy(draws >= rate) / (1 - rate)).to(x)
+    kept = x.new_empty(x.shape[1:]).copy_(torch.from_numpy(draws >= rate))
+    return x * kept / (1 - rate)
 
 
 class _Dropping(TorchFunctionMode):

@@ -44,7 +44,7 @@ class PosthocLogitAdjustment(Trick):
 
     def finish(self, model: Any, fit: Fit, rng: Generator) -> Any:
         """Count the training images."""
-        self.counts_ = fit.facts.counts.to(self.counts_)
+        self.counts_ = fit.facts.counts.to(self.counts_.device)
         return model
 
     def predict(self, predict: Predict) -> Predict:

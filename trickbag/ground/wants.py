@@ -67,8 +67,8 @@ def asked(text: str, bag: Mapping[str, Listed]) -> list[Found]:
     Raises UsageError where no card has them.
 
     >>> from trickbag.ground.glance import shelf
-    >>> [found.name for found in asked("thresholds", shelf())]
-    ['calibrate']
+    >>> "calibrate" in [found.name for found in asked("thresholds", shelf())]
+    True
     """
     patterns = [words for want, words in WANTS.items() if text.lower() == want or re.search(words, text, re.IGNORECASE)]
     if text.lower() not in WANTS:

@@ -21,7 +21,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
+from trickbag.ground import glance
 from trickbag.ground.errors import UsageError
+from trickbag.ground.glance import CARD as CARD
 from trickbag.ground.shown import Sheet, html
 from trickbag.ground.spec import Spec, spell
 from trickbag.ground.text import line
@@ -185,6 +187,8 @@ LEFT_RIGHT, UPSIDE_DOWN = 1, 2
 Predict = Callable[[Tensor], Outputs]
 Forward = Callable[[Batch], tuple[Batch, Outputs]]
 """A training batch -> the batch, whose targets may be others now, and what the network says of it."""
+Views = Callable[[], Iterator[Tensor]]
+"""The judged views of a set of images, a batch [B, C, H, W] at a time, each a sample of all; anew at each call."""
 Compute = Callable[[], Tensor]
 """Clears the gradients, computes them anew for the current batch and returns the loss, a scalar."""
 Groups = list[dict[str, Any]]
@@ -214,6 +218,8 @@ class Stage(IntEnum):
     """Acts when images are judged."""
     SCORE = 9
     """Acts on the finished scores of all others."""
+    ANSWER = 10
+    """Makes of the final scores what is answered."""
 
 
 class Combine(IntEnum):
@@ -255,14 +261,17 @@ PLUG_POINTS: dict[str, Combine] = {
     "gradient": Combine.WRAP,
     "update": Combine.EACH,
     "after_step": Combine.EACH,
+    "doubt": Combine.EACH,
     "finish": Combine.FOLD,
     "view": Combine.FOLD,
     "eval_model": Combine.ONE,
+    "adapt": Combine.FOLD,
     "predict": Combine.WRAP,
+    "sets": Combine.ONE,
 }
-WITHOUT_STEPS = frozenset({"data", "region", "model", "prepare", "finish", "view", "predict"})
+WITHOUT_STEPS = frozenset({"data", "region", "model", "prepare", "finish", "view", "adapt", "predict", "sets"})
 """What acts where no step is trained."""
-EVALUATION = frozenset({"setup", "finish", "view", "eval_model", "predict"})
+EVALUATION = frozenset({"doubt", "setup", "finish", "view", "eval_model", "adapt", "predict", "sets"})
 WATCHING = EVALUATION | {"after_step"}
 LAST = math.nextafter(1.0, 0.0)
 """The largest share of training at which a step can begin."""
@@ -301,6 +310,8 @@ class Trick(BaseModel):
     """The field that takes all values given without a name, as a tuple; or several fields, which take one each, in order."""
     example: ClassVar[str] = ""
     """A spelling that stands for the trick where it needs values to be built; empty: its bare name."""
+    companion: ClassVar[str] = ""
+    """The spelling of another trick without which its example has nothing to act on, if there is one."""
 
     # before training
     def data(self, train: Any, unlabelled: Any, answers: Answers, rng: Generator) -> Any:
@@ -417,6 +428,11 @@ class Trick(BaseModel):
         raise NotImplementedError
 
     # after training
+    def doubt(self, images: int) -> str:
+        """Why what the trick will learn from so many validation images deserves doubt, a sentence without its full stop; empty
+        where it does not. Asked before the first step."""
+        raise NotImplementedError
+
     def finish(self, model: Any, fit: Fit, rng: Generator) -> Any:
         """Change the trained model, or learn what ``predict`` needs."""
         raise NotImplementedError
@@ -430,8 +446,17 @@ class Trick(BaseModel):
         """Which weights are judged: this model or a second one."""
         raise NotImplementedError
 
+    def adapt(self, model: Any, views: Views) -> Any:
+        """The network for a set of images that are judged together, which it may look at first, without their labels: a copy
+        that was changed. UsageError where there are too few."""
+        raise NotImplementedError
+
     def predict(self, predict: Predict) -> Predict:
         """How a batch [B, C, H, W] of judged views becomes ``Outputs``; the first of a recipe is the innermost."""
+        raise NotImplementedError
+
+    def sets(self, logits: Tensor) -> Tensor:
+        """The final logits [B, K] of judged images -> of which classes each may be [B, K], bool."""
         raise NotImplementedError
 
     @classmethod
@@ -689,11 +714,6 @@ def drawn(labels: Tensor, quota: Tensor, rng: Generator) -> Tensor:
     return order[torch.randperm(len(order), generator=rng)]
 
 
-CARD = ("Formula", "Paper", "Helps", "Hurts", "Costs")
-
-
 def card(trick: type[Trick]) -> dict[str, str]:
-    """The docstring of a trick's file as a card: its first line under "Title", then the text under each word of CARD."""
-    title, _, rest = (sys.modules[trick.__module__].__doc__ or "").strip().partition("\n")
-    parts = re.split(rf"^({'|'.join(CARD)}):", rest, flags=re.MULTILINE)
-    return {"Title": title} | {k: " ".join(v.split()) for k, v in zip(parts[1::2], parts[2::2], strict=True)}
+    """The docstring of a trick's file as a card, see ``glance.card``."""
+    return glance.card(sys.modules[trick.__module__].__doc__ or "")

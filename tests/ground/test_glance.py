@@ -15,7 +15,7 @@ def test_the_list_says_what_the_tricks_themselves_say() -> None:
     listed = glance.shelf()
     assert list(listed) == list(bag())
     for name, trick in bag().items():
-        assert listed[name] == (card(trick)["Title"], trick.plugs(), "")
+        assert listed[name] == (card(trick), trick.plugs(), "")
 
 
 LISTS = ("torch", "torchvision", "timm", "lightning_fabric", "torchmetrics", "sklearn", "matplotlib", "pyarrow", "PIL")
@@ -27,7 +27,12 @@ HELPS = [[command.name or str(command.callback.__name__), "--help"] for command 
 
 @pytest.mark.parametrize(
     ("words", "without"),
-    [(["--help"], (*HEAVY, "pydantic")), *((words, HEAVY) for words in HELPS), (["tricks"], LISTS)],
+    [
+        (["--help"], (*HEAVY, "pydantic")),
+        *((words, HEAVY) for words in HELPS),
+        (["tricks"], LISTS),
+        (["tricks", "--for", "speed"], LISTS),
+    ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_only_lists_imports_nothing_heavy(words: list[str], without: tuple[str, ...]) -> None:

@@ -207,7 +207,7 @@ def test_a_misspelt_plug_point_is_an_error_at_import() -> None:
             @staticmethod
             def helper() -> None: ...
 
-    with pytest.raises(TypeError, match=r"MixUp\.bacth is not a plug point\. Plug points: data, region, .*predict\."):
+    with pytest.raises(TypeError, match=r"MixUp\.bacth is not a plug point\. Plug points: data, region, .*sets\."):
         misspelt()
     with pytest.raises(TypeError, match=r"MixUp\.helper is not a plug point"):
         static()

@@ -26,6 +26,7 @@ from trickbag.models import networks
 from trickbag.recipe import Recipe
 from trickbag.runs import auto, run
 from trickbag.runs.request import Request, request
+from trickbag.tricks import calibrate
 
 TIMING = Timing(0.002, 0.001, 1_000_000, 1.0)
 KINDS = {"a": 0, "b": 1, "c": 2}
@@ -350,7 +351,7 @@ def test_a_temperature_for_few_validation_images_is_said_to_be_uncertain(
     assert told.code == 0, told.err
     assert "calibrate is fitted to 9 validation images: with fewer than 200, probabilities may become far too sure" in told.out
     assert "fitted to" not in ask(*words, "--out", str(folder / "plain")).out
-    monkeypatch.setattr(auto, "CALIBRATION_IMAGES", 9)
+    monkeypatch.setattr(calibrate, "FEWEST", 9)
     assert "fitted to" not in ask(*words, "--with", "calibrate", "--seed", "1", "--out", str(folder / "enough")).out
 
 

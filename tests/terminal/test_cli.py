@@ -27,6 +27,7 @@ import trickbag as tb
 from trickbag import tricks
 from trickbag.display.screen import Screen
 from trickbag.ground.typed import assignments, seconds
+from trickbag.ground.wants import WANTS
 from trickbag.recipe import recipe_names
 from trickbag.report.findings import Failure
 from trickbag.terminal import cli
@@ -216,6 +217,52 @@ def test_the_bag_and_a_card(ask: Here) -> None:
     assert card.startswith("mixup(alpha=0.2)\n")
     assert all(f"\n{word}:" in card for word in ("Formula", "Paper", "Helps", "Hurts", "Costs", "Plugs"))
     assert re.search(r"alpha: default 0\.2; .*0", card)
+
+
+def test_the_bag_is_listed_by_what_tricks_help_with(ask: Here) -> None:
+    every = ask("tricks").out
+    listed = [line.split()[0] for line in every.splitlines() if line.split() and line.split()[0] in bag() and line[1] != " "]
+    assert sorted(listed) == sorted(bag()), "each trick stands once"
+    sections = re.split(r"^ for ", every, flags=re.MULTILINE)
+    assert {section.splitlines()[0].strip() for section in sections[1:]} == set(WANTS)
+    noise = next(section for section in sections if section.startswith("label noise"))
+    assert re.search(r"^ label_smoothing ", noise, re.MULTILINE)
+    assert re.search(r"^ +also .*mixup", noise, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        ("few images", ["knn +helps +classes of a handful of images", "crt +hurts +classes of a handful of images"]),
+        ("Label Noise", ["distill +helps +small networks, label noise", "focal +hurts +label noise"]),
+        ("imbalance", ["posthoc_logit_adjustment +helps", "tau_norm +helps"]),
+        ("objects hidden", ["cutout +helps .*partly hidden"]),
+        ("Monte Carlo", ["mc_dropout +title"]),
+        ("(until=1)", ["freeze +helps"]),
+    ],
+)
+def test_the_cards_are_searched(ask: Here, words: str, rows: list[str]) -> None:
+    told = ask("tricks", "--for", words)
+    assert told.code == 0
+    assert all(re.search(rf"^ {row}", told.out, re.MULTILINE) for row in rows)
+    parts = [line.split()[1] for line in told.out.splitlines()[1:] if line[1] != " "]
+    assert parts == sorted(parts, key=("helps", "title", "formula", "costs", "hurts").index)
+    names = [line.split()[0] for line in told.out.splitlines()[1:] if line[1] != " "]
+    assert len(names) == len(set(names))
+    helping = [name for name, part in zip(names, parts, strict=True) if part == "helps"]
+    assert list(tricks.helping(words)) == helping
+
+
+def test_what_no_card_says_is_told_with_what_can_be_asked(ask: Here) -> None:
+    told = ask("tricks", "--for", "zebras")
+    assert_sentence(told, 2)
+    assert all(want in told.err for want in ("'zebras'", *WANTS))
+    assert_sentence(ask("tricks", "mixup", "--for", "speed"), 2)
+
+
+@pytest.mark.parametrize("want", WANTS)
+def test_what_is_wanted_is_what_some_trick_helps_with(want: str) -> None:
+    assert tricks.helping(want)
 
 
 def test_loop_draws_the_loop(ask: Here) -> None:

@@ -88,7 +88,9 @@ class _Counts:
 
 
 def _sources(images: Any, counts: _Counts, tell: Tell) -> Iterator[Source]:
-    if isinstance(images, str | Path):
+    if isinstance(images, Source):
+        yield images
+    elif isinstance(images, str | Path):
         yield from _named(str(images), counts, tell)
     elif isinstance(images, bytes | bytearray | memoryview):
         yield Source(_number(counts), bytes(images))

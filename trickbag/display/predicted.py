@@ -24,10 +24,11 @@ Form = Literal["csv", "json"]
 HEAD = ("path", "rank", "class", "probability", "unsure")
 HEADS = {
     "classification": HEAD,
+    "sets": (*HEAD, "set"),
     "detection": ("path", "rank", "class", "score", "left", "top", "right", "bottom"),
     "segmentation": ("path", "class", "share"),
 }
-"""The columns of CSV, by what a model says."""
+"""The columns of CSV, by what a model says: ``sets`` is a classification with sets of classes, each of them a row of CSV."""
 
 
 def form_of(out: Path | None, as_json: bool, as_csv: bool) -> Form | None:
@@ -77,9 +78,11 @@ def _classes(form: Form, prediction: "Prediction") -> str:
     pairs = list(zip(prediction.classes, prediction.probabilities, strict=True))
     if form == "json":
         best = [{"class": name, "probability": round(value, 6)} for name, value in pairs]
-        return json.dumps({"path": prediction.path, "predictions": best, "unsure": prediction.unsure}) + "\n"
-    unsure = "yes" if prediction.unsure else "no"
-    return row(*((prediction.path, rank, name, f"{value:.6f}", unsure) for rank, (name, value) in enumerate(pairs, 1)))
+        said = {"path": prediction.path, "predictions": best, "unsure": prediction.unsure}
+        return json.dumps(said | ({} if prediction.set is None else {"set": prediction.set})) + "\n"
+    held = () if prediction.set is None else (row(prediction.set).rstrip("\n"),)
+    last = ("yes" if prediction.unsure else "no", *held)
+    return row(*((prediction.path, rank, name, f"{value:.6f}", *last) for rank, (name, value) in enumerate(pairs, 1)))
 
 
 def line(said: Any) -> str:
@@ -95,6 +98,7 @@ def line(said: Any) -> str:
     else:
         found = [f"{show(name)} {100 * value:.1f} %" for name, value in zip(said.classes, said.probabilities, strict=True)]
         found[0] = ("unsure: " if said.unsure else "") + found[0]
+        found += [] if said.set is None else [f"set: {', '.join(map(show, said.set)) or 'empty'}"]
     return "   ".join([show(said.path), *found])
 
 
@@ -123,15 +127,17 @@ class Growing:
     had before it was read. As a container it holds the images that need no prediction any more.
     """
 
-    def __init__(self, file: Path, form: Form, asked: str, each: int, tell: Tell = silent) -> None:
-        """``asked``: whatever decides a row; ``each``: rows of an image.
+    def __init__(
+        self, file: Path, form: Form, asked: str, each: int, tell: Tell = silent, head: tuple[str, ...] = HEAD
+    ) -> None:
+        """``asked``: whatever decides a row; ``each``: rows of an image; ``head``: the columns of CSV.
 
         Rows that are no longer what was written are set aside with their file, which is told, and the others kept, but for
         those of images that changed. Raises UsageError where the file is there already.
         """
         if os.path.lexists(file):
             raise UsageError(f"--out {brief(str(file))} is there already. Remove it, or choose another name.")
-        self.file, self.form, self.each = file, form, each
+        self.file, self.form, self.each, self.head = file, form, each, head
         self.part, signed = (file.with_name(f"{file.name}.part{ending}") for ending in ("", ".signed"))
         self.signed: dict[str, str] = {}
         """Of the rows that were written: a hash of them to the state of their image."""
@@ -139,8 +145,8 @@ class Growing:
         self.ahead: dict[str, str] = {}
         """The states of images that are being read."""
         self.damaged = self.changed = 0
-        head, *known = (signed.read_text("ascii", "replace") if signed.is_file() else "").split("\n")
-        same = head == _digest(asked)
+        first, *known = (signed.read_text("ascii", "replace") if signed.is_file() else "").split("\n")
+        same = first == _digest(asked)
         if not same and os.path.lexists(self.part):
             tell(Note(f"{self.part} is of another command: it is now {store.set_aside(self.part).name}."))
         written = dict(line.split(" ", 1) for line in known if " " in line)
@@ -182,7 +188,7 @@ class Growing:
                 self.changed += 1
 
     def _head(self) -> str:
-        return row(HEAD) if self.form == "csv" else ""
+        return row(self.head) if self.form == "csv" else ""
 
     def _lines(self, written: str) -> Iterator[tuple[int, str, str]]:
         for number, line in enumerate(written.split("\n") if written else (), 1):
@@ -199,12 +205,12 @@ class Growing:
         reader, group = csv.reader(io.StringIO(written, newline="")), list[list[str]]()
         try:
             for cells in reader:
-                if reader.line_num == 1 and cells == list(HEAD):
+                if reader.line_num == 1 and cells == list(self.head):
                     continue
                 group.append(cells)
-                if len(cells) != len(HEAD) or cells[:2] != [group[0][0], str(len(group))]:
+                if len(cells) != len(self.head) or cells[:2] != [group[0][0], str(len(group))]:
                     yield reader.line_num, "", ""
-                    group = [cells] if len(cells) == len(HEAD) and cells[1] == "1" else []
+                    group = [cells] if len(cells) == len(self.head) and cells[1] == "1" else []
                 if len(group) == self.each:
                     yield reader.line_num, cells[0], row(*map(tuple, group))
                     group = []

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Self
 
 from rich.box import SIMPLE_HEAD
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from trickbag.display import output, predicted
 from trickbag.display.board import Board
+from trickbag.ground import wants
 from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
 from trickbag.ground.glance import Listed
 from trickbag.ground.text import as_bytes, counted, duration, line, show, unshow
@@ -211,6 +212,7 @@ class Screen:
             f"95 % interval for new images from the same source; macro recall {percent(judged['macro_recall'])}, "
             f"NLL {judged['nll']:.3f}, calibration error {percent(judged['ece'])}",
             *own(judged["metrics"]),
+            *covered(judged.get("sets"), card.classes),
             *caveats(record),
             f"the run lies in {show(str(result.folder))}: curves.png, confusion.png, result.json, model.safetensors",
         )
@@ -276,7 +278,8 @@ class Screen:
                 f"images: {percent(scores.rejected_unknown)} of the unknown, {percent(scores.rejected_known)} of the known",
                 f"open-set F-measure {percent(scores.f_measure)}, {percent(scores.f_measure_unrejected)} with nothing rejected",
             )
-        self.lines(*own(found.metrics), *overlap(found))
+        made = found.sets
+        self.lines(*own(found.metrics), *covered(made and asdict(made), found.classes), *overlap(found))
         table = Table("class", "images", "recall", "precision", box=None)
         per = scores.per_class
         rows = sorted(zip(per.recall, found.classes, per.count, per.precision, strict=True), key=lambda row: row[0])
@@ -393,11 +396,24 @@ class Screen:
         sys.stdout.buffer.write(as_bytes(text))
 
     def bag(self, bag: Mapping[str, Listed]) -> None:
-        """All tricks, a line each."""
+        """All tricks, a line each, by what they help with."""
         table = Table("trick", "what it does", "plugs into", box=None)
-        for name, trick in bag.items():
-            origin = f" (from {show(trick.origin)})" if trick.origin else ""
-            table.add_row(name, Text(trick.title + origin), ", ".join(trick.plugs))
+        for want, (names, above) in wants.grouped(bag).items():
+            table.add_section()
+            table.add_row(Text(f"for {want}" if want in wants.WANTS else want, style="bold"))
+            for name in names:
+                origin = f" (from {show(bag[name].origin)})" if bag[name].origin else ""
+                table.add_row(name, Text(bag[name].card["Title"] + origin), ", ".join(bag[name].plugs))
+            if above:
+                table.add_row("", Text(f"also {', '.join(above)}"))
+        self.out.print(table)
+        self.lines("", "search the cards: trickbag tricks --for 'few images'; a whole card: trickbag tricks NAME")
+
+    def found(self, tricks: Sequence[wants.Found]) -> None:
+        """Tricks whose cards say what was asked for, and the words."""
+        table = Table("trick", "", "", box=None)
+        for one in tricks:
+            table.add_row(one.name, one.part.lower(), Text(line(one.line)))
         self.out.print(table)
 
     def laws(self, found: Any) -> None:
@@ -435,6 +451,21 @@ def own(metrics: Mapping[str, float | None]) -> Iterator[str]:
     """What one's own metrics say, in a line."""
     if metrics:
         yield "   ".join(f"{name} {'failed' if value is None else f'{value:.4g}'}" for name, value in metrics.items())
+
+
+def covered(sets: Mapping[str, Any] | None, classes: Sequence[str]) -> Iterator[str]:
+    """How often sets hold the right class, over all images and for the class that they hold least often."""
+    from trickbag.engine.sets import Coverage, told
+
+    if not sets:
+        return
+    yield f"sets of {sets['by']} {told(Coverage(**sets['whole']))}"
+    own = [(name, one) for name, one in zip(classes, sets["classes"], strict=True) if one["n"]]
+    if any(one["held"] < sets["whole"]["held"] for _, one in own):
+        name, least = min(own, key=lambda pair: pair[1]["held"])
+        yield f"those of the class {show(name)} least often: they {told(Coverage(**least))}"
+    if sets.get("chosen"):
+        yield "validation also chose the epoch, so that what the sets promise holds nearly: believe the images that measured it"
 
 
 def rate(share: float | None) -> str:

@@ -61,6 +61,11 @@ def judged_view(view: View, tricks: Sequence[Trick]) -> View:
     return view
 
 
+def mixed(images: int) -> Tensor:
+    """The rows of so many images, shuffled, so that each batch that a trick adapts a network to is a sample of all."""
+    return torch.randperm(images, generator=generator(0, "adapt"))
+
+
 def collect(predict: Predict, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
     """The features [N, D] and logits [N, K] of all batches, on the CPU."""
     parts = [(o.features.cpu(), o.logits.cpu()) for o in (predict(batch.x) for batch in batches)]
@@ -111,7 +116,7 @@ class Judge:
         if body != self._body:
             self._features.clear()
             self._body = body
-        key = (split, *map(str, [trick for trick in self.before if {"view", "predict"} & set(trick.plugs())]))
+        key = (split, *map(str, [trick for trick in self.before if {"view", "adapt", "predict"} & set(trick.plugs())]))
         if key not in self._features:
             began = time.perf_counter()
             found = self.outputs(self.model, split, self.before)[0]
@@ -162,9 +167,11 @@ class Judge:
     def outputs(self, model: nn.Module, split: str, tricks: Sequence[Trick] = ()) -> tuple[Tensor, Tensor]:
         """[N, D] features and [N, K] logits of a split."""
         loader = self.loaders[split]
+        rows, view = torch.arange(len(loader.labels)), judged_view(loader.view, tricks)
+        for trick in having(tricks, "adapt"):
+            model = trick.adapt(model, lambda: (batch.x for batch in loader.judged(mixed(len(rows)), self.batch_size, view)))
         predict = predictor(model, tricks, self.fabric.autocast)
-        rows = torch.arange(len(loader.labels))
-        return collect(predict, loader.judged(rows, self.batch_size, judged_view(loader.view, tricks)))
+        return collect(predict, loader.judged(rows, self.batch_size, view))
 
     def score(self, model: nn.Module) -> Scores:
         """The scores of a network on validation, without evaluation tricks; the host waits for the device once."""

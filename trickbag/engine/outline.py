@@ -39,9 +39,12 @@ for epoch in 1..{epochs}
         watch the weights                    after_step
     judge on validation                      eval_model
 after training
+    doubts about validation                  doubt
     change or measure the network            finish
     how judged images are cut                view
-    predict                                  predict"""
+    network for these very images            adapt
+    predict                                  predict
+    sets of classes                          sets"""
 DEFAULTS = {
     "region": "the whole",
     "optimizer": "SGD, Nesterov momentum {momentum:g}",

@@ -5,10 +5,12 @@ import importlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from torch import Tensor
 
 from trickbag.exports import as_timm, as_torch, hub, model_card, parity
 from trickbag.exports.graph import traced
@@ -22,7 +24,7 @@ from trickbag.models.card import CARD, transferred
 from trickbag.runs.classifier import Classifier
 from trickbag.runs.folder import RunRecord
 from trickbag.transfers.predictor import Predictor, for_classifiers
-from trickbag.trick import Stage
+from trickbag.trick import Stage, having
 
 if TYPE_CHECKING:
     from trickbag.exports.int8 import Int8  # which imports what the extra brings
@@ -61,6 +63,8 @@ class Exported(Shown):
     """Where it was asked for."""
     address: str = ""
     """On the hub, where it was pushed."""
+    without: str = ""
+    """The trick whose sets of classes the files lack, if the run has one: they give probabilities."""
 
     def _sheet(self) -> Sheet:
         alike = self.parity.alike
@@ -95,6 +99,8 @@ class Exported(Shown):
             yield f"{before / 1e6:.2f} MB become {after / 1e6:.2f}"
             yield f"{whole.speed:.2f} times as fast ({low:.2f} to {high:.2f}; {whole.how})"
         yield f"the figures are in {show(str(self.folder / PARITY))}"
+        if self.without:
+            yield f"the files give probabilities, not the sets of {self.without}: trickbag predict makes those"
         if self.address:
             yield f"on the hub: {self.address}"
 
@@ -137,6 +143,7 @@ def export(
         return _marks(run, to, data, out, tell, int8=int8, push=push)
     form = _form(to, int8, push)
     classifier = Classifier.load(run)
+    classifier.check_apart()
     folder = _folder(run, to, form, out)
     photos = given(run, classifier, data, tell) if data is not None else remembered(run, classifier) or generated(classifier)
     tell(Note(f"the file is to be compared with the run on {photos.what}"))
@@ -152,7 +159,7 @@ def export(
         finally:
             store.remove(place)
     address = hub.push(folder, made.files, push) if push else ""
-    return Exported(made.folder, made.files, made.parity, made.int8, address)
+    return replace(made, address=address, without=", ".join(map(str, having(classifier.tricks, "sets"))))
 
 
 def _marks(
@@ -267,7 +274,6 @@ FORMS = {
 def facts(run: Path, classifier: Classifier) -> dict[str, str]:
     """What a file says of itself: classes, preprocessing and where it comes from, in JSON where it is more than a word."""
     card, view = classifier.card, classifier.view
-    scores = [trick for trick in classifier.tricks if trick.stage is Stage.SCORE]
     found: dict[str, Any] = {
         "classes": card.classes,
         "input": f"uint8 [batch, {card.channels}, height, width], {_bands(card.channels)}, of any size, upright",
@@ -284,11 +290,21 @@ def facts(run: Path, classifier: Classifier) -> dict[str, str]:
         },
         "network": card.model,
         "tricks": [str(trick) for trick in classifier.tricks],
-        "calibration": {str(trick): trick.state() for trick in scores} or "none: the softmax of the logits",
+        "calibration": _state(classifier, Stage.SCORE) or "none: the softmax of the logits",
+        "sets": _state(classifier, Stage.ANSWER) or "none",
         "trickbag": version("trickbag"),
         "run": RunRecord.load(run).request,
     }
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
+
+
+def _state(classifier: Classifier, stage: Stage) -> dict[str, dict[str, Any]]:
+    """What the tricks of a stage learned, as plain values."""
+    return {
+        str(trick): {name: value.tolist() if isinstance(value, Tensor) else value for name, value in trick.state().items()}
+        for trick in classifier.tricks
+        if trick.stage is stage
+    }
 
 
 def _bands(channels: int) -> str:

@@ -13,11 +13,14 @@ GROUP = "trickbag.tricks"
 """The entry point group in which an installed package names its tricks."""
 
 
+CARD = ("Formula", "Paper", "Helps", "Hurts", "Costs")
+
+
 class Listed(NamedTuple):
     """A trick in the list of all."""
 
-    title: str
-    """The first line of its card."""
+    card: dict[str, str]
+    """As ``trickbag.trick.card`` gives it."""
     plugs: tuple[str, ...]
     """As ``trickbag.trick.Trick.plugs`` gives them."""
     origin: str = ""
@@ -65,9 +68,20 @@ def shelf(plugins: Iterable[Path] = ()) -> dict[str, Listed]:
         tree = _tree(file)
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and set(_bases(node)) & {"Trick", "Timed"}:
-                title = (ast.get_docstring(tree) or "").partition("\n")[0]
-                found[name] = Listed(title, tuple(point for point in points if point in _methods(node)), origin)
+                said = card(ast.get_docstring(tree) or "")
+                found[name] = Listed(said, tuple(point for point in points if point in _methods(node)), origin)
     return found
+
+
+def card(docstring: str) -> dict[str, str]:
+    r"""The docstring of a trick's file as a card: its first line under "Title", then the text under each word of CARD.
+
+    >>> card("Flip.\n\nFormula: x.flip(-1)\nHelps: photos,\n  mostly.")
+    {'Title': 'Flip.', 'Formula': 'x.flip(-1)', 'Helps': 'photos, mostly.'}
+    """
+    title, _, rest = docstring.strip().partition("\n")
+    parts = re.split(rf"^({'|'.join(CARD)}):", rest, flags=re.MULTILINE)
+    return {"Title": title} | {k: " ".join(v.split()) for k, v in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def decorated(source: bytes, word: str) -> list[ast.FunctionDef]:

@@ -18,6 +18,7 @@ from trickbag.engine.assemble import assemble, build_model
 from trickbag.engine.loop import Loop, Step
 from trickbag.engine.pixels import Data
 from trickbag.engine.precision import fabric_for
+from trickbag.engine.sets import sets_of
 from trickbag.ground.errors import UsageError
 from trickbag.ground.state import pack
 from trickbag.models.networks import build
@@ -81,12 +82,19 @@ def smallest(surgery: tuple[Trick, ...]) -> tuple[str, int]:
     return "cifar_resnet8", SIZE
 
 
+def companions(tricks: Sequence[Trick]) -> list[Trick]:
+    """The tricks, and those without which one of them has nothing to act on."""
+    names = {trick.name() for trick in tricks}
+    needed = {trick.companion: parse(trick.companion) for trick in tricks if trick.companion}
+    return [*tricks, *(trick for trick in needed.values() if trick.name() not in names)]
+
+
 def recipe(*tricks: Any, **fields: Any) -> Recipe:
-    """A recipe of a few steps; tricks by spelling or as they are."""
-    chosen = [trick if isinstance(trick, Trick) else parse(trick) for trick in tricks]
+    """A recipe of a few steps; tricks by spelling or as they are, with those that they act on beside them."""
+    chosen = companions([trick if isinstance(trick, Trick) else parse(trick) for trick in tricks])
     small = {**network(chosen), "crop_share": 1.0, "epochs": 2, "batch_size": 16, "lr": 0.05}
     numbers = {"precision": "fp32", "channels_last": False, "weight_decay": 0.01, "mean": (0.5,), "std": (0.25,)}
-    return Recipe(**{**small, **numbers, **fields}, tricks=tricks)
+    return Recipe(**{**small, **numbers, **fields}, tricks=chosen)
 
 
 def loop(made: Recipe, seed: int = 0, channels: int = 3, fabric: Fabric | None = None) -> Loop:
@@ -112,10 +120,19 @@ class Trained:
     logits: Tensor
     """Of the test split, with all tricks."""
     losses: list[float]
+    sets: Tensor | None
+    """Of the test split, where a trick makes sets."""
 
     def same(self, other: "Trained") -> bool:
         """Whether weights and predictions are equal, bit for bit."""
-        return same(self.live, other.live) and torch.equal(self.logits, other.logits)
+        return same(self.live, other.live) and self.answers(other)
+
+    def answers(self, other: "Trained") -> bool:
+        """Whether predictions are equal, bit for bit."""
+        alike = self.sets is other.sets is None or (
+            self.sets is not None and other.sets is not None and torch.equal(self.sets, other.sets)
+        )
+        return alike and torch.equal(self.logits, other.logits)
 
 
 def follow(made: Loop) -> Trained:
@@ -125,7 +142,8 @@ def follow(made: Loop) -> Trained:
     losses = [float(event.loss) for event in made.train() if isinstance(event, Step)]
     live = {name: value.clone() for name, value in made.model.state_dict().items()}
     model, tricks = finish(made, made.recipe)
-    return Trained(made, live, made.judge.outputs(model, "test", tricks)[1], losses)
+    logits = made.judge.outputs(model, "test", tricks)[1]
+    return Trained(made, live, logits, losses, sets_of(tricks, logits))
 
 
 def train(*tricks: Any, seed: int = 0, **fields: Any) -> Trained:

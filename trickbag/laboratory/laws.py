@@ -34,6 +34,7 @@ from trickbag.laboratory.lab import (
     CLASSES,
     SIZE,
     Trained,
+    companions,
     dataset,
     example,
     fingerprint,
@@ -53,19 +54,20 @@ FAMILIES = {"test_resnet": 32, "test_efficientnet": 32, "test_convnext": 32, "te
 """Networks of four kinds, and the pixels of a side that they are tried with."""
 FAR = 10**18
 """Of a number: no field takes both this and its negative."""
-AFTER = {"finish", "view", "predict"}
+AFTER = {"finish", "view", "adapt", "predict", "sets"}
 """Plug points of what comes after training."""
 
 
 @cache
-def plain(model: str, size: int, batch_size: int) -> Trained:
-    """A training without any trick."""
-    return train(model=model, size=size, batch_size=batch_size)
+def plain(model: str, size: int, batch_size: int, *tricks: str) -> Trained:
+    """A training without any trick, or with some."""
+    return train(*tricks, model=model, size=size, batch_size=batch_size)
 
 
 def without(name: str, batch_size: int = 16) -> Trained:
     """A training of the network that the trick is tried on, without the trick."""
-    return plain(**network([example(name)]), batch_size=batch_size)
+    trick = example(name)
+    return plain(*network([trick]).values(), batch_size, *filter(None, [trick.companion]))
 
 
 def rebuilt(trick: Trick, fields: dict[str, Any]) -> Trick:
@@ -294,7 +296,7 @@ def apart(name: str) -> str | None:
     if name == "flip" or {"data", "order", "batch_size"} & set(trick.plugs()):
         assert conflict(trick, trick), "only one trick of a recipe may decide which images are drawn"
         return "it decides which images are drawn"
-    mine, others = _asked(trick.name(), trick), _asked(trick.name())
+    mine, others = _asked(trick.name(), trick), _asked(trick.name(), *companions([trick])[1:])
     assert mine == others, f"others draw otherwise beside it: {sorted(set(mine) ^ set(others), key=repr)[:3]}"
     return None
 

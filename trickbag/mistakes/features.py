@@ -31,6 +31,7 @@ def of_run(folder: Path, images: Images, tell: Tell) -> Floats:
     """Features [N, D] by the network of a run."""
     found, parts = Classifier.load(folder), list[torch.Tensor]()
     files = Files(images, found.card.channels, found.card.kept, found.fit)
+    found = found.adapted(len(images), lambda order: ahead(files.__getitem__, order, 2, BATCH))
     for outputs in found.outputs(ahead(files.__getitem__, range(len(images)), 2, BATCH)):
         parts.append(outputs.features.cpu())
         tell(Doing("computing features", sum(map(len, parts)), len(images)))

@@ -26,7 +26,7 @@ from trickbag.ground.text import counted, duration
 from trickbag.models import networks
 from trickbag.recipe import Recipe
 from trickbag.runs.request import Request
-from trickbag.trick import Stage
+from trickbag.trick import having
 from trickbag.tricks import find
 
 SAFETY = 0.88
@@ -47,8 +47,6 @@ SOME_IMAGES = 60
 """Training images per class below which fine-tuning augments strongly and takes longer."""
 NORM_IMAGES = 300
 """Training images per class below which fine-tuning leaves batch norms as they are."""
-CALIBRATION_IMAGES = 200
-"""Validation images below which a temperature that is fitted to them may be a third off: benchmarks/results/temperature.md."""
 SCRATCH_STEPS = 1_000
 """From scratch."""
 SIZES = (224, 192, 160)
@@ -101,15 +99,9 @@ def decide(wanted: Request, tell: Tell) -> Decision:
 
 
 def uncertain(recipe: Recipe, wanted: Request) -> list[str]:
-    """What is fitted to the scores of too few validation images, and what that does."""
+    """What is learned from too few validation images, and what that does."""
     images = int((wanted.data.images.splits == "val").sum())
-    fitted = [trick for trick in recipe.tricks if trick.stage is Stage.SCORE and "finish" in trick.plugs()]
-    return [
-        f"{trick} is fitted to {counted(images, 'validation image')}: with fewer than {CALIBRATION_IMAGES}, probabilities may "
-        "become far too sure, most of all where hardly one of them is wrong. Give more, or leave it out: --without "
-        f"{trick.name()}"
-        for trick in (fitted if images < CALIBRATION_IMAGES else ())
-    ]
+    return [why for trick in having(recipe.tricks, "doubt") if (why := trick.doubt(images))]
 
 
 def choose(wanted: Request) -> tuple[Recipe, list[str]]:

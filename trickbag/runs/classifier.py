@@ -1,7 +1,9 @@
 """A trained classifier: all that prediction needs, in ``model.safetensors`` and ``model.json``."""
 
+import copy
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -15,11 +17,12 @@ from trickbag.data.sources import Source, sources
 from trickbag.engine.assemble import Normal, build_model, plain_view
 from trickbag.engine.cutting import cut
 from trickbag.engine.gradcam import grad_cam
-from trickbag.engine.judge import judged_view, predictor
+from trickbag.engine.judge import judged_view, mixed, predictor
 from trickbag.engine.loop import load_trick_state
 from trickbag.engine.pixels import fitted
 from trickbag.engine.precision import fabric_for
 from trickbag.engine.scores import finite
+from trickbag.engine.sets import sets_of
 from trickbag.ground import store
 from trickbag.ground.arguments import Between, Share, public
 from trickbag.ground.errors import TrickbagError, UsageError
@@ -52,10 +55,13 @@ class Prediction(NamedTuple):
     probabilities: tuple[float, ...]
     unsure: bool = False
     """Whether the largest probability is below the threshold that was asked for."""
+    set: tuple[str, ...] | None = None
+    """The classes that the image may be of, the most probable first, where the run has a trick that makes sets (conformal)."""
 
     def _repr_html_(self) -> str:
         rows = [(name, f"{100 * p:.1f} %") for name, p in zip(self.classes, self.probabilities, strict=True)]
-        return html(Sheet(self.path, {}, ("class", "probability"), rows))
+        facts = {} if self.set is None else {"set": ", ".join(self.set)}
+        return html(Sheet(self.path, facts, ("class", "probability"), rows))
 
 
 class Explanation(NamedTuple):
@@ -90,6 +96,9 @@ class Classifier(Shown):
         self.fit, self.plain = recipe.fit, plain_view(recipe)
         self.view = judged_view(self.plain, self.tricks)
         self.predict_batch = predictor(model, self.tricks, self.fabric.autocast)
+        self.adapting = having(self.tricks, "adapt")
+        """Tricks that are still to adapt the network to the images that it judges."""
+        self.makes_sets = bool(having(self.tricks, "sets"))
 
     def _sheet(self) -> Sheet:
         classes = f"{len(self.classes):,} ({some(self.classes, 5)})"
@@ -116,7 +125,7 @@ class Classifier(Shown):
     @classmethod
     def _load(cls, folder: Path, extra: Sequence[Trick]) -> "Classifier":
         for trick in extra:
-            if set(trick.plugs()) - {"setup", "view", "predict"}:
+            if set(trick.plugs()) - {"setup", "view", "adapt", "predict"}:
                 raise UsageError(f"{trick} needs training images: train with --with {trick.name()} instead.")
         card = Card.load(folder)
         try:
@@ -132,20 +141,38 @@ class Classifier(Shown):
     def try_out(self) -> None:
         """Look at a black image. Raises ValueError where what comes out is no prediction."""
         black = torch.zeros(self.card.channels, self.card.size, self.card.size, dtype=torch.uint8)
-        logits = next(self.outputs([black])).logits
+        logits = next(map(self._outputs, self._cut([black]))).logits
         if logits.shape != (1, len(self.classes)) or not logits.isfinite().all():
             raise ValueError(f"logits of shape {list(logits.shape)} for {len(self.classes)} classes, or not all finite")
 
     def outputs(self, images: Iterable[Tensor]) -> Iterator[Outputs]:
-        """Outputs of uint8 images [C, h, w], a batch at a time."""
-        batch: list[Tensor] = []
-        for image in images:
-            batch.append(cut(fitted(image, self.fit, self.card.kept), self.view))
-            if len(batch) == BATCH:
-                yield self._outputs(batch)
-                batch = []
-        if batch:
-            yield self._outputs(batch)
+        """Outputs of uint8 images [C, h, w], a batch at a time. Raises UsageError as ``check_apart`` does."""
+        self.check_apart()
+        yield from map(self._outputs, self._cut(images))
+
+    def check_apart(self) -> None:
+        """Raise UsageError where a trick wants to see all images before one is judged."""
+        if self.adapting:
+            raise UsageError(
+                f"{self.adapting[0]} adapts the network to all images that are judged together, which only evaluate and "
+                f"predict know. Train a run without it: --without {self.adapting[0].name()}."
+            )
+
+    def adapted(self, images: int, read: Callable[[Sequence[int]], Iterator[Tensor]]) -> "Classifier":
+        """The classifier for so many images that are judged together, which tricks may adapt its network to; itself where none
+        does. ``read`` gives uint8 images [C, h, w] by their places, in the order in which they are asked for."""
+        other, order = copy.copy(self), mixed(images).tolist()
+        for trick in self.adapting:
+            other.model = trick.adapt(other.model, lambda: map(self._batch, self._cut(read(order))))
+            other.predict_batch = predictor(other.model, self.tricks, self.fabric.autocast)
+        other.adapting = []
+        return other
+
+    def _cut(self, images: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+        """What is judged of uint8 images [C, h, w], a batch at a time."""
+        views = (cut(fitted(image, self.fit, self.card.kept), self.view) for image in images)
+        while batch := list(islice(views, BATCH)):
+            yield batch
 
     def _outputs(self, images: list[Tensor]) -> Outputs:
         return self.predict_batch(self._batch(images))
@@ -180,8 +207,17 @@ class Classifier(Shown):
         Raises TrickbagError at what cannot be read, since a prediction is never made on something else, and where the network
         gives no numbers for an image; UsageError for what is no image at all.
         """
+        judge = self
+        if self.adapting:  # which looks at all of them twice
+            images = list(sources(images, tell))
+            judge = self.adapted(len(images), lambda order: self._read([images[place] for place in order]))
         for batch in batches(images, self._pixels, BATCH, on_bad=on_bad, without=without, tell=tell):
-            yield from self.best(batch, top, threshold)
+            yield from judge.best(batch, top, threshold)
+
+    def _read(self, images: Sequence[Source]) -> Iterator[Tensor]:
+        """Those that can be read."""
+        for batch in batches(images, self._pixels, BATCH, on_bad="skip", tell=silent):
+            yield from (pixels for _, pixels in batch)
 
     def _pixels(self, source: Source) -> Tensor:
         return source.pixels(self.card.channels, self.card.kept)
@@ -190,9 +226,19 @@ class Classifier(Shown):
         """The predictions of names and uint8 images [C, h, w]; see ``predict``."""
         names = [name for name, _ in batch]
         for outputs in self.outputs(pixels for _, pixels in batch):
-            best = finite(outputs.logits, names).softmax(1).cpu().topk(min(top, len(self.classes)), dim=1)
-            for name, values, ranks in zip(names, best.values.tolist(), best.indices.tolist(), strict=True):
-                yield Prediction(name, tuple(self.classes[k] for k in ranks), tuple(values), values[0] < threshold)
+            p = finite(outputs.logits, names).softmax(1).cpu()
+            best = p.topk(min(top, len(self.classes)), dim=1)
+            rows = zip(names, best.values.tolist(), best.indices.tolist(), self._sets(outputs.logits), strict=True)
+            for name, values, ranks, held in rows:
+                yield Prediction(name, tuple(self.classes[k] for k in ranks), tuple(values), values[0] < threshold, held)
+
+    def _sets(self, logits: Tensor) -> list[tuple[str, ...] | None]:
+        """Of each image the classes that it may be of, the most probable first."""
+        sets = sets_of(self.tricks, logits)
+        if sets is None:
+            return [None] * len(logits)
+        ranked = logits.cpu().argsort(dim=1, descending=True, stable=True).tolist()
+        return [tuple(self.classes[k] for k in row if held[k]) for row, held in zip(ranked, sets.tolist(), strict=True)]
 
     def module(self) -> "Judging":
         """The classifier as a plain module of torch: uint8 images [B, C, H, W] of any size -> probabilities [B, K].
@@ -283,7 +329,7 @@ def export(
     model: networks.Net, chosen: Sequence[Trick], recipe: Recipe, classes: Sequence[str], normal: Normal, kept: int
 ) -> tuple[dict[str, Tensor], Card]:
     """The tensors and the card of a trained network, as ``Classifier.load`` reads them."""
-    used = [trick for trick in chosen if set(trick.plugs()) & {"region", "model", "view", "predict"}]
+    used = [trick for trick in chosen if set(trick.plugs()) & {"region", "model", "view", "adapt", "predict", "sets"}]
     tensors = {name.removeprefix("net."): value for name, value in model.state_dict().items()}
     state: dict[str, dict[str, Any]] = {}
     for trick in used:

@@ -23,6 +23,7 @@ from trickbag.engine.assemble import regions
 from trickbag.engine.open_set import UNKNOWN, score_open
 from trickbag.engine.pixels import Files, Rows, ahead
 from trickbag.engine.scores import Scores, finite, interval, score
+from trickbag.engine.sets import Sets, measured, told
 from trickbag.ground import files
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Doing, Note, Tell, silent
@@ -63,6 +64,10 @@ class Evaluation(Shown):
     """What one's own metrics say of all images of known classes; None where one fails or gives no finite number."""
     unseen_metrics: dict[str, float | None] = field(default_factory=dict)
     """The same of the other images, where there are ``unseen``."""
+    sets: Sets | None = None
+    """How often the sets of a trick such as conformal hold the right class, of all images of known classes."""
+    unseen_sets: Sets | None = None
+    """The same of the other images, where there are ``unseen``."""
 
     def _sheet(self) -> Sheet:
         s = self.scores
@@ -70,6 +75,7 @@ class Evaluation(Shown):
         facts = {"top-1": f"{100 * s.top1:.1f} % ({100 * low:.1f} to {100 * high:.1f}, {s.n:,} images)"}
         facts |= {"macro recall": f"{100 * s.macro_recall:.1f} %", "NLL": f"{s.nll:.3f}"}
         facts |= {name: f"{value:.4g}" for name, value in self.metrics.items() if value is not None}
+        facts |= {"sets": told(self.sets.whole)} if self.sets else {}
         facts |= {"trained on": f"{self.trained_on:,} of them"} if self.trained_on else {}
         per = s.per_class
         rows = sorted(zip(per.recall, self.classes, per.count, per.precision, strict=True))
@@ -80,12 +86,11 @@ class Evaluation(Shown):
         """All of it in plain values, with a class's name beside each of its numbers."""
         found = self.scores.named(self.classes) | {"trained_on": self.trained_on, "chosen_on": self.chosen_on}
         found |= {"corrections": self.correction._asdict() if self.correction else None}
-        unseen = self.unseen.named(self.classes) | _also(self.unseen_metrics) if self.unseen else None
-        return found | _also(self.metrics) | {"unseen": unseen}
+        unseen = self.unseen.named(self.classes) | self._also(self.unseen_metrics, self.unseen_sets) if self.unseen else None
+        return found | self._also(self.metrics, self.sets) | {"unseen": unseen}
 
-
-def _also(metrics: dict[str, float | None]) -> dict[str, Any]:
-    return {"metrics": metrics} if metrics else {}
+    def _also(self, metrics: dict[str, float | None], sets: Sets | None) -> dict[str, Any]:
+        return ({"metrics": metrics} if metrics else {}) | ({"sets": sets.named(self.classes)} if sets else {})
 
 
 def evaluate(
@@ -136,6 +141,7 @@ def _evaluated(
     labels = labels_of(data, images, found.classes, open_set, tell)
     files = Files(images, found.card.channels, found.card.kept, found.fit)
     rows = Rows(images, files, np.arange(len(images)), regions(images, found.tricks, judged=True))
+    found = found.adapted(len(images), lambda order: ahead(rows.__getitem__, order, 2, BATCH))
     parts: list[Tensor] = []
     for outputs in found.outputs(ahead(rows.__getitem__, range(len(images)), 2, BATCH)):
         parts.append(outputs.logits.cpu())
@@ -152,13 +158,14 @@ def _evaluated(
         both = (true == UNKNOWN).any() and (true != UNKNOWN).any()
         return score_open(own, true, validation, "energy" if energy else "probability") if both else None
 
-    def said(rows: NDArray[np.bool_]) -> dict[str, float | None]:
+    def said(rows: NDArray[np.bool_]) -> tuple[dict[str, float | None], Sets | None]:
         known = torch.from_numpy(rows) & (labels != UNKNOWN)
-        return plugins.measured(labels[known], logits[known])
+        return plugins.measured(labels[known], logits[known]), measured(found.tricks, logits[known], labels[known])
 
     whole = scored(np.ones(len(images), dtype=bool))
     assert whole is not None
     fresh = (before != "train") & (before != "val")
+    (metrics, sets), unseen = said(np.ones(len(images), dtype=bool)), None if fresh.all() else said(fresh)
     return Evaluation(
         whole,
         found.classes,
@@ -166,8 +173,10 @@ def _evaluated(
         int((before == "val").sum()),
         None if fresh.all() else scored(fresh),
         images.correction,
-        said(np.ones(len(images), dtype=bool)),
-        {} if fresh.all() else said(fresh),
+        metrics,
+        unseen[0] if unseen else {},
+        sets,
+        unseen[1] if unseen else None,
     )
 
 

@@ -29,6 +29,9 @@ BEGUN, DIVERGED = ".work/request.json", "diverged.json"
 AGAIN = "Train the run again, or restore the file from a copy."
 Loss = Annotated[float, Field(ge=-1e300, le=1e300)] | None
 """None where it is no finite number."""
+Pair = Annotated[list[Share], Field(min_length=2, max_length=2)]
+Size = Annotated[float, Field(ge=0, le=1e9)]
+"""Classes of a set, in the mean."""
 UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
 Table = dict[str, tuple[str, ...]]
 """Path -> class, split and hash of the content of an image, and the first image of its group where there are groups."""
@@ -71,12 +74,36 @@ class Scored(Headline):
         return self
 
 
+class Covered(Record):
+    """How often sets of classes hold the right one, and how many classes they hold; None where there is no image."""
+
+    n: Count
+    held: Share | None
+    held_interval: Pair
+    size: Size | None
+    size_interval: Annotated[list[Size], Field(min_length=2, max_length=2)] | None
+
+
+class SetsRecord(Record):
+    """Sets of classes, of images that did not calibrate them."""
+
+    by: str
+    """The spelling of the trick that makes them."""
+    chosen: bool
+    """Whether the images that calibrated them also chose the epoch, so that what they promise holds nearly, not exactly."""
+    whole: Covered
+    classes: list[Covered]
+    """Of each class's images."""
+
+
 class Judged(Scored):
     """The scores of a split, with what is known of new images."""
 
-    top1_interval: Annotated[list[Share], Field(min_length=2, max_length=2)]
+    top1_interval: Pair
     metrics: dict[str, Loss] = {}
     """Of one's own."""
+    sets: SetsRecord | None = None
+    """Of the test alone; None where no trick makes sets."""
 
 
 class Divided(Record):

@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from trickbag import plugins
 from trickbag.data.images import Images
+from trickbag.engine import sets
 from trickbag.engine.assemble import kept_pixels
 from trickbag.engine.loop import Loop
 from trickbag.engine.scores import Scores, finite, interval, score
@@ -28,7 +30,7 @@ from trickbag.models.networks import Net
 from trickbag.recipe import Recipe, Training
 from trickbag.report import figures
 from trickbag.runs.classifier import export
-from trickbag.runs.folder import LOG, PREDICTIONS, RESULT, Corrected, Divided, Judged, LogLine, RunRecord, SplitName
+from trickbag.runs.folder import LOG, PREDICTIONS, RESULT, Corrected, Divided, Judged, LogLine, RunRecord, SetsRecord, SplitName
 from trickbag.runs.request import Request
 from trickbag.runs.seen import IMAGES, Seen
 from trickbag.trick import Trick, having, judged_weights
@@ -109,6 +111,9 @@ def write_result(
         )
         for split, s in scores.items()
     }
+    if "test" in judged and (made := sets.measured(finished.tricks, arrays["test_logits"], arrays["test_labels"])):
+        covered = SetsRecord.of(asdict(made) | {"chosen": recipe.keep == "best" and recipe.epochs > 0})
+        judged["test"] = judged["test"].model_copy(update={"sets": covered})
     record = RunRecord(
         val=judged["val"],
         test=judged.get("test"),

@@ -133,6 +133,7 @@ class ClassifierDesk(Desk[Tensor]):
     task = "classification"
 
     def __init__(self, name: str, classifier: Classifier, limits: Limits) -> None:
+        classifier.check_apart()
         super().__init__(name, limits)
         self.classifier = classifier
 
@@ -170,6 +171,8 @@ class ClassifierDesk(Desk[Tensor]):
             pairs = zip(found.classes, found.probabilities, strict=True)
             entry["predictions"] = [{"class": name, "probability": round(value, 6)} for name, value in pairs]
             entry["unsure"] = found.unsure
+            if found.set is not None:
+                entry["set"] = found.set
 
     def _pixels(self, image: Upload) -> Tensor:
         card, most = self.classifier.card, round(self.limits.megapixels * 1e6)

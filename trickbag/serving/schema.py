@@ -71,13 +71,15 @@ class Share(BaseModel):
 class Image(BaseModel):
     """An image of the request: its classes, its boxes, or the shares of its regions, or why it could not be read.
 
-    ``predictions`` by a classifier, the most probable first; ``boxes`` by a detector, the highest score first; ``shares`` by a
-    segmenter. ``width`` and ``height`` in pixels, and ``picture`` where it was asked for, by the last two.
+    ``predictions`` by a classifier, the most probable first, and ``set`` where it makes sets of classes: all that the image
+    may be of. ``boxes`` by a detector, the highest score first; ``shares`` by a segmenter. ``width`` and ``height`` in pixels,
+    and ``picture`` where it was asked for, by the last two.
     """
 
     name: str
     predictions: list[Class] | None = None
     unsure: bool | None = None
+    set: list[str] | None = None
     boxes: list[Box] | None = None
     shares: list[Share] | None = None
     width: int | None = None

@@ -102,7 +102,7 @@ class Bench:
                 except UsageError as why:
                     self.not_run.setdefault(str(trick), f"{trick} with the others: {why}")
                     continue
-                if why_idle := idle(trick, recipe):
+                if why_idle := idle(trick, recipe) or unmeasured(trick):
                     self.not_run.setdefault(str(trick), why_idle)
                 else:
                     on = (*on, trick)
@@ -125,7 +125,7 @@ class Bench:
             except UsageError as why:
                 self.not_run[str(trick)] = f"{trick}: {why}"
                 continue
-            if why_idle := idle(trick, recipe):
+            if why_idle := idle(trick, recipe) or unmeasured(trick):
                 self.not_run[str(trick)] = why_idle
             else:
                 found[trick] = minus(self.add(str(trick), "alone", recipe), "reference")
@@ -140,6 +140,13 @@ class Bench:
     def combination(self) -> Question:
         """What all tricks that go together add to the reference."""
         return ask("all", "combination", "all tricks that go together minus the reference", minus(self.full(), "reference"))
+
+
+def unmeasured(trick: Trick) -> str:
+    """Why a study has nothing to measure of a trick, as a sentence; an empty string where it has."""
+    if "sets" not in trick.plugs() or set(trick.plugs()) - {"doubt", "setup", "finish", "sets"}:
+        return ""
+    return f"{trick} leaves all predictions as they are, which are what a study measures. Train with it: --with {trick.name()}."
 
 
 def minus(arm: str, other: str) -> Weights:

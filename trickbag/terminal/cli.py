@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from trickbag.ground import glance
+from trickbag.ground import glance, wants
 from trickbag.ground.errors import UsageError
 from trickbag.terminal import BEGAN, own, serving, using
 from trickbag.terminal.doctor import doctor
@@ -334,13 +334,21 @@ def tricks(
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw the curve of a schedule, or what an augmentation does to a photo."),
     ] = None,
+    for_: Annotated[
+        str,
+        typer.Option("--for", metavar="WORDS", help="Tricks whose cards say 'few images', 'label noise' or other words."),
+    ] = "",
     plugins: PluginOption = None,
 ) -> None:
-    """List all tricks, or describe one: formula, paper, cost, when it helps and hurts, fields with their bounds."""
+    """List all tricks by what they help with, or describe one: formula, paper, cost, when it helps and hurts, its fields."""
     if not spec and plot:
         raise UsageError("--plot draws one trick. Name it: trickbag tricks cosine --plot cosine.png.")
+    if spec and for_:
+        raise UsageError(f"--for searches all tricks. Leave {spec} out, or --for.")
     with screen_of() as screen, known(plugins):
-        if not spec:
+        if for_:
+            screen.found(wants.asked(for_, glance.shelf(plugins or [])))
+        elif not spec:
             screen.bag(glance.shelf(plugins or []))
         else:
             from trickbag.tricks import find

@@ -152,14 +152,15 @@ def predict(
         if draw:
             raise UsageError(f"--draw is for boxes and regions, and {run} holds a classifier: trickbag explain draws for it.")
         asked: dict[str, Any] = {"top": top, "threshold": threshold or 0.0, "on_bad": on_bad}
+        said = "sets" if classifier.makes_sets else "classification"
         if out is None:
-            screen.predictions(classifier.predict(images, **asked, tell=screen.beside_rows), form)
+            screen.predictions(classifier.predict(images, **asked, tell=screen.beside_rows), form, said)
             return
         each = min(top, len(classifier.classes))
         made = (run / "MANIFEST.json").read_text("utf-8")
         identity = f"{Path.cwd()} {run.resolve()} {made} {images} {each} {threshold or 0.0} {form}"
         with store.lock(out):
-            growing = predicted.Growing(out, form or "csv", identity, each, screen.tell)
+            growing = predicted.Growing(out, form or "csv", identity, each, screen.tell, predicted.HEADS[said])
             if growing.done:
                 screen.note(f"{len(growing.done):,} images have their predictions already; what follows is of the others")
             for prediction in classifier.predict(images, **asked, without=growing, tell=screen.tell):

@@ -6,7 +6,7 @@ import pkgutil
 from functools import cache
 
 from trickbag import plugins
-from trickbag.ground import spec
+from trickbag.ground import glance, spec, wants
 from trickbag.ground.errors import UsageError
 from trickbag.trick import Trick
 
@@ -36,6 +36,15 @@ def bag() -> dict[str, type[Trick]]:
     'MixUp'
     """
     return {name: find(name) for name in names()}
+
+
+def helping(want: str) -> dict[str, str]:
+    """The tricks that help with something, by their cards, and what those say of it. Raises UsageError where no card does.
+
+    >>> helping("label noise")["distill"]
+    'small networks, label noise, fine-grained classes'
+    """
+    return {found.name: found.line for found in wants.asked(want, glance.shelf()) if found.part == "Helps"}
 
 
 def find(name: str) -> type[Trick]:

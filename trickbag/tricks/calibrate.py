@@ -14,7 +14,11 @@ from scipy.optimize import minimize_scalar
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
 
+from trickbag.ground.text import counted
 from trickbag.trick import Fit, Outputs, Predict, Stage, Trick
+
+FEWEST = 200
+"""Validation images below which a temperature that is fitted to them may be a third off: benchmarks/results/temperature.md."""
 
 
 def best_temperature(logits: Tensor, y: Tensor) -> float:
@@ -44,6 +48,15 @@ class Calibrate(Trick):
     def setup(self, model: Any, fit: Fit) -> None:
         """Begin with unchanged logits."""
         self.temperature_ = 1.0
+
+    def doubt(self, images: int) -> str:
+        """Too few images to tell how sure probabilities may be."""
+        if images >= FEWEST:
+            return ""
+        return (
+            f"{self} is fitted to {counted(images, 'validation image')}: with fewer than {FEWEST}, probabilities may become "
+            f"far too sure, most of all where hardly one of them is wrong. Give more, or leave it out: --without {self.name()}"
+        )
 
     def finish(self, model: Any, fit: Fit, rng: Generator) -> Any:
         """Find the temperature on validation."""

@@ -283,7 +283,7 @@ def export(
     model: networks.Net, chosen: Sequence[Trick], recipe: Recipe, classes: Sequence[str], normal: Normal, kept: int
 ) -> tuple[dict[str, Tensor], Card]:
     """The tensors and the card of a trained network, as ``Classifier.load`` reads them."""
-    used = [trick for trick in chosen if set(trick.plugs()) & {"region", "model", "view", "predict"}]
+    used = [t for t in chosen if set(t.plugs()) & {"region", "model", "view", "predict"} and not t.undone]
     tensors = {name.removeprefix("net."): value for name, value in model.state_dict().items()}
     state: dict[str, dict[str, Any]] = {}
     for trick in used:

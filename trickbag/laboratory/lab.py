@@ -29,6 +29,8 @@ from trickbag.tricks import find, parse
 CLASSES = ("a", "b", "c")
 COUNTS = {"train": (20, 12, 9), "val": (4, 4, 3), "test": (5, 4, 4), "unlabelled": (3, 3, 3)}
 SIZE = 16
+NETWORKS = (("cifar_resnet8", SIZE), ("test_resnet", 3 * SIZE), ("resnet18", 3 * SIZE), ("test_vit", 3 * SIZE))
+"""Networks and pixels of a side, the smallest first."""
 fabric_of = cache(fabric_for)
 """Each new Fabric reads the metadata of every package that is installed."""
 
@@ -68,13 +70,13 @@ def network(tricks: Sequence[Trick]) -> dict[str, Any]:
 @cache
 def smallest(surgery: tuple[Trick, ...]) -> tuple[str, int]:
     """The smallest network that takes this surgery, and its size."""
-    for model, size in (("cifar_resnet8", SIZE), ("test_resnet", 3 * SIZE), ("resnet18", 3 * SIZE)) if surgery else ():
+    for model, size in NETWORKS if surgery else ():
         with suppress(UsageError):
             net: Any = build(model, len(CLASSES), size=size)
             for trick in ordered(surgery):
                 net = trick.model(net)
             return model, size
-    return "cifar_resnet8", SIZE
+    return NETWORKS[0]
 
 
 def recipe(*tricks: Any, **fields: Any) -> Recipe:

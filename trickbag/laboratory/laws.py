@@ -229,9 +229,9 @@ def _check_batch(trick: Trick, batch: Batch, t: float) -> None:
 
 def odd_batches(name: str) -> str | None:
     """It takes batches of one and of three images."""
-    trick = example(name)
-    if "batch" not in trick.plugs():
+    if "batch" not in find(name).plugs():
         return "it does not change batches"
+    (trick,) = loop(recipe(example(name))).tricks
     _, pixels = dataset()
     for count in (1, 3):
         x = torch.stack(pixels[:count]).float()

@@ -22,9 +22,10 @@ Heap = tuple[str, ...]
 
 
 REFUSED = {
-    "cosine_classifier": ("crt", "fit_head", "fixres", "ldam", "lws", "tau_norm"),
+    "arcface": ("crt", "fit_head", "fixres", "lws", "tau_norm"),
+    "cosine_classifier": ("arcface", "crt", "fit_head", "fixres", "ldam", "lws", "tau_norm"),
     "ldam": ("crt", "fit_head", "fixres", "lws", "tau_norm"),
-    "oltr": ("attention_crop_tta", "crt", "fit_head", "fixres", "ldam", "lws", "tau_norm"),
+    "oltr": ("arcface", "attention_crop_tta", "crt", "fit_head", "fixres", "ldam", "lws", "tau_norm"),
 }
 """Pairs that have no seat in common, and of which one refuses the network that the other makes: its classifier has no bias, or
 is no linear layer."""

@@ -38,11 +38,11 @@ class DropPatches(Trick):
         """Put timm's layer in its place. Raises UsageError where timm's network has none, or drops patches already."""
         if not self.rate:
             return model
-        place = getattr(model.net, "patch_drop", None)
-        if not isinstance(place, nn.Identity):
+        place, prefix = (getattr(model.net, name, None) for name in ("patch_drop", "num_prefix_tokens"))
+        if not isinstance(place, nn.Identity) or prefix is None:  # without prefix tokens timm's place is one of rows of maps
             raise UsageError(
                 f"{self}: {model.name} has no place where timm drops patches. Choose a plain vision transformer, such as "
                 "vit_small_patch16_224, or remove drop_patches."
             )
-        model.net.patch_drop = PatchDropout(self.rate, model.net.num_prefix_tokens)
+        model.net.patch_drop = PatchDropout(self.rate, prefix)
         return model

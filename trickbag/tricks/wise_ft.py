@@ -5,7 +5,8 @@ Formula: (1 - alpha) * w0 + alpha * w, w0 the weights before the first step, a f
 Paper: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, arXiv:2109.01903, eq. 1, whose start is a zero-shot
   classifier; with pretrained weights alone, fit_head makes one.
 Helps: fine-tuned networks on images unlike the training images; little data. Use it with fit_head.
-Hurts: a start whose classifier is random, and training from scratch: between far weights lies nothing of use.
+Hurts: a start whose classifier is random, and training from scratch: between far weights lies nothing of use. With lora it
+  mixes factors, not their products.
 Costs: one more copy of the weights, one more judging per epoch.
 """
 

@@ -105,6 +105,9 @@ class Network(Protocol):
     """Channels, height and width of the images that it was built for."""
     head_names: frozenset[str]
     """Names of the classifier's parameters."""
+    companions: nn.ModuleDict
+    """By the trick's name, modules that train beside the network, as a projection of features that a penalty alone asks; put in
+    by ``Trick.setup``. The trained network is without them."""
     depths: Mapping[str, int]
     """Parameter name -> depth of its layer, 0 at the input; the classifier alone has the largest."""
     layers: Mapping[str, int]
@@ -140,6 +143,10 @@ class Fit(Protocol):
 
     def judged(self, split: str, size: int = 0) -> Iterator[Batch]:
         """The judged views of "train" or "val" in order, of ``size`` pixels; 0: of as many as the recipe trains on."""
+        ...
+
+    def groups(self) -> tuple[Tensor, Tensor]:
+        """[N] groups, numbered from 0 on, and [N] labels of the training images; one without a group is a group of its own."""
         ...
 
     def answers(self, run: str) -> Tensor:
@@ -301,6 +308,8 @@ class Trick(BaseModel):
     """The field that holds how many passes over all images, labelled or not, are trained on before the first step, if any."""
     rebuilds: ClassVar[bool] = False
     """Whether the features of a network that was trained with the trick are others without it."""
+    undone: ClassVar[bool] = False
+    """Whether its ``finish`` takes back what its ``model`` did: the trained network is used without the trick."""
     alters: ClassVar[Literal["", "features", "classifier", "training"]] = ""
     """Where all that it changes is one of these: the features that later tricks read, what the classifier says of features, or
     the training: a network that takes no step answers as without it."""
@@ -310,7 +319,7 @@ class Trick(BaseModel):
     """The field that takes all values given without a name, as a tuple; or several fields, which take one each, in order."""
     example: ClassVar[str] = ""
     """A spelling that stands for the trick where it needs values to be built; empty: its bare name."""
-    companion: ClassVar[str] = ""
+    needs: ClassVar[str] = ""
     """The spelling of another trick without which its example has nothing to act on, if there is one."""
 
     # before training
@@ -443,7 +452,8 @@ class Trick(BaseModel):
         raise NotImplementedError
 
     def eval_model(self, model: Any) -> Any:
-        """Which weights are judged: this model or a second one."""
+        """Which weights are judged: this model or a second one. Asked after every epoch, and before the first step where a
+        trick has prepared the weights."""
         raise NotImplementedError
 
     def adapt(self, model: Any, views: Views) -> Any:

@@ -22,12 +22,14 @@ Heap = tuple[str, ...]
 
 
 REFUSED = {
-    "cosine_classifier": ("crt", "fit_head", "fixres", "ldam", "lws", "tau_norm"),
+    "arcface": ("crt", "fit_head", "fixres", "lws", "tau_norm"),
+    "cosine_classifier": ("arcface", "crt", "fit_head", "fixres", "ldam", "lws", "tau_norm"),
+    "l2_sp": ("lamb", "lars"),
     "ldam": ("crt", "fit_head", "fixres", "lws", "tau_norm"),
-    "oltr": ("attention_crop_tta", "crt", "fit_head", "fixres", "ldam", "lws", "tau_norm"),
+    "oltr": ("arcface", "attention_crop_tta", "crt", "fit_head", "fixres", "ldam", "lws", "tau_norm"),
 }
 """Pairs that have no seat in common, and of which one refuses the network that the other makes: its classifier has no bias, or
-is no linear layer."""
+is no linear layer; or whose optimiser asks for weight decay, in whose place l2_sp stands."""
 
 
 @cache

@@ -15,13 +15,14 @@ from torchvision.ops import sigmoid_focal_loss
 
 from trickbag.engine.assemble import build_model
 from trickbag.ground.errors import UsageError
+from trickbag.ground.margins import margin_loss
 from trickbag.ground.streams import generator
 from trickbag.laboratory.lab import CLASSES, COUNTS, follow, loop, recipe, same, train
 from trickbag.runs.outcome import finish
 from trickbag.trick import Facts, Outputs
 from trickbag.tricks import parse
 from trickbag.tricks.focal import focal_loss
-from trickbag.tricks.ldam import margin_loss, margins
+from trickbag.tricks.ldam import margins
 from trickbag.tricks.lws import balanced_factors
 from trickbag.tricks.ncm import directions, nearness
 from trickbag.tricks.oversample import grown_order

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from itertools import chain, takewhile
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -153,6 +154,11 @@ class Judge:
         loader = self.loaders[split]
         view = View(round(size * loader.view.resize / loader.view.crop), size) if size else loader.view
         return loader.judged(torch.arange(len(loader.labels)), self.batch_size, view)
+
+    def groups(self) -> tuple[Tensor, Tensor]:
+        """[N] groups, numbered from 0 on, and [N] labels of the training images; one without a group is a group of its own."""
+        train = self.loaders["train"]
+        return torch.from_numpy(np.unique(train.pixels.images.groups, return_inverse=True)[1]), train.labels
 
     def answers(self, run: str) -> Tensor:
         """[V, N, K] logits of another run's network for the versions of all training images."""

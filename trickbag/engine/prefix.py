@@ -37,7 +37,7 @@ def _restless(module: nn.Module) -> bool:
     """By the names that torch and timm give to chances of leaving something out."""
     if isinstance(module, _BatchNorm):
         return module.track_running_stats or module.affine
-    chances = ["p"] if isinstance(module, _DropoutNd) else ["drop_prob", "drop_rate"]
+    chances = ["p"] if isinstance(module, _DropoutNd) else ["drop_prob", "drop_rate", "prob"]
     return any(bool(getattr(module, name, 0)) for name in chances)
 
 

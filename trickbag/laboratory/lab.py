@@ -32,6 +32,8 @@ COUNTS = {"train": (20, 12, 9), "val": (4, 4, 3), "test": (5, 4, 4), "unlabelled
 SIZE = 16
 MISLABELLED = "train/a/19.png"
 """It shows the class b."""
+NETWORKS = (("cifar_resnet8", SIZE), ("test_resnet", 3 * SIZE), ("resnet18", 3 * SIZE), ("test_vit", 3 * SIZE))
+"""Networks and pixels of a side, the smallest first."""
 fabric_of = cache(fabric_for)
 """Each new Fabric reads the metadata of every package that is installed."""
 
@@ -73,25 +75,25 @@ def network(tricks: Sequence[Trick]) -> dict[str, Any]:
 @cache
 def smallest(surgery: tuple[Trick, ...]) -> tuple[str, int]:
     """The smallest network that takes this surgery, and its size."""
-    for model, size in (("cifar_resnet8", SIZE), ("test_resnet", 3 * SIZE), ("resnet18", 3 * SIZE)) if surgery else ():
+    for model, size in NETWORKS if surgery else ():
         with suppress(UsageError):
             net: Any = build(model, len(CLASSES), size=size)
             for trick in ordered(surgery):
                 net = trick.model(net)
             return model, size
-    return "cifar_resnet8", SIZE
+    return NETWORKS[0]
 
 
-def companions(tricks: Sequence[Trick]) -> list[Trick]:
+def with_needed(tricks: Sequence[Trick]) -> list[Trick]:
     """The tricks, and those without which one of them has nothing to act on."""
     names = {trick.name() for trick in tricks}
-    needed = {trick.companion: parse(trick.companion) for trick in tricks if trick.companion}
+    needed = {trick.needs: parse(trick.needs) for trick in tricks if trick.needs}
     return [*tricks, *(trick for trick in needed.values() if trick.name() not in names)]
 
 
 def recipe(*tricks: Any, **fields: Any) -> Recipe:
     """A recipe of a few steps; tricks by spelling or as they are, with those that they act on beside them."""
-    chosen = companions([trick if isinstance(trick, Trick) else parse(trick) for trick in tricks])
+    chosen = with_needed([trick if isinstance(trick, Trick) else parse(trick) for trick in tricks])
     small = {**network(chosen), "crop_share": 1.0, "epochs": 2, "batch_size": 16, "lr": 0.05}
     numbers = {"precision": "fp32", "channels_last": False, "weight_decay": 0.01, "mean": (0.5,), "std": (0.25,)}
     return Recipe(**{**small, **numbers, **fields}, tricks=chosen)

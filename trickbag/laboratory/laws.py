@@ -34,7 +34,6 @@ from trickbag.laboratory.lab import (
     CLASSES,
     SIZE,
     Trained,
-    companions,
     dataset,
     example,
     fingerprint,
@@ -44,6 +43,7 @@ from trickbag.laboratory.lab import (
     recipe,
     same,
     train,
+    with_needed,
 )
 from trickbag.recipe import Recipe
 from trickbag.trick import CARD, WATCHING, Batch, Trick, card, conflict, having, ordered
@@ -67,7 +67,7 @@ def plain(model: str, size: int, batch_size: int, *tricks: str) -> Trained:
 def without(name: str, batch_size: int = 16) -> Trained:
     """A training of the network that the trick is tried on, without the trick."""
     trick = example(name)
-    return plain(*network([trick]).values(), batch_size, *filter(None, [trick.companion]))
+    return plain(*network([trick]).values(), batch_size, *filter(None, [trick.needs]))
 
 
 def rebuilt(trick: Trick, fields: dict[str, Any]) -> Trick:
@@ -234,9 +234,9 @@ def _check_batch(trick: Trick, batch: Batch, t: float) -> None:
 
 def odd_batches(name: str) -> str | None:
     """It takes batches of one and of three images."""
-    trick = example(name)
-    if "batch" not in trick.plugs():
+    if "batch" not in find(name).plugs():
         return "it does not change batches"
+    (trick,) = loop(recipe(example(name))).tricks
     _, pixels = dataset()
     for count in (1, 3):
         x = torch.stack(pixels[:count]).float()
@@ -296,7 +296,7 @@ def apart(name: str) -> str | None:
     if name == "flip" or {"data", "order", "batch_size"} & set(trick.plugs()):
         assert conflict(trick, trick), "only one trick of a recipe may decide which images are drawn"
         return "it decides which images are drawn"
-    mine, others = _asked(trick.name(), trick), _asked(trick.name(), *companions([trick])[1:])
+    mine, others = _asked(trick.name(), trick), _asked(trick.name(), *with_needed([trick])[1:])
     assert mine == others, f"others draw otherwise beside it: {sorted(set(mine) ^ set(others), key=repr)[:3]}"
     return None
 

@@ -38,6 +38,7 @@ class Net(nn.Module):
     def __init__(self, net: nn.Module, name: str, classes: int, channels: int, size: int, pretrained: bool) -> None:
         super().__init__()
         self.net, self.name, self.pretrained = net, name, pretrained
+        self.companions = nn.ModuleDict()
         self.shape = (channels, size, size)
         cfg = cast(dict[str, Any], net.pretrained_cfg)
         native = cfg.get("test_input_size") or cfg["input_size"]
@@ -127,14 +128,19 @@ class Net(nn.Module):
     @property
     def layers(self) -> dict[str, int]:
         """Parameter name -> its layer as timm's optimisers count: what follows the last block is of the classifier's layer."""
-        return {f"net.{name}": layer for name, layer in _layers(self.net).items()}
+        own = {f"net.{name}": layer for name, layer in _layers(self.net).items()}
+        return own | dict.fromkeys(self._beside, max(own.values()))
 
     @property
     def depths(self) -> dict[str, int]:
         """Parameter name -> depth of its layer, 0 at the input; the classifier alone has the largest. By timm's own layers."""
-        found, heads = self.layers, self.head_names
+        found, heads = self.layers, self.head_names | self._beside
         top = 1 + max(depth for name, depth in found.items() if name not in heads)
         return {name: top if name in heads else found[name] for name, _ in self.named_parameters()}
+
+    @property
+    def _beside(self) -> frozenset[str]:
+        return frozenset(f"companions.{name}" for name, _ in self.companions.named_parameters())
 
     def forward(self, x: Tensor) -> Outputs:
         """[B, C, H, W] normalised -> Outputs; its logits are those of ``net(x)``, and dropout is drawn once."""

@@ -329,7 +329,8 @@ def export(
     model: networks.Net, chosen: Sequence[Trick], recipe: Recipe, classes: Sequence[str], normal: Normal, kept: int
 ) -> tuple[dict[str, Tensor], Card]:
     """The tensors and the card of a trained network, as ``Classifier.load`` reads them."""
-    used = [trick for trick in chosen if set(trick.plugs()) & {"region", "model", "view", "adapt", "predict", "sets"}]
+    points = {"region", "model", "view", "adapt", "predict", "sets"}
+    used = [trick for trick in chosen if points & set(trick.plugs()) and not trick.undone]
     tensors = {name.removeprefix("net."): value for name, value in model.state_dict().items()}
     state: dict[str, dict[str, Any]] = {}
     for trick in used:

@@ -60,6 +60,7 @@ def finish(loop: Loop, recipe: Training) -> Finished:
     """The kept epoch's network after the finishing tricks of a recipe, which the loop trained or followed."""
     judge, model = loop.judge, cast(Net, copy.deepcopy(loop.model))
     model.load_state_dict(loop.best[judged_weights(recipe.tricks)]["model"])
+    model.companions.clear()
     trained = {str(trick): trick for trick in [*loop.tricks, *loop.watching]}
     tricks = [_own(trick, trained, loop) for trick in recipe.tricks]
     judge.begin()

@@ -29,7 +29,7 @@ def smooth(y: Tensor, eps: float) -> Tensor:
 class LabelSmoothing(Trick):
     """Move ``eps`` of each target's weight to the other classes."""
 
-    stage = Stage.LABEL
+    stage, slot = Stage.LABEL, "smoothing"
     neutral = {"eps": 0.0}
     eps: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Weight taken from the label and shared by the other classes."""

@@ -15,9 +15,10 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize, softplus
+from torch.nn.functional import linear, normalize
 
 from trickbag.ground.errors import UsageError
+from trickbag.ground.margins import margin_loss
 from trickbag.trick import Fit, Outputs, Stage, Trick
 
 
@@ -30,20 +31,6 @@ def margins(counts: Tensor, largest: float) -> Tensor:
     n = counts.double()
     found = torch.where(n > 0, n**-0.25, 0.0)
     return found * (largest / found.max().clamp_min(torch.finfo(found.dtype).tiny))
-
-
-def margin_loss(logits: Tensor, y: Tensor, margin: Tensor) -> Tensor:
-    """Logits and targets [B, K], margins [K] of the logits -> sum_k y_k CE_k [B], CE_k with logit k lowered by its margin.
-
-    >>> margin_loss(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]]), torch.tensor([1.0, 0.0]))
-    tensor([1.0032])
-    """
-    top, first = logits.max(1, keepdim=True)
-    lower = logits.scatter(1, first, -torch.inf)
-    rest = lower.logsumexp(1, keepdim=True)
-    # log sum_{j != k} exp z_j of every k, without the difference of nearly equal numbers.
-    others = (top + ((rest - top).exp() - (lower - top).exp()).log1p()).scatter(1, first, rest)
-    return (y * softplus(others - logits + margin)).sum(1)
 
 
 class CosineLinear(nn.Linear):

@@ -65,7 +65,7 @@ class McDropout(Trick):
     """Judge with dropout, several times."""
 
     stage = Stage.WEIGHT  # inside all that cuts views: each is judged by every thinned network
-    companion = "dropout"
+    needs = "dropout"
     passes: Annotated[int, Field(ge=2, le=1000)] = 16
     """How many thinned networks answer."""
 

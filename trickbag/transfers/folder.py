@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trickbag.ground import records
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.records import MALFORMED, Count, Record, Seconds, Share, Signed
-from trickbag.models.card import TRANSFER, WEIGHTS, Card
+from trickbag.models.card import TRANSFER, WEIGHTS, Card, Mean, Std, check_channels, check_classes
 from trickbag.runs.folder import AGAIN, Line
 from trickbag.scenes.table import Scenes, Task
 from trickbag.statistics.detection import Matches
@@ -25,7 +25,7 @@ from trickbag.transfers.judge import Marks
 RESULT, SEEN, ASKED = "result.json", "judged.npz", "asked.json"
 FINISHED = (TRANSFER, WEIGHTS, RESULT, SEEN)
 """What the manifest of a finished transfer lists at least."""
-Side = Annotated[int, Field(ge=1, le=1 << 16)]
+Side = Annotated[int, Field(ge=32, le=4096)]
 
 
 class TransferCard(Record):
@@ -36,16 +36,22 @@ class TransferCard(Record):
     body: str | Card
     """A timm network, or the run whose network it is."""
     norms: Norms
-    classes: list[str]
+    classes: Annotated[list[str], Field(min_length=1)]
     size: Side
     """Pixels of the longer side of an image."""
     canvas: Annotated[list[Side], Field(min_length=2, max_length=2)]
     """Height and width that every image is padded to, at its right and below, with the mean colour."""
-    mean: list[float]
-    std: list[float]
+    mean: Mean
+    std: Std
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the network."""
     trickbag: str
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_classes(self.classes)
+        check_channels(self.mean, self.std, len(self.mean))
+        return self
 
     @classmethod
     def load(cls, folder: Path) -> Self:

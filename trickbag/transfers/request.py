@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trickbag import plugins
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.typed import assignments
-from trickbag.models.card import transferred
+from trickbag.models.card import Card, transferred
 from trickbag.recipe import recipe_names
 from trickbag.runs.request import Bad, called, content
 from trickbag.scenes.audit import check
@@ -19,6 +20,7 @@ from trickbag.scenes.table import Scenes, Task
 from trickbag.transfers.body import identity
 from trickbag.transfers.recipe import TransferRecipe
 from trickbag.trick import Tricks
+from trickbag.tricks import parse
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,20 @@ class TransferRequest:
     name: str
     """Of the data set, for folders."""
 
+    @property
+    def own(self) -> dict[str, plugins.Plugin]:
+        """The plugins that hold a part of the recipe, or of the network of the run that it begins with, by name."""
+        held = plugins.of(self.recipe.tricks, self.recipe.model)
+        if self.recipe.from_run:
+            with plugins.using(kept=self.recipe.model):
+                card = Card.load(Path(self.recipe.model))
+                held |= plugins.of(map(parse, card.tricks), card.model)
+        return held
+
     def asked(self) -> dict[str, Any]:
         """All of it in plain values. A run counts by its body, wherever it lies."""
         found: dict[str, Any] = self.recipe.spelled()
+        found |= {f"plugin {name}": plugin.digest for name, plugin in self.own.items()}
         if self.recipe.from_run:
             found["model"] = identity(self.recipe.model)
         found["content of the weights"] = content(self.recipe.weights)

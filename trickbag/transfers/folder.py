@@ -19,8 +19,8 @@ from trickbag.runs.folder import AGAIN, Line
 from trickbag.scenes.table import Scenes, Task
 from trickbag.statistics.detection import Matches
 from trickbag.statistics.variance import Ints
-from trickbag.transfers.body import Norms
-from trickbag.transfers.judge import Marks
+from trickbag.transfers.body import CANVAS, Norms
+from trickbag.transfers.judge import MEASURES, Marks
 
 RESULT, SEEN, ASKED = "result.json", "judged.npz", "asked.json"
 FINISHED = (TRANSFER, WEIGHTS, RESULT, SEEN)
@@ -39,7 +39,7 @@ class TransferCard(Record):
     classes: Annotated[list[str], Field(min_length=1)]
     size: Side
     """Pixels of the longer side of an image."""
-    canvas: Annotated[list[Side], Field(min_length=2, max_length=2)]
+    canvas: Annotated[list[Annotated[Side, Field(multiple_of=CANVAS)]], Field(min_length=2, max_length=2)]
     """Height and width that every image is padded to, at its right and below, with the mean colour."""
     mean: Mean
     std: Std
@@ -86,6 +86,15 @@ class TransferRecord(Record):
     request: str
     images: dict[Literal["train", "val", "test"], Count]
     environment: dict[str, str | int | None]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(self.images) < 3:
+            raise ValueError("images: a split is missing")
+        for name, one in {"val": self.val, "test": self.test}.items():
+            if one and (set(one.measures) != set(MEASURES[self.task]) or not one.classes):
+                raise ValueError(f"{name}: there are no {' and '.join(MEASURES[self.task])} of its classes")
+        return self
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -262,4 +262,4 @@ def for_classifiers(folder: str | Path, **given: Any) -> None:
     for name, value in given.items():
         if value:
             option = name.strip("_").replace("_", "-")
-            raise UsageError(f"--{option} is for classifiers, and {folder} holds a detector or a segmenter. Leave it out.")
+            raise UsageError(f"{folder} holds a detector or a segmenter, and classifiers alone take --{option}. Leave it out.")

@@ -86,9 +86,12 @@ def request(
     base = recipe if isinstance(recipe, TransferRecipe) else TransferRecipe.load(recipe or to)
     if base.task != to:
         raise UsageError(f"the recipe is one for {base.task}, not for {to}. Choose another --recipe, or --to {base.task}.")
-    fields = assignments(set_) | {"model": str(model)} | ({} if weights is None else {"weights": str(weights)})
-    asked = base.edit(with_, without, **fields)
-    if asked.from_run and asked.weights != "none":
+    fields = assignments(set_)
+    for name, said in {"model": "the network is named before the data", "task": "--to says it"}.items():
+        if name in fields:
+            raise UsageError(f"--set {name}={fields[name]}: {said}. Leave it out.")
+    asked = base.edit(with_, without, **fields | {"model": str(model)} | ({} if weights is None else {"weights": str(weights)}))
+    if asked.from_run and (weights is not None or asked.weights != "none"):
         raise UsageError(f"{model} is a run with weights of its own: leave --weights out.")
     if transferred(Path(asked.model)):
         raise UsageError(f"{model} is a detector or a segmenter already. Give the run or the timm model that it began with.")

@@ -73,6 +73,40 @@ def thin(num_classes=10, in_chans=3, **_):
     return Thin(num_classes, in_chans)
 '''
 
+MAPS = '''"""A small residual network, which has maps of several strides."""
+
+import timm
+from timm.models.resnet import BasicBlock, ResNet
+
+
+@timm.models.register_model
+def maps(num_classes=10, in_chans=3, **_):
+    return ResNet(BasicBlock, (1, 1, 1, 1), num_classes, in_chans, channels=(8, 16, 32, 64), stem_width=8)
+'''
+
+SIGNS = '''"""Steps of one length: only the sign of the gradient counts.
+
+Formula: w -> w - rate sign(g).
+Paper: none.
+Helps: where gradients differ in size.
+Hurts: near the minimum.
+Costs: nothing.
+"""
+
+import torch
+
+from trickbag.trick import Stage, Trick
+
+
+class Signs(Trick):
+    """Only the sign of the gradient counts."""
+
+    stage = Stage.GRADIENT
+
+    def optimizer(self, groups, lr):
+        return torch.optim.Rprop(groups, lr=1e-3, step_sizes=(1e-6, 1e-2))
+'''
+
 SCORES = '''"""Metrics of one's own."""
 
 import trickbag

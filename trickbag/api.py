@@ -23,7 +23,7 @@ from trickbag.recipe import Recipe
 from trickbag.runs import evaluation, forecast
 from trickbag.runs import run as running
 from trickbag.runs.classifier import Classifier
-from trickbag.runs.request import Bad, request, tell_where
+from trickbag.runs.request import Bad, check_used, request, tell_where
 from trickbag.runs.request import check as checked
 from trickbag.scenes import audit as scenes
 from trickbag.scenes.audit import ScenesAudit
@@ -405,6 +405,7 @@ def transfer(
     with_: Tricks = (),
     without: Tricks = (),
     set_: Fields = (),
+    plugins: own.Files = (),
     seeds: Annotated[int, Between(1)] = 1,
     budget: Time = 0,
     seed: Seed = 0,
@@ -434,6 +435,7 @@ def transfer(
         with_: Add a trick that acts here: an optimiser, a schedule, an average of weights, flip or random_resized_crop.
         without: Remove a trick.
         set_: Set a field of the recipe or of a trick, for example head=fcos or size=512.
+        plugins: A Python file with a trick or a network of your own; a run brings those that it was trained with.
         seeds: How many trainings, each with another seed: of several, intervals speak of new seeds too.
         budget: Time limit for all of them, for example 20m or 2h: it decides how many epochs there are.
         seed: The first random seed. The same seed gives the same result.
@@ -447,7 +449,7 @@ def transfer(
         TrickbagError: A training fails.
 
     """
-    with listening(progress) as tell:
+    with listening(progress) as tell, own.using(plugins):
         place = None if out is None else store.folder_of(out)
         wanted = transferring.request(
             model,
@@ -463,6 +465,7 @@ def transfer(
             on_leak=on_leak,
             tell=tell,
         )
+        check_used(own.active(), wanted.own)
         return transferred(wanted, seeds, seconds(budget), place or wanted.folder, tell)
 
 

@@ -4,7 +4,21 @@ import pytest
 
 from trickbag.ground.spoken import in_python
 
-PARAMETERS = {"with_", "without", "set_", "plugins", "out", "depth", "open_set", "rotate", "to", "weights", "reference", "ray"}
+PARAMETERS = {
+    "with_",
+    "without",
+    "set_",
+    "plugins",
+    "out",
+    "depth",
+    "open_set",
+    "rotate",
+    "to",
+    "weights",
+    "reference",
+    "ray",
+    "recipe",
+}
 SENTENCES = [
     ("Name a file of your own with --plugin.", "Name a file of your own with plugins."),
     ("--out 'x y' is a file. Choose another --out.", "out='x y' is a file. Choose another out."),
@@ -16,6 +30,7 @@ SENTENCES = [
     ("Add images, or give --no-rotate.", "Add images, or give rotate=False."),
     ("--open-set counts its images as unknown.", "open_set counts its images as unknown."),
     ("Choose --to onnx or --to torch, which", 'Choose to="onnx" or to="torch", which'),
+    ("Choose another --recipe, or --to detection.", 'Choose another recipe, or to="detection".'),
     ("Give --weights FILE, or --weights none.", 'Give weights=FILE, or weights="none".'),
     ("--reference 'D': there is no such method.", "reference='D': there is no such method."),
     ("--ray ray://a:10: not reached. No --num-cpus=0.", 'ray="ray://a:10": not reached. No --num-cpus=0.'),

@@ -108,6 +108,8 @@ def test_an_endless_iterator_is_read_as_it_is_asked(known: tb.Classifier) -> Non
     [
         ("https://x.org/a.jpg", "address on the web"),
         ("photos/*.gif", "matches no file"),
+        ("", "is no image"),
+        (["photos/a/00.png", ""], "is no image"),
         (5, "is no image"),
         (np.zeros((4, 4, 9), np.uint8), "1, 3 or 4 channels"),
         (np.full((4, 4, 3), 2.0), "outside of 0 to 1"),

@@ -255,6 +255,38 @@ def test_classes_are_counted_and_those_that_a_split_lacks_or_that_are_spelled_al
     assert whole["splits"] == {"train": 3, "val": 1, "test": 1}
 
 
+NO_BOX: dict[str, Plant] = {
+    "voc": edit("Annotations/b.xml", "<xmin>4<", "<xmin>four<"),
+    "coco": edit(TRAIN, '"image_id": 101, "category_id": 8', '"image_id": 101, "category_id": 99'),
+    "yolo": write("labels/train/b.txt", "1 .5 .5 nothing .2\n"),
+}
+
+
+@pytest.mark.parametrize("bad", [False, True])
+@pytest.mark.parametrize("form", NO_BOX)
+def test_an_image_that_lost_all_boxes_is_left_out_and_one_that_has_none_is_kept(form: str, bad: bool, tmp_path: Path) -> None:
+    """Or else it would teach that nothing is there."""
+    photos = PHOTOS if bad else PHOTOS | {"b": PHOTOS["b"]._replace(boxes=[Box("dog", 3, 3, 4, 20)])}
+    root = marked.FORMS[form](tmp_path / "set", photos)
+    if bad:
+        NO_BOX[form](root)
+    result = checked(root)
+    assert sorted(Path(path).stem for path in result.scenes.paths) == [*"acde"]
+    assert [Path(path).stem for path, _ in found(result)["no box"]] == ["b"]
+    assert [finding.paths for finding in result.findings if finding.kind == "bare"] == [
+        [path for path in result.scenes.paths if Path(path).stem == "c"]
+    ]
+
+
+def test_of_names_without_a_box_no_folder_is_told(tmp_path: Path) -> None:
+    photos = with_boxes(Box("cat/small", 1, 1, 9, 9))
+    root = marked.yolo(tmp_path / "set", photos)
+    (root / "data.yaml").write_text('names: ["cat", "cat/small", "dog", "train/x"]')
+    told = [finding.message for finding in checked(root).findings if finding.kind == "class"]
+    assert "1 class without an image: 'train/x'. Add some, or remove the name." in told
+    assert not any("folder" in sentence for sentence in told), told
+
+
 def test_no_box_at_all_is_an_error(tmp_path: Path) -> None:
     result = checked(marked.coco(tmp_path / "set", {name: one._replace(boxes=[]) for name, one in PHOTOS.items()}))
     assert [finding.message for finding in result.errors] == ["There is no box."]

@@ -134,6 +134,10 @@ def deep(path: Path) -> None:
     Image.fromarray(np.full((30, 40), 300, np.uint16)).save(path)
 
 
+def negative(path: Path) -> None:
+    Image.fromarray(np.full((30, 40), -1, np.int32)).save(path, "TIFF")
+
+
 def small(path: Path) -> None:
     Image.fromarray(VALUES[:20]).save(path)
 
@@ -146,6 +150,10 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:60])
 
 
+def beginning(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20])
+
+
 def void(path: Path) -> None:
     Image.fromarray(np.full((30, 40), 255, np.uint8)).save(path)
 
@@ -153,10 +161,12 @@ def void(path: Path) -> None:
 PLANTED = [
     (colours, "damaged", "has colours, not class numbers"),
     (lossy, "damaged", "JPEG alters the values"),
-    (deep, "damaged", "has values up to 300"),
+    (deep, "damaged", "has values from 300 to 300"),
+    (negative, "damaged", "has values from -1 to -1"),
     (small, "label size", "40 x 20 pixels; train/images/a.png has 40 x 30"),
     (turned, "label size", "has 40 x 30, turned upright"),
     (cut, "damaged", "truncated"),
+    (beginning, "damaged", "truncated"),
     (lambda path: path.write_bytes(b""), "damaged", "empty"),
     (void, "no region", "no pixel of a class"),
 ]

@@ -19,7 +19,11 @@ import trickbag as tb
 from trickbag.ground import store
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import EpochDone
-from trickbag.transfers.run import Transferred
+from trickbag.runs.folder import BEGUN
+from trickbag.transfers.folder import TransferBegun
+from trickbag.transfers.request import request
+from trickbag.transfers.run import Transferred, carry_out
+from trickbag.transfers.seeds import per_image
 
 SMALL: dict[str, Any] = {"size": 32, "epochs": 2, "batch_size": 2}
 HEADS = {"detection": ("faster_rcnn", "fcos"), "segmentation": ("fcn", "unet")}
@@ -154,6 +158,10 @@ REFUSED = {
     "a recipe for regions": ({"recipe": "segmentation"}, "not for detection"),
     "weights beside a run": ({"weights": "hub"}, "leave weights out"),
     "norms frozen twice": ({"with_": "freeze_norms"}, "freeze_norms freezes batch norms, and this network trains none"),
+    "no weights beside a run": ({"weights": "none"}, "leave weights out"),
+    "another network": ({"set_": {"model": "resnet18"}}, "the network is named before the data"),
+    "another task": ({"set_": {"task": "segmentation", "head": "fcn"}}, "to says it"),
+    "no data": ({"data": ""}, "'' is no data set"),
     "a network that can be no body": ({"model": "test_vit"}, "Choose a convolutional network"),
     "no seed": ({"seeds": 0}, "whole number from 1"),
     "an unknown field": ({"set_": {"epoch": 1}}, "did you mean epochs"),
@@ -167,6 +175,24 @@ def test_what_cannot_be_done_is_refused_before_any_training(there: Path, case: s
     with pytest.raises(UsageError, match=said):
         tb.transfer(**{"model": there / "run", "data": there / "detection", "to": "detection", "out": "made", **asked})
     assert not os.path.exists("made")
+
+
+def test_what_one_process_does_is_refused_under_torchrun(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"a detector or a segmenter is the work of one process, and torchrun started 2\."):
+        tb.transfer(there / "run", there / "detection", "detection", set_=SMALL, out="made")
+    with pytest.raises(UsageError, match="a study is the work of one process"):
+        tb.study(there / "photos", tricks="ema", out="made")
+    assert not os.path.exists("made")
+
+
+def test_killed_after_the_first_of_its_files_it_has_the_others_in_the_end(there: Path) -> None:
+    wanted = request(there / "run", there / "detection", "detection", set_=SMALL | {"epochs": 0})
+    begun = TransferBegun(request=wanted.key, recipe=wanted.recipe.spelled())
+    store.write(Path("made", BEGUN), store.to_json(begun.signed()))
+    assert carry_out(wanted, Path("made")).record["request"] == wanted.key
+    assert json.loads(Path("made/asked.json").read_text()) == json.loads(json.dumps(wanted.asked()))
+    assert Path("made/recipe.toml").read_text() == wanted.recipe.toml()
 
 
 def test_data_of_the_other_kind_are_refused(there: Path) -> None:
@@ -193,6 +219,38 @@ def test_a_damaged_result_is_not_believed(there: Path) -> None:
     file.write_bytes(file.read_bytes()[:-7])
     with pytest.raises(tb.TrickbagError, match=r"judged\.npz"):
         Transferred.load(made.runs[0].folder)
+
+
+EDITS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
+    "another task": ("result.json", lambda held: held | {"task": "segmentation"}, "val: there are no miou and accuracy"),
+    "no measure": ("result.json", lambda held: held | {"test": held["test"] | {"measures": {}}}, "test: there are no map50"),
+    "no class": ("result.json", lambda held: held | {"val": held["val"] | {"classes": {}}}, "val: there are no map50"),
+    "no split": ("result.json", lambda held: held | {"images": {}}, "images: a split is missing"),
+    "a huge image": ("transfer.json", lambda held: held | {"size": 1 << 16}, "size: input should be less than"),
+    "a pixel": ("transfer.json", lambda held: held | {"size": 1}, "size: input should be greater than"),
+    "an odd canvas": ("transfer.json", lambda held: held | {"canvas": [33, 64]}, "canvas.0: input should be a multiple of 32"),
+    "classes alike": ("transfer.json", lambda held: held | {"classes": ["cat", "cat"]}, "a class is named twice"),
+    "grey": ("transfer.json", lambda held: held | {"mean": [0.5], "std": [0.5]}, "make no network that can be used"),
+    "no colours": ("transfer.json", lambda held: held | {"std": [0.5]}, "there are 1 values for 3 channels"),
+}
+
+
+def test_what_makes_no_sense_is_not_believed_even_under_its_seal(there: Path, tmp_path: Path) -> None:
+    folder = tb.transfer(there / "run", there / "detection", "detection", set_=SMALL | {"epochs": 0}, out="made").runs[0].folder
+    for name, edit, said in EDITS.values():
+        shutil.copytree(folder, "edited")
+        file = Path("edited", name)
+        file.write_text(json.dumps(edit(json.loads(file.read_text()))))
+        store.seal(Path("edited"))
+        with pytest.raises(tb.TrickbagError, match=said):
+            tb.load("edited")
+        shutil.rmtree("edited")
+    with np.load(folder / "judged.npz") as arrays:
+        held = dict(arrays)
+    np.savez_compressed(folder / "judged.npz", **held | {"test_truths": held["test_truths"][:, :1]})
+    store.seal(folder)
+    with pytest.raises(tb.TrickbagError, match=r"judged\.npz is damaged"):
+        per_image(Transferred.load(folder), "test")
 
 
 def test_three_seeds_speak_of_new_seeds(there: Path, ask: Callable[..., Any]) -> None:

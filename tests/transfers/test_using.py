@@ -235,8 +235,8 @@ def test_what_cannot_be_read_takes_no_other_away(ask: Ask, known: Known, tmp_pat
 
 
 WRONG = {
-    ("predict", "detector", "{photo}", "--top", "3"): "--top is for classifiers",
-    ("predict", "detector", "{photo}", "--out", "rows.csv"): "--out is for classifiers",
+    ("predict", "detector", "{photo}", "--top", "3"): "classifiers alone take --top",
+    ("predict", "detector", "{photo}", "--out", "rows.csv"): "classifiers alone take --out",
     ("predict", "run", "{photo}", "--draw", "drawn"): "holds a classifier: trickbag explain",
     ("predict", "segmenter", "{photo}", "--threshold", "0.4"): "a threshold is for boxes",
     ("explain", "detector", "{photo}"): "holds a detector or a segmenter",
@@ -320,7 +320,7 @@ def test_on_other_data_classes_go_by_name(ask: Ask, tmp_path: Path) -> None:
 def test_options_of_classifiers_are_refused_by_name(ask: Ask, words: list[str]) -> None:
     told = ask("evaluate", "detector", "detection", *words)
     assert told.code == 2
-    assert f"{words[0]} is for classifiers" in told.err
+    assert f"classifiers alone take {words[0]}." in told.err
 
 
 @pytest.mark.parametrize("task", WRITERS)

@@ -241,10 +241,13 @@ def divide(images: Images, seed: int, val: float = 0.1, test: float = 0.2, met: 
     return replace(images, splits=splits)
 
 
-def gaps(images: Images) -> list[str]:
-    """What the table lacks, a sentence for each: classes without images or missing in a split, twin names, split groups."""
+def gaps(images: Images, folders: bool = True) -> list[str]:
+    """What the table lacks, a sentence for each: classes without images or missing in a split, twin names, split groups.
+
+    ``folders``: whether classes are folders, in whose names a / has a meaning.
+    """
     counts = images.counts()
-    found = _about(images, counts == 0, "without an image", "Add some, or remove the folder.")
+    found = _about(images, counts == 0, "without an image", f"Add some, or remove the {'folder' if folders else 'name'}.")
     found += _about(images, counts == 1, "with one image, so that training or scoring gets none", "Add more.")
     splits = [name for name in ("train", "val", "test") if (images.splits == name).any()]
     if splits:
@@ -266,10 +269,15 @@ def gaps(images: Images) -> list[str]:
     found += _about(images, twins, "that differ only in Unicode normalisation", "Rename them if they are one class.")
     alike = _repeated([plain(name) for name in images.classes]) & ~twins
     found += _about(images, alike, "that differ only in case, spaces or hyphens", "Rename them if they are one class.")
+    return found + (_misplaced(images) if folders else [])
+
+
+def _misplaced(images: Images) -> list[str]:
+    """Classes whose folders may not be what was meant."""
     nested = {name.rpartition("/")[0] for name in images.classes}
     mixed = np.array([name in nested for name in images.classes], dtype=bool)
     cure = "The folders are classes of their own. Give --depth 1 if the top folder is the class."
-    found += _about(images, mixed, "with images and folders side by side", cure)
+    found = _about(images, mixed, "with images and folders side by side", cure)
     above = np.array([name.partition("/")[0].lower() in SPLITS and "/" in name for name in images.classes], dtype=bool)
     return found + _about(
         images, above, "below a folder named like a split, beside other folders", "Put only split folders at the top."

@@ -69,7 +69,9 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> "Place":
-        """Raises UsageError where the system does not let us look."""
+        """Raises UsageError where the system does not let us look, and for no name at all."""
+        if not text:  # as of an empty variable; pathlib takes it for the folder that one stands in
+            raise UsageError(f"'' is no data set. {FORMS}")
         try:
             path = Path(text).expanduser().absolute()
             mode = path.stat().st_mode

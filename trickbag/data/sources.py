@@ -111,6 +111,8 @@ def _sources(images: Any, counts: _Counts, tell: Tell) -> Iterator[Source]:
 
 def _named(text: str, counts: _Counts, tell: Tell) -> Iterator[Source]:
     path = Path(text)
+    if not text:  # as of an empty variable; pathlib takes it for the folder that one stands in
+        raise UsageError("'' is no image. Give a path; . is the folder that you stand in.")
     if os.path.isdir(path):
         yield from _below(path, text, counts)
     elif os.path.isfile(path) and path.suffix.lower() in ARCHIVES and archives.is_archive(path):

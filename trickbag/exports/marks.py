@@ -203,14 +203,14 @@ def images_at_hand(model: Predictor, data: Any, tell: Tell) -> tuple[str, list[P
     if held is None:
         made = [Image.fromarray(np.asarray(cloud).transpose(1, 2, 0).squeeze()) for cloud in clouds(len(model.card.mean), MOST)]
         found = [model.as_seen(_png(image)) for image in made]
-        return f"{len(found)} generated images, as no photo is at hand", _fitting(model, found)
+        return f"{counted(len(found), 'generated image')}, as no photo is at hand", _fitting(model, found)
     split, scenes = held
     try:
         found = [model.as_seen(scenes.path(row)) for row in range(min(MOST, len(scenes)))]
     except (Unreadable, OSError) as error:
         raise TrickbagError(f"the photos can no longer be read: {error}.") from None
     kept = _fitting(model, found)
-    return f"{len(kept)} {split} images", kept
+    return counted(len(kept), f"{split} image"), kept
 
 
 def _png(image: Image.Image) -> bytes:

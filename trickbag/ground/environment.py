@@ -34,3 +34,9 @@ def whole(name: str, default: int, least: int = 0) -> int:
     if value != int(value):
         raise UsageError(f"the environment has {name}={value:g}. Give it a whole number, or unset it.")
     return int(value)
+
+
+def check_alone(work: str) -> None:
+    """Raise UsageError where torchrun started several processes for what one does: they would stand in each other's way."""
+    if (ranks := whole("WORLD_SIZE", 1, 1)) > 1:
+        raise UsageError(f"{work} is the work of one process, and torchrun started {ranks}. Start trickbag without torchrun.")

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 OTHERS = {"plugin": "plugins", "with": "with_", "set": "set_", "map": "map_"}
 """Parameters that are not called as their options."""
-WORDS = "onnx|torch|timm|none|hub|val|test|skip|error|add-one"
+WORDS = "onnx|torch|timm|none|hub|val|test|skip|error|add-one|detection|segmentation"
 """Values that are no words of a sentence."""
 _SPOKEN = re.compile(
     r"(?P<command>trickbag [a-z]+.*?(?=[.,;)] |[.;)]*$))"  # to be typed into a terminal, from Python too

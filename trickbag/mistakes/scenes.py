@@ -84,7 +84,7 @@ class SceneReview(Shown):
     """The worst first, at most MOST."""
 
     def _sheet(self) -> Sheet:
-        facts = {"judged": f"{self.measures.n:,} {self.split} images"}
+        facts = {"judged": counted(self.measures.n, f"{self.split} image")}
         return Sheet(f"review of {self.folder}", facts, ("worst", "what"), [(one.path, one.said) for one in self.worst])
 
     @property

@@ -1,6 +1,7 @@
 """``model.json``, the card of a trained network: all that prediction needs besides the weights."""
 
 import os
+from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,6 +14,22 @@ from trickbag.ground.records import Record
 CARD, WEIGHTS = "model.json", "model.safetensors"
 TRANSFER = "transfer.json"
 """What lies in the place of the card where the network is a detector or a segmenter."""
+
+Mean = list[Annotated[float, Field(ge=-1e6, le=1e6)]]
+Std = list[Annotated[float, Field(gt=0, le=1e6)]]
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    """Raise ValueError where a class is named twice."""
+    if len(set(classes)) < len(classes):
+        raise ValueError("classes: a class is named twice")
+
+
+def check_channels(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
+    """Raise ValueError where the images of so many channels have another number of means or deviations."""
+    for name, values in {"mean": mean, "std": std}.items():
+        if len(values) != channels:
+            raise ValueError(f"{name}: there are {len(values)} values for {channels} channels")
 
 
 class Card(Record):
@@ -32,9 +49,9 @@ class Card(Record):
     """Images are resized so that the shorter side is size / crop_share."""
     kept: Annotated[int, Field(ge=1, le=1_000_000)]
     """Pixels of the shorter side to which decoded images are made smaller first."""
-    mean: list[Annotated[float, Field(ge=-1e6, le=1e6)]]
+    mean: Mean
     """Of each channel; 0 is black, 1 is white."""
-    std: list[Annotated[float, Field(gt=0, le=1e6)]]
+    std: Std
     """Of each channel."""
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     """Arithmetic of the network."""
@@ -47,11 +64,8 @@ class Card(Record):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if len(set(self.classes)) < len(self.classes):
-            raise ValueError("classes: a class is named twice")
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) != self.channels:
-                raise ValueError(f"{name}: there are {len(getattr(self, name))} values for {self.channels} channels")
+        check_classes(self.classes)
+        check_channels(self.mean, self.std, self.channels)
         return self
 
     @classmethod

@@ -282,8 +282,9 @@ def check_used(given: Iterable[shelved.Plugin], used: Mapping[str, shelved.Plugi
     """Raise UsageError where a plugin is given and nothing of it is asked for."""
     for plugin in given:
         if plugin.name not in used:
-            ask = f"--with {plugin.name}" if plugin.trick else f"--model {' or '.join(plugin.networks)}"
-            raise UsageError(f"--plugin {plugin.origin}: nothing of it is asked for. Add {ask}, or leave it out.")
+            network = f"Name its network {' or '.join(plugin.networks)}, or leave" if plugin.networks else "Leave"
+            cure = f"Add --with {plugin.name}, or leave" if plugin.trick else network
+            raise UsageError(f"--plugin {plugin.origin}: nothing of it is asked for. {cure} it out.")
 
 
 def check_idle(recipe: Recipe, chosen: Collection[str]) -> None:

@@ -94,23 +94,25 @@ class _Reader:
                 continue
             names[key] = name.strip()
         self.found.classes |= set(names.values())
-        images, marks = self._images(table["images"]), defaultdict[str, list[Mark]](list)
+        images, marks, lost = self._images(table["images"]), defaultdict[str, list[Mark]](list), set[str]()
         for number, annotation in enumerate(table["annotations"]):
-            where = f"annotations[{number}]"
+            where, image = f"annotations[{number}]", _key(annotation, "image_id")
+            path = images[image][0] if image in images else ""
             try:
-                mark, image = _mark(annotation, names, where), _key(annotation, "image_id")
+                mark = _mark(annotation, names, where)
                 if image not in images:
                     raise ValueError(f"image_id {brief(str(annotation.get('image_id')), 30)} is no image of the file")
             except ValueError as error:
                 self._fault("unread", f"{where}: {error}")
-                continue
+                lost.add(path)
             except LookupError as error:
                 self._fault("unknown class", f"{where}: {error.args[0]}")
-                continue
-            marks[images[image][0]].append(mark)
+                lost.add(path)
+            else:
+                marks[path].append(mark)
         for path, size in images.values():
             if path:
-                self._label(path, Labelled(self.file, marks[path], size))
+                self._label(path, Labelled(self.file, marks[path], size, path in lost))
 
     def _label(self, path: str, one: Labelled) -> None:
         before = self.found.labelled.setdefault(path, one)

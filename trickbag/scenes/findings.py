@@ -49,6 +49,7 @@ KINDS = {
     "outside": Kind("warning", *_BOX, "outside of the image: dropped", _PIXELS),
     "clipped": Kind("warning", *_BOX, "reaching past the image: clipped", _PIXELS),
     "double": Kind("warning", *_BOX, "drawn twice: used once", "Remove the copy."),
+    "no box": Kind("warning", *_IMAGE, "with boxes of which none can be used: left out", "Correct the boxes, or remove all."),
     "label size": Kind("warning", *_LABEL, "of another size than the image: left out, with the image", "Export labels anew."),
     "no region": Kind("warning", *_LABEL, "without a pixel of a class: left out, with the image", "Label what is there."),
     "unknown value": Kind("warning", "value", "values", "of label images without a name: ignored", "Name what is a class."),
@@ -111,7 +112,7 @@ def about_classes(scenes: Scenes) -> Iterable[Finding]:
             suggestion="Give each pixel the number of its class: 0 and 1, say, for the background and one kind of thing.",
         )
     table = replace(scenes.images, groups=np.arange(len(scenes))).take(rows)
-    for sentence in gaps(replace(table, labels=labels.astype(np.int64), classes=scenes.classes)):
+    for sentence in gaps(replace(table, labels=labels.astype(np.int64), classes=scenes.classes), folders=False):
         yield Finding(kind="class", severity="warning", message=sentence)
     bare = [show(scenes.paths[row]) for row in sorted(set(range(len(scenes))) - set(rows.tolist()))]
     if bare:

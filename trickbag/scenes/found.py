@@ -45,6 +45,8 @@ class Labelled(NamedTuple):
     marks: list[Mark]
     size: tuple[int, int] | None = None
     """Height and width that the label file tells."""
+    lost: bool = False
+    """Whether there is a box of which nothing can be made."""
 
 
 @dataclass

@@ -23,16 +23,17 @@ def raw(path: Path) -> npt.NDArray[np.uint8]:
         kind = sniff(file.read(HEAD))
         if kind not in _KINDS:
             raise Unreadable(f"{kind} alters the values of label images; save them as PNG")
+        image = stored(file, kind)
         file.seek(24)
         bits = file.read(1)[0] if kind == "PNG" else 8
-        image = stored(file, kind)
     values = np.asarray(image)
     if image.mode in ("RGB", "RGBA") and (values[..., :3] == values[..., :1]).all():
         values = values[..., 0]
     elif image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
         raise Unreadable("has colours, not class numbers; save it with a palette or in grey")
-    if values.max(initial=0) > IGNORED or values.min(initial=0) < 0:
-        raise Unreadable(f"has values up to {values.max():,}; class numbers go from 0 to 254, and 255 is ignored")
+    least, most = int(values.min()), int(values.max())
+    if least < 0 or most > IGNORED:
+        raise Unreadable(f"has values from {least:,} to {most:,}; class numbers go from 0 to 254, and 255 is ignored")
     if image.mode == "L" and bits < 8:  # Pillow spreads fewer bits over 0 to 255
         values = values // (IGNORED // (2**bits - 1))
     return values.astype(np.uint8)

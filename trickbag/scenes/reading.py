@@ -16,7 +16,7 @@ from trickbag.scenes import coco, regions, voc, yolo
 from trickbag.scenes.found import Found, said, set_aside
 from trickbag.scenes.looking import copies, looked_at
 from trickbag.scenes.marks import boxes_of
-from trickbag.scenes.table import Fault, Scenes, Task
+from trickbag.scenes.table import Boxes, Fault, Scenes, Task
 
 FORMS = {
     "detection": "Give a folder in the form of Pascal VOC (XML), COCO (JSON) or YOLO (text and data.yaml).",
@@ -72,21 +72,22 @@ def _with_boxes(root: Path, listing: Listing, tell: Tell) -> Scenes:
         names = " and ".join(form.name for form in forms)
         raise UsageError(f"{str(root)!r} holds boxes as {names}. Move the labels of one form elsewhere.")
     found = forms[0].read(root, listing)
-    paths = tuple(sorted(found.labelled))
-    facts, faults = looked_at(root, paths, tell)
-    paths = tuple(path for path in paths if not facts[path].error)
+    facts, faults = looked_at(root, sorted(found.labelled), tell)
     classes = tuple(sorted(found.classes))
     numbers = {name: number for number, name in enumerate(classes)}
-    boxes = []
-    for path in paths:
+    boxes = dict[str, Boxes]()
+    for path in (path for path, fact in facts.items() if not fact.error):
         one, size = found.labelled[path], (facts[path].height, facts[path].width)
         if one.size and one.size != size:
             told = f"is for an image of {one.size[1]} x {one.size[0]} pixels; {show(path)} has {size[1]} x {size[0]}"
             faults.append(Fault("size", one.file, told))
         own, more = boxes_of(one.marks, size, numbers, one.file, found.relative)
-        boxes.append(own)
         faults += more
-    faults = [*found.faults, *faults]
+        if len(own.labels) or not (one.marks or one.lost):
+            boxes[path] = own
+        else:  # it would teach that there is nothing on it
+            faults.append(Fault("no box", path, "none of its boxes can be used"))
+    faults, paths = [*found.faults, *faults], tuple(boxes)
     if not paths:
         raise UsageError(f"no image of {str(root)!r} can be used{': ' if faults else ''}{said(faults)}. {FORMS['detection']}")
     return Scenes(
@@ -98,7 +99,7 @@ def _with_boxes(root: Path, listing: Listing, tell: Tell) -> Scenes:
         np.array([(facts[path].height, facts[path].width) for path in paths], np.int64),
         tuple(facts[path].content for path in paths),
         copies([facts[path] for path in paths]),
-        tuple(boxes),
+        tuple(boxes.values()),
         faults=tuple(faults),
         ignored=set_aside(listing),
     )

@@ -57,8 +57,8 @@ def annotation(content: bytes, file: str, faults: list[Fault]) -> Labelled:
     tree = _tree(content)
     if tree.tag != "annotation":
         raise ValueError(f"its root is {brief(tree.tag, 30)}, not annotation")
-    marks = []
-    for number, thing in enumerate(tree.findall("object"), 1):
+    marks, things = list[Mark](), tree.findall("object")
+    for number, thing in enumerate(things, 1):
         where = f"object {number}"
         try:
             name = (thing.findtext("name") or "").strip()
@@ -73,7 +73,7 @@ def annotation(content: bytes, file: str, faults: list[Fault]) -> Labelled:
         size = int(_number(tree, "size/height")), int(_number(tree, "size/width"))
     except (ValueError, OverflowError):
         size = (0, 0)  # many programs leave it out
-    return Labelled(file, marks, size if min(size) > 0 else None)
+    return Labelled(file, marks, size if min(size) > 0 else None, len(marks) < len(things))
 
 
 def divided(root: Path, listing: Listing, folder: str, images: Sequence[str], found: Found) -> list[str]:

@@ -37,7 +37,8 @@ def read(root: Path, listing: Listing) -> Found:
         except OSError as error:
             found.faults.append(Fault("damaged", label, files.reason(error)))
             continue
-        found.labelled[image] = Labelled(label, _marks(text, known, label, found.faults))
+        marks = _marks(text, known, label, found.faults)
+        found.labelled[image] = Labelled(label, marks, lost=len(marks) < sum(map(bool, map(str.strip, text.splitlines()))))
     found.classes = {*known.values(), *(mark.name for one in found.labelled.values() for mark in one.marks)}
     _divide(found, root, listing)
     return found

@@ -16,6 +16,7 @@ from trickbag import plugins
 from trickbag.engine.pixels import Files
 from trickbag.ground import store
 from trickbag.ground.arguments import public
+from trickbag.ground.environment import check_alone
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.events import CellDone, Doing, Event, Note, Tell, silent
 from trickbag.ground.shown import Sheet, Shown
@@ -143,6 +144,7 @@ def study(
     A budget counts from ``began``, by the monotonic clock; None: from now.
     Raises UsageError for what cannot be done as asked, TrickbagError where not one run of the reference succeeded.
     """
+    check_alone("a study")
     planner, given = Planner(data, options, out, began, tell, asked), plugins.active()
     with store.lock(planner.place.folder), plugins.using(kept=planner.place.folder), plugins.using(given):
         return Conductor(planner, means).go()

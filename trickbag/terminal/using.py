@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from trickbag.display.screen import Screen
     from trickbag.transfers.predictor import Predictor
 
-if TYPE_CHECKING:
-    pass
-
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help=glance.parameters("api.py", "evaluate")["run"])],
@@ -82,6 +79,7 @@ def transfer(
     with_: Annotated[list[str] | None, option("with_", "SPEC", "--with", verb="transfer", more=MANY)] = None,
     without: WithoutOption = None,
     set_: Annotated[list[str] | None, option("set_", "FIELD=VALUE", "--set", verb="transfer", more=MANY)] = None,
+    plugins: Annotated[list[Path] | None, option("plugins", "FILE", "--plugin", verb="transfer", more=MANY)] = None,
     seeds: Annotated[int, option("seeds", "N", verb="transfer", min=1)] = 1,
     budget: Annotated[str, option("budget", "TIME", verb="transfer")] = "",
     seed: Annotated[int, option("seed", verb="transfer", min=0, max=2_000_000_000)] = 0,
@@ -96,7 +94,8 @@ def transfer(
     import trickbag as tb
 
     asked: dict[str, Any] = {"with_": with_ or [], "without": without or [], "set_": set_ or [], "weights": weights}
-    asked |= {"seeds": seeds, "budget": budget, "seed": seed, "ignore": ignore or [], "on_leak": on_leak, "out": out}
+    asked |= {"plugins": plugins or [], "seeds": seeds, "budget": budget, "seed": seed}
+    asked |= {"ignore": ignore or [], "on_leak": on_leak, "out": out}
     with screen_of() as screen:
         screen.transfer(tb.transfer(model, data, to, recipe, progress=screen.tell, **asked))
 

@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trickbag.ground import records
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.records import MALFORMED, Count, Record, Seconds, Share, Signed
-from trickbag.models.card import TRANSFER, WEIGHTS, Card
+from trickbag.models.card import TRANSFER, WEIGHTS, Card, Mean, Std, check_channels, check_classes
 from trickbag.runs.folder import AGAIN, Line
 from trickbag.scenes.table import Scenes, Task
 from trickbag.statistics.detection import Matches
 from trickbag.statistics.variance import Ints
-from trickbag.transfers.body import Norms
-from trickbag.transfers.judge import Marks
+from trickbag.transfers.body import CANVAS, Norms
+from trickbag.transfers.judge import MEASURES, Marks
 
 RESULT, SEEN, ASKED = "result.json", "judged.npz", "asked.json"
 FINISHED = (TRANSFER, WEIGHTS, RESULT, SEEN)
 """What the manifest of a finished transfer lists at least."""
-Side = Annotated[int, Field(ge=1, le=1 << 16)]
+Side = Annotated[int, Field(ge=32, le=4096)]
 
 
 class TransferCard(Record):
@@ -36,16 +36,22 @@ class TransferCard(Record):
     body: str | Card
     """A timm network, or the run whose network it is."""
     norms: Norms
-    classes: list[str]
+    classes: Annotated[list[str], Field(min_length=1)]
     size: Side
     """Pixels of the longer side of an image."""
-    canvas: Annotated[list[Side], Field(min_length=2, max_length=2)]
+    canvas: Annotated[list[Annotated[Side, Field(multiple_of=CANVAS)]], Field(min_length=2, max_length=2)]
     """Height and width that every image is padded to, at its right and below, with the mean colour."""
-    mean: list[float]
-    std: list[float]
+    mean: Mean
+    std: Std
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the network."""
     trickbag: str
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_classes(self.classes)
+        check_channels(self.mean, self.std, len(self.mean))
+        return self
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -80,6 +86,15 @@ class TransferRecord(Record):
     request: str
     images: dict[Literal["train", "val", "test"], Count]
     environment: dict[str, str | int | None]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(self.images) < 3:
+            raise ValueError("images: a split is missing")
+        for name, one in {"val": self.val, "test": self.test}.items():
+            if one and (set(one.measures) != set(MEASURES[self.task]) or not one.classes):
+                raise ValueError(f"{name}: there are no {' and '.join(MEASURES[self.task])} of its classes")
+        return self
 
     @classmethod
     def load(cls, folder: Path) -> Self:

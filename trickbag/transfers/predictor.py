@@ -26,6 +26,7 @@ from trickbag.models.card import TRANSFER, WEIGHTS
 from trickbag.report import marked
 from trickbag.runs.stream import batches
 from trickbag.statistics.detection import Found
+from trickbag.transfers.body import CANVAS
 from trickbag.transfers.detectors import Detector
 from trickbag.transfers.folder import TransferCard, place
 from trickbag.transfers.judge import Regions, in_pixels
@@ -138,15 +139,21 @@ class Predictor(Shown):
             raise UsageError(f"{folder} holds no detector and no segmenter. Give a folder that trickbag transfer wrote.")
         made = Transferred.load(found)
         try:
-            network = made.network()
+            predictor = cls(made.network(), TransferCard.load(found), found)
+            predictor.try_out()
         except MALFORMED as error:
             raise TrickbagError(
                 f"{found}: {TRANSFER} and {WEIGHTS} make no network that can be used ({shorten(str(error), 200)}). "
                 "Restore both from a copy, or train again."
             ) from error
-        if not all(value.isfinite().all() for value in network.state_dict().values()):
+        if not all(value.isfinite().all() for value in predictor.network.state_dict().values()):
             raise TrickbagError(f"{found}: {WEIGHTS} holds values that are no numbers. Train again with a smaller lr.")
-        return cls(network, TransferCard.load(found), found)
+        return predictor
+
+    def try_out(self) -> None:
+        """Look at a small grey image. Raises RuntimeError where the network takes images of other channels."""
+        with torch.inference_mode(), self.fabric.autocast():
+            self.network.predict(torch.zeros(1, len(self.card.mean), CANVAS, CANVAS, device=self.fabric.device))
 
     @public
     def predict(
@@ -255,4 +262,4 @@ def for_classifiers(folder: str | Path, **given: Any) -> None:
     for name, value in given.items():
         if value:
             option = name.strip("_").replace("_", "-")
-            raise UsageError(f"--{option} is for classifiers, and {folder} holds a detector or a segmenter. Leave it out.")
+            raise UsageError(f"{folder} holds a detector or a segmenter, and classifiers alone take --{option}. Leave it out.")

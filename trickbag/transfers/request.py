@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trickbag import plugins
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.typed import assignments
-from trickbag.models.card import transferred
+from trickbag.models.card import Card, transferred
 from trickbag.recipe import recipe_names
 from trickbag.runs.request import Bad, called, content
 from trickbag.scenes.audit import check
@@ -19,6 +20,7 @@ from trickbag.scenes.table import Scenes, Task
 from trickbag.transfers.body import identity
 from trickbag.transfers.recipe import TransferRecipe
 from trickbag.trick import Tricks
+from trickbag.tricks import parse
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,20 @@ class TransferRequest:
     name: str
     """Of the data set, for folders."""
 
+    @property
+    def own(self) -> dict[str, plugins.Plugin]:
+        """The plugins that hold a part of the recipe, or of the network of the run that it begins with, by name."""
+        held = plugins.of(self.recipe.tricks, self.recipe.model)
+        if self.recipe.from_run:
+            with plugins.using(kept=self.recipe.model):
+                card = Card.load(Path(self.recipe.model))
+                held |= plugins.of(map(parse, card.tricks), card.model)
+        return held
+
     def asked(self) -> dict[str, Any]:
         """All of it in plain values. A run counts by its body, wherever it lies."""
         found: dict[str, Any] = self.recipe.spelled()
+        found |= {f"plugin {name}": plugin.digest for name, plugin in self.own.items()}
         if self.recipe.from_run:
             found["model"] = identity(self.recipe.model)
         found["content of the weights"] = content(self.recipe.weights)
@@ -73,9 +86,12 @@ def request(
     base = recipe if isinstance(recipe, TransferRecipe) else TransferRecipe.load(recipe or to)
     if base.task != to:
         raise UsageError(f"the recipe is one for {base.task}, not for {to}. Choose another --recipe, or --to {base.task}.")
-    fields = assignments(set_) | {"model": str(model)} | ({} if weights is None else {"weights": str(weights)})
-    asked = base.edit(with_, without, **fields)
-    if asked.from_run and asked.weights != "none":
+    fields = assignments(set_)
+    for name, said in {"model": "the network is named before the data", "task": "--to says it"}.items():
+        if name in fields:
+            raise UsageError(f"--set {name}={fields[name]}: {said}. Leave it out.")
+    asked = base.edit(with_, without, **fields | {"model": str(model)} | ({} if weights is None else {"weights": str(weights)}))
+    if asked.from_run and (weights is not None or asked.weights != "none"):
         raise UsageError(f"{model} is a run with weights of its own: leave --weights out.")
     if transferred(Path(asked.model)):
         raise UsageError(f"{model} is a detector or a segmenter already. Give the run or the timm model that it began with.")

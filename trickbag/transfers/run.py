@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 
 from safetensors.torch import load_file, save
 
+from trickbag import plugins
 from trickbag.engine.loop import Loop
 from trickbag.engine.precision import fabric_for
 from trickbag.ground import records, store
@@ -72,7 +73,8 @@ class Transferred(Shown):
         """The trained network, in evaluation mode."""
         card = TransferCard.load(self.folder)
         height, width = card.canvas
-        made = heads.build(card.task, card.head, card.body, len(card.classes), "none", (height, width), card.norms)
+        with plugins.using(kept=self.folder):
+            made = heads.build(card.task, card.head, card.body, len(card.classes), "none", (height, width), card.norms)
         made.load_state_dict(load_file(self.folder / WEIGHTS))
         return made.eval()
 
@@ -86,9 +88,11 @@ def carry_out(wanted: TransferRequest, folder: Path, tell: Tell = silent) -> Tra
         if not (folder / BEGUN).exists():
             begun = TransferBegun(request=wanted.key, recipe=wanted.recipe.spelled())
             store.write(folder / BEGUN, store.to_json(begun.signed()))
-            store.write(folder / ASKED, store.to_json(wanted.asked(), indent=2))
-            store.write(folder / "recipe.toml", wanted.recipe.toml())
-            remember(wanted.scenes.fingerprint, wanted.scenes.root)
+        # Each time: the process may have been killed after the file above.
+        store.write(folder / ASKED, store.to_json(wanted.asked(), indent=2))
+        store.write(folder / "recipe.toml", wanted.recipe.toml())
+        plugins.keep(wanted.own, folder)
+        remember(wanted.scenes.fingerprint, wanted.scenes.root)
         return TransferRun(wanted, folder, fabric_for(wanted.recipe.precision), tell).go()
 
 

@@ -11,10 +11,13 @@ import numpy as np
 from trickbag.engine.loop import Step
 from trickbag.engine.precision import fabric_for
 from trickbag.ground import store
-from trickbag.ground.errors import UsageError
+from trickbag.ground.environment import check_alone
+from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Note, Tell, silent
+from trickbag.ground.records import MALFORMED
 from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import counted, duration
+from trickbag.runs.folder import AGAIN
 from trickbag.statistics.detection import Matches, grain
 from trickbag.statistics.jackknife import of_overlap, of_precision
 from trickbag.statistics.scores import score
@@ -62,6 +65,7 @@ class Transfer(Shown):
 def transfer(wanted: TransferRequest, seeds: int, budget: float, folder: Path, tell: Tell = silent) -> Transfer:
     """Find or make the transfers of so many seeds, from that of the request on; ``budget``: seconds for all, 0 for no limit."""
     began = time.monotonic()
+    check_alone("a detector or a segmenter")
     with store.lock(folder):
         recipe, runs = decided(wanted, budget / seeds, folder, tell), []
         for seed in range(wanted.seed, wanted.seed + seeds):
@@ -157,8 +161,14 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 
 def per_image(run: Transferred, split: str) -> tuple[Floats, Floats]:
-    """What each image of a split says of the two measures of a transfer: numbers whose means they are."""
-    return said_by_images(unpacked(run.folder / SEEN, split), len(run.record[split]["classes"]))
+    """What each image of a split says of the two measures of a transfer: numbers whose means they are.
+
+    Raises TrickbagError where the file that says so is damaged.
+    """
+    try:
+        return said_by_images(unpacked(run.folder / SEEN, split), len(run.record[split]["classes"]))
+    except MALFORMED as error:
+        raise TrickbagError(f"{run.folder / SEEN} is damaged ({error}). {AGAIN}") from error
 
 
 def said_by_images(seen: Sequence[Seen] | Ints, classes: int) -> tuple[Floats, Floats]:

@@ -38,7 +38,7 @@ class FreezeNorms(Trick):
 
     def setup(self, model: Any, fit: Fit) -> None:
         """Raise UsageError where the network has no batch norms that it trains."""
-        if not any(norm.training for norm in batch_norms(model)):
+        if not any(model.get_parameter(name).requires_grad for name in of_norms(model)):
             raise UsageError("freeze_norms freezes batch norms, and this network trains none. Remove freeze_norms.")
 
     def gradient(self, compute: Compute, model: Any, t: float) -> Compute:

@@ -66,7 +66,7 @@ def learning(model: Any) -> frozenset[str]:
 class Lora(Trick):
     """Learn changes of low rank and the classifier alone."""
 
-    stage, slot = Stage.SHAPE, "tuned"
+    stage, slot = Stage.GRADIENT, "tuned"  # after all surgery, whose layers it changes
     alters, undone = "training", True
     rank: Annotated[int, Field(ge=1, le=1024)] = 8
     """Rank of each change; the larger, the more weights learn."""

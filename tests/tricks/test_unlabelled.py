@@ -11,13 +11,14 @@ import album
 import numpy as np
 import pytest
 import torch
+from pretended import CUDA, OnAccelerator, accelerator
 from torch import Tensor, nn
 
 import trickbag as tb
 from trickbag.engine.assemble import assemble
 from trickbag.engine.crowd import Crowd
 from trickbag.engine.loader import Keys
-from trickbag.engine.loop import Loop, micro_batches
+from trickbag.engine.loop import Loop, Step, micro_batches
 from trickbag.engine.speed import Timing, time_steps
 from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import key
@@ -317,6 +318,18 @@ def test_losses_stay_finite_and_learn(trick: str, precision: str) -> None:
 @pytest.mark.parametrize("spec", KINDS[1:])
 def test_thresholds_of_each_kind_are_kept_over_a_stop(spec: str) -> None:
     check_resume(recipe(spec))
+
+
+@pytest.mark.parametrize("spec", KINDS[1:])
+def test_thresholds_of_each_kind_keep_to_the_device_and_never_make_the_host_wait(spec: str) -> None:
+    with accelerator() as device:
+        made = loop(recipe(spec), fabric=OnAccelerator(accelerator="cpu"))
+        taken = itertools.islice((event for event in made.train() if isinstance(event, Step)), 2)
+        next(taken)
+        device.waits.clear()
+        next(taken)
+        assert not device.waits
+        assert {value.device for value in made.tricks[0].state().values()} == {CUDA}
 
 
 def test_a_threshold_that_would_not_count_is_refused() -> None:

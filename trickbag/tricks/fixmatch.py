@@ -120,8 +120,7 @@ def sure(q: Tensor, rows: Tensor, threshold: float, last: Tensor) -> Tensor:
     tensor([1, 2, 0])
     """
     largest, classes = q.max(1)
-    found = torch.full_like(last, -1)
-    found[rows[largest >= threshold]] = classes[largest >= threshold]
+    found = torch.full_like(last, -1).scatter_reduce_(0, rows, torch.where(largest >= threshold, classes, -1), "amax")
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
     return torch.where(found < 0, last, found)
@@ -172,13 +171,15 @@ class FixMatch(Trick):
         with torch.no_grad():
             answers = model(weak).logits.float()
         if self.kind != "fixed":
-            self._step.append((answers.softmax(1), batch.unlabelled.rows.flatten().to(answers.device)))
+            self._step.append((answers.softmax(1), batch.unlabelled.rows.flatten().to(answers.device, non_blocking=True)))
         return self.weight * consistency(answers, model(altered).logits.float(), self._thresholds(answers))
 
     def _thresholds(self, q: Tensor) -> Tensor:
         """Of each class [K], by the steps before this one."""
         if self.kind == "flexible":
-            counts = self.answers_.bincount(minlength=q.shape[1] + 1)[:-1]
+            counts = q.new_zeros(q.shape[1] + 1).scatter_add_(0, self.answers_, torch.ones_like(self.answers_, dtype=q.dtype))[
+                :-1
+            ]
             return self.threshold * flexible(counts, len(self.answers_))
         return free(self.means_) if self.kind == "free" else q.new_full(q.shape[1:], self.threshold)
 

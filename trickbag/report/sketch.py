@@ -40,11 +40,13 @@ def augmented(trick: Trick, image: Tensor, count: int, size: int) -> list[Tensor
 
 
 def started(trick: Trick) -> Trick:
-    """A fresh copy that knows a run of STEPS steps."""
+    """A fresh copy that knows a run of STEPS steps, of a small network."""
+    from trickbag.models.networks import build
+
     fresh = trick.fresh()
     if "setup" in trick.plugs():
         facts = Facts(("a", "b"), torch.tensor([5, 5]), STEPS, BATCH, 224, 3, 0)
-        fresh.setup(None, cast(Any, SimpleNamespace(facts=facts)))
+        fresh.setup(build("cifar_resnet8", len(facts.classes), size=SIDE), cast(Any, SimpleNamespace(facts=facts)))
     return fresh
 
 

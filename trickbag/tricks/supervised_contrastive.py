@@ -35,7 +35,7 @@ def contrast(z: Tensor, y: Tensor, temperature: float) -> Tensor:
     tensor(0.2088)
     """
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    similar = (z @ z.T / temperature).masked_fill(itself, torch.finfo(z.dtype).min)
+    similar = (z @ z.T / temperature).masked_fill(itself, -torch.inf)
     alike = (y @ y.T).masked_fill(itself, 0.0)
     surprise = -similar.log_softmax(1).masked_fill(itself, 0.0)
     return ((alike * surprise).sum(1) / alike.sum(1).clamp_min(1)).mean()

@@ -22,7 +22,7 @@ from trickbag.trick import Fit, Stage, Trick
 
 @torch.no_grad()
 def between(start: nn.Module, model: nn.Module, alpha: float) -> nn.Module:
-    """A network of the weights that lie ``alpha`` in 0..1 of the way from a start to a model, with the model's buffers.
+    """A network of the weights that lie ``alpha`` in 0..1 of the way from a start to a model, with the start's buffers.
 
     >>> start, model = nn.Linear(1, 1), nn.Linear(1, 1)
     >>> start.bias.data, model.bias.data = torch.tensor([1.0]), torch.tensor([5.0])
@@ -30,7 +30,6 @@ def between(start: nn.Module, model: nn.Module, alpha: float) -> nn.Module:
     [4.0]
     """
     mixed = copy.deepcopy(start)
-    mixed.load_state_dict(model.state_dict())
     for weight, first, last in zip(mixed.parameters(), start.parameters(), model.parameters(), strict=True):
         weight.copy_(torch.lerp(first, last, alpha))
     return mixed

@@ -4,12 +4,13 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import onnxruntime
 import pytest
 import timm
 import torch
 from reference import norm_statistics
 from safetensors.torch import save_file
-from timm.layers.std_conv import StdConv2d, StdConv2dSame
+from timm.layers.std_conv import StdConv2d
 from timm.optim.lion import Lion as TimmLion
 from timm.optim.nadamw import NAdamW as TimmNAdamW
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch.nn.functional import conv2d
 
 from trickbag.engine.assemble import build_model
 from trickbag.engine.loop import Step, param_groups
+from trickbag.exports.graph import quiet
 from trickbag.ground.errors import UsageError
 from trickbag.ground.norms import batch_norms, estimate_norms
 from trickbag.laboratory import laws
@@ -25,6 +27,7 @@ from trickbag.models.networks import Net, build
 from trickbag.trick import Trick
 from trickbag.tricks import parse
 from trickbag.tricks.ghost_norm import Ghost
+from trickbag.tricks.weight_standardisation import Standardised
 
 STEPS = 20
 SHAPES: tuple[tuple[int, ...], ...] = ((6, 5), (8, 4, 3, 3), (7,), (1,))
@@ -454,7 +457,7 @@ def test_a_network_is_that_of_standardised_weights(model: str) -> None:
     net = standardised_net(model).double()
     plain = build(model, 3, size=32).double()
     plain.load_state_dict(net.state_dict())
-    done = {name for name, m in net.named_modules() if isinstance(m, StdConv2d | StdConv2dSame)}
+    done = {name for name, m in net.named_modules() if isinstance(m, Standardised)}
     with torch.no_grad():
         for name, module in plain.named_modules():
             if name in done:
@@ -492,6 +495,24 @@ def test_the_gradient_is_that_of_the_formula() -> None:
     scaled = (flat - flat.mean(1, keepdim=True)) / (flat.var(1, correction=0, keepdim=True) + 1e-6).sqrt()
     conv2d(x, scaled.reshape(own.shape), conv.bias.detach(), padding=1).square().sum().backward()
     torch.testing.assert_close(changed[0].weight.grad, own.grad)
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1, "groups": 2, "bias": True}, {"dilation": 2, "padding": 2}])
+def test_a_convolution_is_timms(options: dict[str, Any]) -> None:
+    theirs = StdConv2d(4, 6, 3, **{"padding": 0} | options)
+    plain = nn.Conv2d(4, 6, 3, **{"bias": False} | options)
+    plain.load_state_dict(theirs.state_dict())
+    x = drawn((2, 4, 9, 9), 1).float()
+    torch.testing.assert_close(Standardised(plain)(x), theirs(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_convolution_answers_the_same_as_onnx(tmp_path: Any) -> None:
+    conv, x, path = Standardised(nn.Conv2d(3, 4, 3)).eval(), drawn((1, 3, 5, 5), 1).float(), str(tmp_path / "conv.onnx")
+    with quiet():
+        torch.onnx.export(conv, (x,), path, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), conv(x).detach(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", ["convnext_atto", "vit_tiny_patch16_224", "resnetv2_18", "resnetv2_50x1_bit"])

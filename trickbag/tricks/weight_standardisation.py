@@ -1,7 +1,7 @@
 """Weight standardisation: the weights of each filter act with a mean of 0 and a variance of 1.
 
 Formula: w_i -> (w_i - mean(w_i)) / sqrt(var(w_i) + 1e-6) in the forward pass, i an output channel, in each convolution with a
-  norm right after it, which takes out the scale. This is timm's StdConv2d; weights keep their names and shapes.
+  norm right after it, which takes out the scale. As timm's StdConv2d; weights keep their names and shapes.
 Paper: Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and Weight Standardization", 2019, arXiv:1903.10520.
 Helps: training from scratch with small batches and group norms, with batch norms a little; large batches and learning rates.
 Hurts: pretrained weights, which learned without it and are refused: timm's resnetv2_50x1_bit and its kin have weights with it.
@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.std_conv import StdConv2d, StdConv2dSame
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 from torch.nn.modules.batchnorm import _NormBase
 
 from trickbag.ground.errors import UsageError
@@ -22,23 +23,35 @@ from trickbag.trick import Stage, Trick
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 PLAIN = (nn.Conv2d, Conv2dSame)
+EPS = 1e-6
+"""Added to the variance."""
 
 
-def standardised(conv: Any) -> nn.Conv2d:
-    """The same convolution, with the same parameters, of weights that it standardises.
+def standardised(weight: Tensor) -> Tensor:
+    """The weights [O, ...] of filters, each with a mean of 0 and a variance of 1.
 
-    >>> conv = nn.Conv2d(1, 1, (1, 2), bias=False)
-    >>> nn.init.constant_(conv.weight[..., 1], 9.0).requires_grad
-    True
-    >>> standardised(conv)(torch.tensor([[[[-1.0, 1.0]]]])).round().abs().item()
-    2.0
+    >>> standardised(torch.tensor([[2.0, 4.0], [5.0, 5.0]])).round()
+    tensor([[-1.,  1.],
+            [ 0.,  0.]])
     """
-    kind: Any = StdConv2dSame if isinstance(conv, Conv2dSame) else StdConv2d
-    padding = "same" if kind is StdConv2dSame else conv.padding
-    shape = conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation, conv.groups
-    made: nn.Conv2d = kind(*shape, bias=conv.bias is not None)
-    made.weight, made.bias = conv.weight, conv.bias
-    return made
+    # Not by batch norm in training mode, as in timm: exported as ONNX, it loses its own statistics.
+    variance, mean = torch.var_mean(weight, tuple(range(1, weight.ndim)), correction=0, keepdim=True)
+    return (weight - mean) / (variance + EPS).sqrt()
+
+
+class Standardised(nn.Conv2d):
+    """A convolution with standardised weights, of the same parameters as ``conv``."""
+
+    def __init__(self, conv: Any) -> None:
+        shape = conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
+        super().__init__(*shape, bias=conv.bias is not None)
+        self.weight, self.bias, self.same = conv.weight, conv.bias, isinstance(conv, Conv2dSame)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I, H, W] -> [B, O, h, w]."""
+        if self.same:
+            x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
+        return conv2d(x, standardised(self.weight), self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 @torch.no_grad()
@@ -86,5 +99,5 @@ class WeightStandardisation(Trick):
                 "or use a ResNet."
             )
         for conv in found:
-            model.set_submodule(names[conv], standardised(conv))
+            model.set_submodule(names[conv], Standardised(conv))
         return model

@@ -29,8 +29,8 @@ def by_group(losses: Tensor, groups: Tensor, number: int) -> tuple[Tensor, Tenso
     >>> by_group(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]), 3)
     (tensor([1., 0., 3.]), tensor([ True, False,  True]))
     """
-    counts = groups.bincount(minlength=number)
-    return losses.new_zeros(number).index_add(0, groups, losses) / counts.clamp_min(1), counts > 0
+    sums, counts = (losses.new_zeros(number).index_add(0, groups, values) for values in (losses, torch.ones_like(losses)))
+    return sums / counts.clamp_min(1), counts > 0
 
 
 class GroupDro(Trick):
@@ -70,7 +70,7 @@ class GroupDro(Trick):
     def penalty(self, batch: Batch, outputs: Outputs, model: Any, t: float) -> Tensor:
         """Update the weights of the groups; the weighted loss less the mean."""
         each = cross_entropy(outputs.logits, batch.y, reduction="none")
-        losses, there = by_group(each, self.groups_[batch.rows.to(each.device)], len(self.log_q_))
+        losses, there = by_group(each, self.groups_[batch.rows.to(each.device, non_blocking=True)], len(self.log_q_))
         grown = self.log_q_ + self.rate * torch.where(there, losses.detach() + self.extra_, 0.0)
         self.log_q_ = grown.log_softmax(0)
         return (self.log_q_.exp() * losses).sum() - each.mean()

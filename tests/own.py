@@ -107,7 +107,7 @@ class Signs(Trick):
         return torch.optim.Rprop(groups, lr=1e-3, step_sizes=(1e-6, 1e-2))
 '''
 
-SCORES = '''"""Metrics of one's own."""
+TOP2 = '''"""Metrics of one's own."""
 
 import trickbag
 
@@ -115,12 +115,14 @@ import trickbag
 @trickbag.metric
 def top2(labels, probabilities):
     return (probabilities.argsort(1)[:, -2:] == labels[:, None]).any(1)
+'''
 
+SCORES = f"""{TOP2}
 
 @trickbag.metric(better="lower")
 def doubt(labels, probabilities):
     return 1 - probabilities.max(1).mean()
-'''
+"""
 
 KILLS = '''"""Kills its process once, after a checkpoint."""
 

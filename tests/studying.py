@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from processes import SERVER, command_line
 
+from trickbag import plugins
 from trickbag.ground import store
 from trickbag.ground.streams import generator, uniform
 from trickbag.studies import conduct
@@ -124,8 +125,9 @@ class Studying:
             store.write(folder / "log.jsonl", "".join(store.to_json(line) + "\n" for line in log))
             store.seal(folder)
         facts = {k: v for k, v in json.loads((copy / "study.json").read_text()).items() if k not in ("command", "digest")}
-        store.write(copy / "study.json", store.to_json(StudyRecord.of(facts | {"command": ""}).signed()))
-        conduct.report(copy)
+        with plugins.using((copy / plugins.KEPT).glob("*.py")):
+            store.write(copy / "study.json", store.to_json(StudyRecord.of(facts | {"command": ""}).signed()))
+            conduct.report(copy)
         report = {name: re.sub(rb"\d{4}-\d\d-\d\d( \d\d:\d\d)?", b"", (copy / name).read_bytes()) for name in FILES}
         shutil.rmtree(copy)
         return {"runs": runs, "facts": facts, **report}

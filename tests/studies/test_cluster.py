@@ -3,6 +3,7 @@
 And on a cluster with GPUs: Ray lends what a machine declares, whether it has it or not.
 """
 
+import csv
 import json
 import os
 import signal
@@ -35,11 +36,13 @@ EVEN = {"RAY_worker_niceness": "0"}
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Studying, Studying]:
-    """A study in one process, and the same on Ray, one of whose workers was killed once."""
+    """A study with a trick and a metric of one's own, in one process and on Ray, one of whose workers was killed once."""
     place = tmp_path_factory.mktemp("ray")
     data = album.fill(place / "data", {"a": 0, "b": 1, "c": 2}, 20)
     recipe = album.recipe_file(place / "tiny.toml", album.TINY.replace("epochs = 2", "epochs = 4"))
-    options = ("--recipe", str(recipe), "--seeds", "1")
+    options = ["--recipe", str(recipe), "--seeds", "1", "--with", "invert(share=0.3)"]
+    for name, source in {"invert": own.INVERT, "scores": own.TOP2}.items():
+        options += ["--plugin", own.write(place, name, source)]
     whole = Studying(place / "whole", data, *options, checkpoint_seconds=60)
     whole.run()
     clustered = Studying(place / "clustered", data, *options, "--ray", "local", checkpoint_seconds=0.0)
@@ -58,6 +61,14 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Studying, Studyin
 def test_a_study_on_ray_gives_the_numbers_of_one_process_bit_for_bit(studies: tuple[Studying, Studying]) -> None:
     whole, clustered = (study.ending() for study in studies)
     assert [part for part in whole if whole[part] != clustered[part]] == []
+
+
+def test_a_trick_and_a_metric_of_ones_own_are_in_what_ray_made(studies: tuple[Studying, Studying]) -> None:
+    _, clustered = studies
+    assert (clustered.out / "plugins/invert.py").read_text("utf-8") == own.INVERT
+    with (clustered.out / "effects.csv").open(encoding="utf-8") as file:
+        effects = list(csv.DictReader(file))
+    assert all(row["metric_top2_difference"] for row in effects)
 
 
 def test_the_job_of_a_killed_ray_worker_goes_on_from_its_checkpoint_in_another(studies: tuple[Studying, Studying]) -> None:

@@ -145,8 +145,11 @@ def test_a_run_that_was_moved_is_the_same_run(there: Path) -> None:
 
 def test_another_request_for_the_folder_is_refused(there: Path) -> None:
     tb.transfer(there / "run", there / "detection", "detection", set_=SMALL | {"epochs": 1}, out="made")
-    for change in ({"lr": 0.5}, {"head": "fcos"}):
-        with pytest.raises(UsageError, match="another"):
+    for change, said in (
+        ({"lr": 0.5}, "lr was 0.* and is now 0.5"),
+        ({"head": "fcos"}, "head was faster_rcnn and is now fcos"),
+    ):
+        with pytest.raises(UsageError, match=f"begun with another .*: {said}"):
             tb.transfer(there / "run", there / "detection", "detection", set_=SMALL | {"epochs": 1} | change, out="made")
     with pytest.raises(UsageError, match="another"):
         tb.transfer(there / "run", there / "segmentation", "segmentation", set_=SMALL, out="made")
@@ -203,12 +206,15 @@ def test_data_of_the_other_kind_are_refused(there: Path) -> None:
 
 
 def test_a_budget_decides_the_epochs_once(there: Path) -> None:
+    small = {"size": 32, "batch_size": 2}
+
     def asked() -> dict[str, Any]:
-        small = {"size": 32, "batch_size": 2}
         return tb.transfer(there / "run", there / "detection", "detection", set_=small, budget="20s", out="made").runs[0].record
 
     epochs = asked()["epochs"]
     assert epochs >= 1
+    with pytest.raises(UsageError, match="made was begun with a budget of 20 s a seed, and this is a budget of 10 s a seed"):
+        tb.transfer(there / "run", there / "detection", "detection", set_=small, seeds=2, budget="20s", out="made")
     shutil.rmtree("made/seed-0")
     assert asked()["epochs"] == epochs
 

@@ -20,7 +20,10 @@ import trickbag as tb
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.events import Note
-from trickbag.mistakes.scenes import _counts, balanced
+from trickbag.mistakes.scenes import EXCUSED as GREY
+from trickbag.mistakes.scenes import RIGHT as GREEN
+from trickbag.mistakes.scenes import WRONG as RED
+from trickbag.mistakes.scenes import _counts, balanced, inked
 from trickbag.scenes.reading import read
 from trickbag.statistics.detection import Found, Truth, matched
 from trickbag.transfers.folder import SEEN, unpacked
@@ -369,6 +372,16 @@ def test_right_wrong_and_missed_are_told_apart() -> None:
     assert balanced([one]) == 0.1
     alone = matched(Found(said.xyxy[:2], said.labels[:2], said.scores[:2]), true, 2)
     assert balanced([alone, alone]) == 0.9
+
+
+def test_boxes_of_one_score_have_each_its_own_colour() -> None:
+    """Of three that are equally sure one is right, one is wrong, and one lies in a box that is ignored."""
+    true = Truth(np.array([[0.0, 0, 10, 10], [20, 0, 40, 10]]), np.array([1, 1]), np.array([False, True]))
+    boxes = np.array([[22.0, 0, 30, 10], [0, 0, 10, 10], [0, 0, 9, 9], [60, 0, 70, 10]])
+    said = Found(boxes, np.array([1, 1, 0, 1]), np.array([0.5, 0.5, 0.6, 0.5]))
+    rows, inks = inked(said, matched(said, true, 2), 0.5)
+    assert dict(zip(rows, inks, strict=True)) == {0: GREY, 1: GREEN, 2: RED, 3: RED}
+    assert inked(said, matched(said, true, 2), 0.55) == ([2], [RED])
 
 
 def test_an_image_that_the_canvas_of_training_does_not_hold_has_a_larger_one(known: Known, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ MOST = 40
 """Images on the page."""
 SIDE = 360
 """Pixels of the shorter side of a picture, at most."""
-RIGHT, WRONG = "#22863f", "#d0431a"
+RIGHT, WRONG, EXCUSED = "#22863f", "#d0431a", "#6b7480"
+"""Of boxes that were found; those in ignored ones are neither right nor wrong."""
 
 
 class Worst(NamedTuple):
@@ -200,11 +201,20 @@ def _boxes(
     truth = scenes.boxes[row]
     names = [model.classes[k] for k in truth.labels]
     there = marked.with_boxes(pixels, truth.xyxy * scale, names, [model.colours[k] for k in truth.labels])
-    right = {
-        (k, score) for k, score, good in zip(said.labels.tolist(), said.scores.tolist(), said.right[0], strict=True) if good
-    }
-    sure = found.scores >= least
-    pairs = list(zip(found.labels[sure].tolist(), found.scores[sure].tolist(), strict=True))
-    inks = [RIGHT if pair in right else WRONG for pair in pairs]
-    texts = [f"{model.classes[k]} {100 * score:.0f} %" for k, score in pairs]
-    return there, marked.with_boxes(pixels, found.xyxy[sure] * scale, texts, inks)
+    rows, inks = inked(found, said, least)
+    texts = [f"{model.classes[found.labels[row]]} {100 * found.scores[row]:.0f} %" for row in rows]
+    return there, marked.with_boxes(pixels, found.xyxy[rows] * scale, texts, inks)
+
+
+def inked(found: Found, said: Matches, least: float) -> tuple[list[int], list[str]]:
+    """Rows of the boxes that count, and the colour of each.
+
+    >>> right = np.array([[True, False]])
+    >>> alike = Found(np.zeros((2, 4)), np.array([0, 0]), np.array([0.9, 0.9]))
+    >>> inked(alike, Matches(alike.labels, alike.scores, right, ~right, np.array([1])), 0.5) == ([0, 1], [RIGHT, WRONG])
+    True
+    """
+    order = np.lexsort((-found.scores, found.labels))  # as those that were matched stand, whose scores may be alike
+    colours = np.where(said.right[0], RIGHT, np.where(said.wrong[0], WRONG, EXCUSED))
+    sure = found.scores[order] >= least
+    return order[sure].tolist(), colours[sure].tolist()

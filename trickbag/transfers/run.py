@@ -102,7 +102,8 @@ def finished(wanted: TransferRequest, folder: Path) -> bool:
     if begun or not damage:
         held = TransferRecord.load(folder).request if not damage else TransferBegun.load(folder / BEGUN).request
         if held != wanted.key:
-            raise UsageError(f"{folder} holds another transfer: {_differences(wanted, folder)}. Choose another --out.")
+            said = differences(wanted, folder) or "it was made by another version of trickbag"
+            raise UsageError(f"{folder} holds another transfer: {said}. Choose another --out.")
     elif (folder / store.MANIFEST).exists():
         raise TrickbagError(f"{folder} is damaged: {damage}. Restore it from a copy, or remove it to train again.")
     elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
@@ -112,10 +113,15 @@ def finished(wanted: TransferRequest, folder: Path) -> bool:
     return not damage
 
 
-def _differences(wanted: TransferRequest, folder: Path) -> str:
+def differences(wanted: TransferRequest, folder: Path) -> str:
+    """How what is asked for differs from what a seed's folder was begun with; nothing where that is not known."""
+    if not (folder / ASKED).is_file():
+        return ""
     held = records.read(folder / ASKED, Open, "Choose another --out.").plain()
     now = json.loads(json.dumps(wanted.asked()))
-    return "; ".join(f"{name} was {held.get(name)} and is now {now[name]}" for name in now if held.get(name) != now[name])
+    return "; ".join(
+        f"{name} was {held.get(name)} and is now {now.get(name)}" for name in held | now if held.get(name) != now.get(name)
+    )
 
 
 class TransferRun(UnderWay[TransferRecipe, Transferred]):

@@ -27,7 +27,7 @@ from trickbag.transfers.folder import SEEN, TransferBegun, unpacked
 from trickbag.transfers.judge import MEASURES, Seen
 from trickbag.transfers.recipe import TransferRecipe
 from trickbag.transfers.request import TransferRequest
-from trickbag.transfers.run import Transferred, carry_out
+from trickbag.transfers.run import Transferred, carry_out, differences
 
 SUMMARY, REQUEST = "summary.json", "request.json"
 SAFETY = 0.85
@@ -85,7 +85,7 @@ def decided(wanted: TransferRequest, budget: float, folder: Path, tell: Tell) ->
     if place.exists():
         begun = TransferBegun.load(place)
         if begun.request != key:
-            raise UsageError(f"{folder} was begun with another model, recipe, data set or budget. Choose another --out.")
+            raise UsageError(f"{folder} was begun with {_another(wanted, begun.request, key, folder)}. Choose another --out.")
         return TransferRecipe.build(begun.recipe | {"model": wanted.recipe.model}, str(place))
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UsageError(f"{folder} is not empty and holds nothing that can be continued. Choose another --out.")
@@ -95,6 +95,16 @@ def decided(wanted: TransferRequest, budget: float, folder: Path, tell: Tell) ->
     store.write(place, store.to_json(TransferBegun(request=key, recipe=recipe.spelled()).signed()))
     store.write(folder / "recipe.toml", recipe.toml())
     return recipe
+
+
+def _another(wanted: TransferRequest, held: str, now: str, folder: Path) -> str:
+    """What a folder was begun with, where that is not what is asked for now; ``held`` and ``now`` as in ``decided``."""
+    (before, budget), (after, each) = held.split(" "), now.split(" ")
+    if before == after:
+        named = [f"a budget of {duration(float(one))} a seed" if float(one) else "no budget" for one in (budget, each)]
+        return f"{named[0]}, and this is {named[1]}"
+    known = differences(wanted, folder / f"seed-{wanted.seed}")
+    return f"another model, recipe, data set or first seed{f': {known}' if known else ''}"
 
 
 def within(wanted: TransferRequest, budget: float, tell: Tell) -> TransferRecipe:

@@ -14,10 +14,10 @@ from trickbag.tricks import bag
 
 NAMES = tuple(name for name in bag() if network([example(name)])["model"] == network([])["model"])
 """Those that the smallest network takes; resnet_tweak needs a larger one, and meets its stage in the laws."""
-LARGEST = 50
+LARGEST = 80
 """Tricks of a heap."""
-NUMBER = 130
-"""Heaps; all triples would take several times as many."""
+NUMBER = 150
+"""Heaps, which hold every pair; all triples would take hundreds."""
 Heap = tuple[str, ...]
 
 
@@ -68,7 +68,7 @@ def heaps() -> tuple[Heap, ...]:
     """
     rare = (~allowed()).sum(0).astype(np.float32)
     left, made = wanted() * rare[:, None, None] * rare[:, None] * rare, list[Heap]()
-    left *= 1 + 2000 * np.eye(len(NAMES), dtype=np.float32)
+    left *= 1 + 20_000 * np.eye(len(NAMES), dtype=np.float32)
     while len(made) < NUMBER:
         chosen = [int(left.sum((1, 2)).argmax())]
         free, begun, whole = allowed()[chosen[0]].copy(), left[chosen[0]].copy(), np.zeros(len(NAMES))
@@ -91,7 +91,7 @@ def test_the_heaps_cover_every_pair_and_nearly_every_triple_of_three_stages() ->
     pair = np.eye(len(NAMES), dtype=bool)
     assert not (wanted() & ~seen)[:, pair].any()
     assert wanted().sum() > 6 * 10_000
-    assert (wanted() & seen).sum() > 0.96 * wanted().sum()
+    assert (wanted() & seen).sum() > 0.94 * wanted().sum()
 
 
 @pytest.mark.parametrize("number", range(NUMBER))

@@ -9,7 +9,8 @@ Paper: Jordan et al., "Muon: An optimizer for hidden layers in neural networks",
 Helps: training from scratch in few epochs, convolutional networks and transformers; learning rates of 0.001 to 0.01 and the
   weight decay of adamw, whose length of steps it has.
 Hurts: often, fine-tuning of weights that another optimiser trained. Depthwise convolutions are no matrices and gain nothing.
-Costs: about 15 products of small matrices per weight and step, slow on CPUs; the memory of SGD with momentum.
+Costs: 15 products of matrices per weight and step: on a CPU, those of a ResNet-18 take as long as forward and backward pass of
+  32 images of 64 pixels. The memory of SGD with momentum.
 """
 
 from typing import Annotated, Any, cast

@@ -1,13 +1,14 @@
 """What is proposed for a data set: by its counts, within the bag, never what the reference holds or excludes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from trickbag.data.audit import Audit
-from trickbag.data.findings import about_classes
+from trickbag.data.audit import Audit, LabelError
+from trickbag.data.findings import Finding, about_classes
 from trickbag.data.images import Images, divide
 from trickbag.recipe import Recipe, recipe_names
 from trickbag.runs import auto
@@ -70,6 +71,27 @@ def test_unequal_classes_bring_the_long_tail_family() -> None:
     assert {"class_weights", "crt"} <= found.keys()
     assert "20 times" in found["class_weights"]
     assert not {"class_weights", "balanced_sampling"} & set(names(even(200), BARE, most=20))
+
+
+def test_labels_that_may_be_wrong_bring_what_survives_them() -> None:
+    sound = even(100)
+    twice = Finding(kind="conflict", severity="error", message="In two classes.")
+    doubted = replace(sound, findings=(*sound.findings, twice))
+    assert {"clean_labels", "symmetric_cross_entropy", "drop_hardest"} <= set(names(doubted, BARE, most=20))
+    assert "clean_labels" not in names(doubted, Recipe(), most=20), "features from scratch tell little"
+    assert "symmetric_cross_entropy" not in names(sound, BARE, most=20)
+    found = replace(sound, label_errors=(LabelError("a.png", "class 0", "class 1", 0.9, 0.1),))
+    reasons = {trick.name(): reason for trick, reason in propose(found, BARE)}
+    assert reasons["clean_labels"].startswith("1 label is doubted: ")
+
+
+def test_what_fits_the_start_is_proposed_for_it() -> None:
+    assert "l2_sp" in names(even(30), BARE, most=20)
+    assert "l2_sp" not in names(even(30), Recipe(), most=20)
+    scratch = names(even(100), Recipe(batch_size=128), most=20)
+    assert {"cautious", "ghost_norm"} <= set(scratch)
+    assert "ghost_norm" not in names(even(100), Recipe(batch_size=64), most=20)
+    assert "cautious" not in names(even(100), BARE, most=20)
 
 
 def test_a_teacher_is_learned_from(tmp_path: Path) -> None:

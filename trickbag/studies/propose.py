@@ -6,6 +6,7 @@ from itertools import chain, zip_longest
 from trickbag.data.audit import Audit
 from trickbag.ground.errors import UsageError
 from trickbag.ground.spec import Spec
+from trickbag.ground.text import counted
 from trickbag.recipe import Recipe
 from trickbag.studies.prior import Expected
 from trickbag.trick import EVALUATION, Trick
@@ -15,6 +16,8 @@ FEW_IMAGES = 60
 """Training images per class below which strong augmentation and frozen layers come first, as in the recipe auto."""
 SMALL_SIDE = 64
 """Shorter side in pixels up to which grey images may be letters or digits, which have no mirror image."""
+LARGE_BATCH = 128
+"""Images of a batch from which on statistics over all of them have little noise."""
 Candidate = tuple[str, str]
 """A trick's spelling and the reason for it."""
 
@@ -25,13 +28,19 @@ def propose(
     """At most ``most`` tricks to try on this data set, each with a reason in a sentence; 6 fit a two-sided design.
 
     The groups of candidates take turns: distillation from ``teacher`` (a run's folder or a recipe; empty for none), what
-    suits unequal classes, what suits many or few images, and what nearly always suits. With ``known``, what other data sets let
-    expect of tricks by their spelling, the largest expected gain per time comes first, and tricks of which nothing is known
-    come between those expected to gain and those expected to lose. A trick that is not in the bag, that the reference holds,
-    that conflicts with it or with one proposed before, or that could not act is passed over.
+    suits unequal classes, labels that may be wrong, many or few images, and what nearly always suits. With ``known``, what
+    other data sets let expect of tricks by their spelling, the largest expected gain per time comes first, and tricks of which
+    nothing is known come between those expected to gain and those expected to lose. A trick that is not in the bag, that the
+    reference holds, that conflicts with it or with one proposed before, or that could not act is passed over.
     """
     proposed: dict[Trick, str] = {}
-    groups = (_teacher(teacher), _imbalance(found), _amount(found, reference), _basics(found))
+    groups = (
+        _teacher(teacher),
+        _imbalance(found),
+        _doubt(found, reference),
+        _amount(found, reference),
+        _basics(found, reference),
+    )
     candidates = [candidate for candidate in chain.from_iterable(zip_longest(*groups)) if candidate]
     rates = {spelling: known[name].rate for spelling, _ in candidates if (name := _spelled(spelling)) in known}
     for spelling, reason in sorted(candidates, key=lambda candidate: -rates.get(candidate[0], 0.0)):
@@ -64,6 +73,7 @@ def _fitting(spelling: str, reference: Recipe, proposed: dict[Trick, str]) -> Tr
 def _teacher(teacher: str) -> Iterator[Candidate]:
     if teacher:
         yield str(Spec("distill", (), {"teacher": teacher})), f"The teacher {teacher} can be distilled."
+        yield str(Spec("feature_distill", (), {"teacher": teacher})), f"The teacher {teacher} can share its features."
 
 
 def _imbalance(found: Audit) -> Iterator[Candidate]:
@@ -75,6 +85,20 @@ def _imbalance(found: Audit) -> Iterator[Candidate]:
         yield "drw", f"{ratio}: this gives rare classes more weight late in training."
         yield "logit_adjustment", f"{ratio}: this corrects the loss for class frequencies."
         yield "tau_norm", f"{ratio}: this normalises the classifier's weights."
+        yield "posthoc_logit_adjustment", f"{ratio}: this corrects the scores after training, which costs nothing."
+        yield "label_aware_smoothing", f"{ratio}: this softens the labels of frequent classes most."
+
+
+def _doubt(found: Audit, reference: Recipe) -> Iterator[Candidate]:
+    doubts = {
+        "Copies of one image stand in two classes": any(finding.kind == "conflict" for finding in found.findings),
+        f"{counted(len(found.label_errors or ()), 'label is', 'labels are')} doubted": bool(found.label_errors),
+    }
+    for why in (why for why, true in doubts.items() if true):
+        if reference.weights != "none":
+            yield "clean_labels", f"{why}: this leaves out training images whose labels are probably wrong."
+        yield "symmetric_cross_entropy", f"{why}: with this loss labels that seem improbable pull less."
+        yield "drop_hardest(share=0.1)", f"{why}: this leaves out the images that fit their labels least."
 
 
 def _amount(found: Audit, reference: Recipe) -> Iterator[Candidate]:
@@ -93,19 +117,27 @@ def _amount(found: Audit, reference: Recipe) -> Iterator[Candidate]:
     yield "trivialaugment", f"{said}: strong augmentation adds variety."
     if reference.weights != "none":
         yield "head_lr", f"{said}: a new classifier needs a higher learning rate than pretrained layers."
+        yield "l2_sp", f"{said}: this keeps the weights near the pretrained ones."
     yield "random_erasing", f"{said}: erasing parts of images adds variety."
     if reference.weights == "none":
         yield "mixup", f"{said}: mixing images adds variety."
 
 
-def _basics(found: Audit) -> Iterator[Candidate]:
+def _basics(found: Audit, reference: Recipe) -> Iterator[Candidate]:
     yield "cosine", "The learning rate of the reference stays high to the end; this lowers it to zero."
-    yield "label_smoothing", "It costs nothing and reduces overconfidence in labels that may be wrong."
+    yield "label_smoothing", "It costs nothing and keeps the network from being too sure."
     yield "ema", "Averaging weights costs little and reduces noise from the last steps."
     yield "warmup", "It costs nothing and protects the initial weights during the first steps."
     side = min(found.sizes.get("height", 0), found.sizes.get("width", 0))
     if found.sizes.get("channels") != 1 or side > SMALL_SIDE:
         yield "flip_tta", "It needs no training: predictions for each image and its mirror image are averaged."
+    if reference.weights == "none":
+        yield "cautious", "It costs little: weights move only where the optimiser's step agrees with the gradient."
+        if reference.batch_size >= LARGE_BATCH:
+            yield (
+                "ghost_norm(images=32)",
+                f"Batches of {reference.batch_size} images give batch norms little noise: this shows them 32 images at a time.",
+            )
 
 
 def images_per_class(found: Audit, reference: Recipe) -> float:

@@ -40,8 +40,8 @@ class Lamb(Trick):
         """timm.optim.Lamb over these groups. Raises UsageError where no weight is decayed, since none would be scaled."""
         if not any(group["weight_decay"] for group in groups):
             raise UsageError(
-                "lamb scales the steps of decayed weights, and none is decayed. Set weight_decay above 0, and remove tricks that "
-                "take the decay away."
+                "lamb scales the steps of decayed weights, and none is decayed. Set weight_decay above 0, and remove tricks "
+                "that take the decay away."
             )
         made = TimmLamb(groups, lr=lr, betas=(self.beta1, self.beta2), eps=self.eps, max_grad_norm=None)
         return cast(Optimizer, made)

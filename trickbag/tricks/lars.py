@@ -37,7 +37,7 @@ class Lars(Trick):
         """timm.optim.Lars over these groups. Raises UsageError where no weight is decayed, since none would be scaled."""
         if not any(group["weight_decay"] for group in groups):
             raise UsageError(
-                "lars scales the steps of decayed weights, and none is decayed. Set weight_decay above 0, and remove tricks that "
-                "take the decay away."
+                "lars scales the steps of decayed weights, and none is decayed. Set weight_decay above 0, and remove tricks "
+                "that take the decay away."
             )
         return cast(Optimizer, TimmLars(groups, lr=lr, momentum=self.momentum, trust_coeff=self.trust))

@@ -5,10 +5,11 @@
 
 He et al. ("Bag of Tricks for Image Classification with CNNs", CVPR 2019, section 6) say so of Faster R-CNN on Pascal VOC,
 and of an FCN on ADE20K for the schedule alone. Here classifiers are trained with each of the paper's refinements, from scratch
-and from weights, with some seeds; *plain* is the paper's baseline, whose learning rate falls in steps; each is then fine-tuned below a new head with the same seed. *floor* and *ceiling* are the
-same fine-tuning from scratch and from the weights as they are. Classifiers are scored on their test photos, detectors and
-segmenters on theirs; differences from the plain classifier are judged as those of a study are, a start being a family. One
-epoch of each kind is timed first, and the plan printed. What is finished in --out is not trained again. Prints Markdown tables.
+and from weights, with some seeds; *plain* is the paper's baseline, whose learning rate falls in steps. Each is then fine-tuned
+below a new head with the same seed. *floor* and *ceiling* are the same fine-tuning from scratch and from the weights as they
+are. Classifiers are scored on their test photos, detectors and segmenters on theirs; differences from the plain classifier are
+judged as those of a study are, a start being a family. One epoch of each kind is timed first, and the plan printed. What is
+finished in --out is not trained again. Prints Markdown tables.
 """
 
 import argparse

@@ -89,13 +89,13 @@ def built(name: str) -> tuple[Net, int]:
 
 
 def said(net: nn.Module, size: int, zeros: list[str]) -> Tensor:
-    """The logits of two images in training mode, dropout drawn alike, with random values in the parameters ``zeros``."""
+    """The logits of four images in training mode, dropout drawn alike, with random values in the parameters ``zeros``."""
     net = copy.deepcopy(net).train()
     torch.manual_seed(0)
     for name in zeros:
         nn.init.normal_(net.get_parameter(name))
     with torch.no_grad():
-        logits: Tensor = net(images(2, size, 1)).logits
+        logits: Tensor = net(images(4, size, 1)).logits
     return logits
 
 

@@ -17,7 +17,7 @@ from trickbag.ground.arguments import Between, fits
 from trickbag.ground.arguments import public as public_one
 
 NOT_FOR_USERS = {
-    "Classifier": {"best", "outputs"},
+    "Classifier": {"adapted", "best", "outputs"},
     "Images": {"of", "path", "take", "joined"},
     "Options": {"given"},
     "Predictor": {"as_seen", "canvas", "drawn", "least", "look", "photo", "said"},

@@ -18,7 +18,13 @@ from trickbag.trick import having
 from trickbag.tricks import bag, find, parse
 
 BASE = Recipe(model="resnet18", size=64)
-SURGEONS = [find(name).example or name for name in bag() if "model" in find(name).plugs()]
+REFUSING = ("drop_patches",)
+"""Those that want another network than this one."""
+SURGEONS = [
+    find(name).example or name
+    for name, trick in bag().items()
+    if "model" in trick.plugs() and not trick.undone and name not in REFUSING
+]
 
 
 def network(recipe: Recipe, seed: int, weights: str = "none", classes: int = 5):
@@ -81,6 +87,12 @@ def test_the_classifier_of_a_rebuilt_network_is_kept_where_it_fits(tmp_path: Pat
     state, recipe = stored(tmp_path, "gem_pool"), BASE.edit(with_=["gem_pool"])
     assert torch.equal(network(recipe, 1, str(tmp_path)).classifier.weight, state["fc.weight"])
     assert network(recipe, 1, str(tmp_path), classes=7).classifier.out_features == 7
+
+
+@pytest.mark.parametrize("name", REFUSING)
+def test_surgery_that_is_not_tried_here_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"^{name}: resnet18 has no"):
+        network(BASE.edit(with_=[name]), 0)
 
 
 def test_a_rebuilt_network_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ def shelf(plugins: Iterable[Path] = ()) -> dict[str, Listed]:
         tree = _tree(file)
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and set(_bases(node)) & {"Trick", "Timed"}:
-                said = card(ast.get_docstring(tree) or "")
-                found[name] = Listed(said, tuple(point for point in points if point in _methods(node)), origin)
+                said, own = card(ast.get_docstring(tree) or ""), {p.name for p in node.body if isinstance(p, ast.FunctionDef)}
+                found[name] = Listed(said, tuple(point for point in points if point in own), origin)
     return found
 
 

@@ -234,7 +234,7 @@ def _check_batch(trick: Trick, batch: Batch, t: float) -> None:
 
 def odd_batches(name: str) -> str | None:
     """It takes batches of one and of three images."""
-    if "batch" not in find(name).plugs():
+    if "batch" not in example(name).plugs():
         return "it does not change batches"
     (trick,) = loop(recipe(example(name))).tricks
     _, pixels = dataset()

@@ -1,4 +1,4 @@
-"""Formulas in float64, for tests of several rooms."""
+"""Formulas in float64, and an image, for tests of several rooms."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,8 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from trickbag.ground.streams import generator
 
 
 def norm_statistics(model: nn.Module, batches: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -38,3 +40,11 @@ def joined(share: float, df: float, other: float, most: float) -> tuple[float, f
 def averaged(share: float, seeds: int) -> float:
     """What is left of a share that so many seeds add, a twentieth of it being common to all of them."""
     return max(share, 0.0) * (1 + 0.05 * seeds)
+
+
+def photo(channels: int = 3, height: int = 30, width: int = 40) -> Tensor:
+    """A smooth uint8 image with some noise, all levels in use."""
+    rng = generator(7, "photo", channels, height, width)
+    coarse = 255 * torch.rand(1, channels, 5, 5, generator=rng)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0]
+    return (smooth + 20 * torch.randn(channels, height, width, generator=rng)).clamp(0, 255).to(torch.uint8)

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from reference import photo
 from scipy.stats import ks_2samp, kstest
 from torch import Generator, Tensor
 from torchvision import transforms as v1
@@ -17,6 +18,7 @@ from torchvision.transforms.v2 import functional
 
 from trickbag.engine.cutting import framed
 from trickbag.ground.errors import UsageError
+from trickbag.ground.limits import Range
 from trickbag.ground.streams import generator, key, uniforms
 from trickbag.trick import Draw, Facts, Fit
 from trickbag.tricks import parse, randaugment, trivialaugment
@@ -24,7 +26,7 @@ from trickbag.tricks.color_jitter import jitter
 from trickbag.tricks.lighting import light
 from trickbag.tricks.progressive_resizing import grown_size
 from trickbag.tricks.random_erasing import erase, rectangle
-from trickbag.tricks.random_resized_crop import Range, crop_boxes
+from trickbag.tricks.random_resized_crop import crop_boxes
 
 SPECS = [
     "color_jitter",
@@ -40,14 +42,6 @@ NEUTRAL = [
     "random_erasing(p=0)",
 ]
 SIZE = 24
-
-
-def photo(channels: int = 3, height: int = 30, width: int = 40) -> Tensor:
-    """A smooth uint8 image with some noise, all levels in use."""
-    rng = generator(7, "photo", channels, height, width)
-    coarse = 255 * torch.rand(1, channels, 5, 5, generator=rng)
-    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0]
-    return (smooth + 20 * torch.randn(channels, height, width, generator=rng)).clamp(0, 255).to(torch.uint8)
 
 
 def augmented(spec: str, image: Tensor, rng: Generator, size: int = SIZE) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter, ImageOps
+from reference import photo
 from scipy import ndimage
 from scipy.special import softmax
 from scipy.stats import chisquare, kstest
@@ -17,13 +18,13 @@ from torchvision.transforms import functional as pillow_functional
 from torchvision.transforms.v2 import functional
 
 from trickbag.ground.errors import UsageError
+from trickbag.ground.orientations import laid, ways
 from trickbag.ground.streams import beta, generator, key, uniform, uniforms
 from trickbag.laboratory import lab
 from trickbag.transfers.recipe import TransferRecipe
 from trickbag.trick import Batch, Draw, Outputs, conflict
 from trickbag.tricks import parse, three_augment
 from trickbag.tricks.cutmix import box_around
-from trickbag.tricks.dihedral import laid, ways
 from trickbag.tricks.gaussian_blur import blurred
 from trickbag.tricks.resize_mix import paste as paste_resized
 from trickbag.tricks.saliency_mix import paste as paste_salient
@@ -37,14 +38,6 @@ NEUTRAL = [
     "tone(grayscale=0, posterize=0, solarize=0)",
 ]
 SIZE = 24
-
-
-def photo(channels: int = 3, height: int = 30, width: int = 40) -> Tensor:
-    """A smooth uint8 image with some noise, all levels in use."""
-    rng = generator(7, "photo", channels, height, width)
-    coarse = 255 * torch.rand(1, channels, 5, 5, generator=rng)
-    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0]
-    return (smooth + 20 * torch.randn(channels, height, width, generator=rng)).clamp(0, 255).to(torch.uint8)
 
 
 def augmented(spec: str, image: Tensor, rng: Generator) -> Tensor:

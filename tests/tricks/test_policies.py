@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from reference import photo
 from scipy.stats import ks_2samp, kstest
 from timm.data.distributed_sampler import RepeatAugSampler
 from torch import Generator, Tensor, nn
@@ -46,14 +47,6 @@ SPECS = [
 ]
 NEUTRAL = ["cutout(side=0)", "grid_mask(p=0)", "rotate(degrees=0)", "affine(shear=0, translate=0, scale=(1, 1))"]
 CLASSES = 4
-
-
-def photo(channels: int = 3, height: int = 30, width: int = 40) -> Tensor:
-    """A smooth uint8 image with some noise, all levels in use."""
-    rng = generator(7, "photo", channels, height, width)
-    coarse = 255 * torch.rand(1, channels, 5, 5, generator=rng)
-    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0]
-    return (smooth + 20 * torch.randn(channels, height, width, generator=rng)).clamp(0, 255).to(torch.uint8)
 
 
 def augmented(spec: str, image: Tensor, rng: Generator) -> Tensor:

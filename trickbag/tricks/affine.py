@@ -16,9 +16,8 @@ from pydantic import AfterValidator, Field
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
+from trickbag.ground.limits import Range, rising
 from trickbag.trick import Stage, Transform, Trick
-
-Range = tuple[float, float]
 
 
 def warp(image: Tensor, shear: Range, shift: tuple[int, int], factor: float) -> Tensor:
@@ -36,12 +35,6 @@ def warp(image: Tensor, shear: Range, shift: tuple[int, int], factor: float) -> 
     return made
 
 
-def _rising(limits: Range) -> Range:
-    if limits[0] > limits[1]:
-        raise ValueError(f"the first value, {limits[0]}, must be at most the second, {limits[1]}")
-    return limits
-
-
 Factor = Annotated[float, Field(gt=0, le=10)]
 
 
@@ -54,7 +47,7 @@ class Affine(Trick):
     """The largest angle of shear either way along each axis, in degrees, in [0, 90)."""
     translate: Annotated[float, Field(ge=0, le=1)] = 0.1
     """The largest shift either way along each axis, a share of that side, in [0, 1]."""
-    scale: Annotated[tuple[Factor, Factor], AfterValidator(_rising)] = (0.9, 1.1)
+    scale: Annotated[tuple[Factor, Factor], AfterValidator(rising)] = (0.9, 1.1)
     """Smallest and largest factor, above 0."""
 
     def augment(self) -> list[Transform]:

@@ -16,10 +16,9 @@ from pydantic import AfterValidator, Field
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional
 
+from trickbag.ground.limits import rising
 from trickbag.ground.streams import uniform
 from trickbag.trick import Stage, Transform, Trick
-
-Range = tuple[float, float]
 
 
 def blurred(image: Tensor, sigma: float) -> Tensor:
@@ -35,12 +34,6 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
     return made
 
 
-def _rising(limits: Range) -> Range:
-    if limits[0] > limits[1]:
-        raise ValueError(f"the first value, {limits[0]}, must be at most the second, {limits[1]}")
-    return limits
-
-
 Pixels = Annotated[float, Field(gt=0, le=10)]
 
 
@@ -51,7 +44,7 @@ class GaussianBlur(Trick):
     neutral = {"p": 0.0}
     p: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Probability that an image is blurred, in [0, 1]."""
-    sigma: Annotated[tuple[Pixels, Pixels], AfterValidator(_rising)] = (0.1, 2.0)
+    sigma: Annotated[tuple[Pixels, Pixels], AfterValidator(rising)] = (0.1, 2.0)
     """Smallest and largest standard deviation of the Gaussian in pixels, above 0, at most 10."""
 
     def augment(self) -> list[Transform]:

@@ -17,10 +17,9 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Generator, Tensor
 
+from trickbag.ground.limits import rising
 from trickbag.ground.streams import uniform
 from trickbag.trick import Stage, Transform, Trick
-
-Range = tuple[float, float]
 
 
 def mask(image: Tensor, unit: int, kept: int, y: int, x: int) -> Tensor:
@@ -40,12 +39,6 @@ def mask(image: Tensor, unit: int, kept: int, y: int, x: int) -> Tensor:
     return torch.where(rows[:, None] & columns, mean, image)
 
 
-def _rising(limits: Range) -> Range:
-    if limits[0] > limits[1]:
-        raise ValueError(f"the first value, {limits[0]}, must be at most the second, {limits[1]}")
-    return limits
-
-
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -58,7 +51,7 @@ class GridMask(Trick):
     """Probability that an image is touched, in [0, 1]."""
     r: Annotated[float, Field(gt=0, le=1)] = 0.6
     """Share of a unit's side that is not covered, in (0, 1]."""
-    d: Annotated[tuple[Share, Share], AfterValidator(_rising)] = (96 / 224, 1.0)
+    d: Annotated[tuple[Share, Share], AfterValidator(rising)] = (96 / 224, 1.0)
     """Smallest and largest side of a unit, shares of the image's shorter side, in (0, 1]."""
 
     def augment(self) -> list[Transform]:

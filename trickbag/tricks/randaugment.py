@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 from torchvision.transforms import v2
 
+from trickbag.ground.operations import operated
 from trickbag.trick import Stage, Transform, Trick
 
 BINS = 31
@@ -31,15 +32,7 @@ def operate(image: Tensor, operation: str, m: int, sign: int) -> Tensor:
     >>> operate(torch.tensor([[[10, 200]]], dtype=torch.uint8), "Solarize", 15, 1)
     tensor([[[10,  55]]], dtype=torch.uint8)
     """
-    magnitudes, signed = _TORCHVISION._AUGMENTATION_SPACE[operation]
-    bins = magnitudes(BINS, image.shape[-2], image.shape[-1])
-    magnitude = 0.0 if bins is None else float(bins[m]) * (sign if signed else 1)
-    by_channel = len(image) != 3
-    given = image.unsqueeze(1) if by_channel else image
-    made: Tensor = _TORCHVISION._apply_image_or_video_transform(
-        given, operation, magnitude, interpolation=_TORCHVISION.interpolation, fill=_TORCHVISION._fill
-    )
-    return made.squeeze(1) if by_channel else made
+    return operated(_TORCHVISION, _TORCHVISION._AUGMENTATION_SPACE, BINS, image, operation, m, sign)
 
 
 class RandAugment(Trick):

@@ -16,10 +16,10 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Generator, Tensor
 
+from trickbag.ground.limits import Range, rising
 from trickbag.ground.streams import uniform
 from trickbag.trick import Stage, Transform, Trick
 
-Range = tuple[float, float]
 ATTEMPTS = 10
 
 
@@ -54,12 +54,6 @@ def erase(image: Tensor, top: int, left: int, height: int, width: int, rng: Gene
     return made
 
 
-def _rising(limits: Range) -> Range:
-    if limits[0] > limits[1]:
-        raise ValueError(f"the first value, {limits[0]}, must be at most the second, {limits[1]}")
-    return limits
-
-
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -71,9 +65,9 @@ class RandomErasing(Trick):
     neutral = {"p": 0.0}
     p: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Probability that an image is touched, in [0, 1]."""
-    area: Annotated[tuple[Share, Share], AfterValidator(_rising)] = (0.02, 0.33)
+    area: Annotated[tuple[Share, Share], AfterValidator(rising)] = (0.02, 0.33)
     """Smallest and largest share of the image's area, in (0, 1]."""
-    ratio: Annotated[tuple[Positive, Positive], AfterValidator(_rising)] = (0.3, 3.3)
+    ratio: Annotated[tuple[Positive, Positive], AfterValidator(rising)] = (0.3, 3.3)
     """Smallest and largest height / width, above 0."""
 
     def augment(self) -> list[Transform]:

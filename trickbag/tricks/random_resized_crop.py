@@ -15,9 +15,9 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from trickbag.ground.limits import Range, rising
 from trickbag.trick import Draw, Stage, Trick
 
-Range = tuple[float, float]
 ATTEMPTS = 10
 
 
@@ -44,12 +44,6 @@ def crop_boxes(sizes: Tensor, scale: Range, ratio: Range, draws: Tensor) -> Tens
     return torch.where(fits.any(1, keepdim=True), drawn.gather(1, first)[:, 0], centred).long()
 
 
-def _rising(limits: Range) -> Range:
-    if limits[0] > limits[1]:
-        raise ValueError(f"the first value, {limits[0]}, must be at most the second, {limits[1]}")
-    return limits
-
-
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -59,9 +53,9 @@ class RandomResizedCrop(Trick):
 
     stage = Stage.SHAPE
     slot = "crop"
-    scale: Annotated[tuple[Share, Share], AfterValidator(_rising)] = (0.08, 1.0)
+    scale: Annotated[tuple[Share, Share], AfterValidator(rising)] = (0.08, 1.0)
     """Smallest and largest share of the image's area, in (0, 1]."""
-    ratio: Annotated[tuple[Positive, Positive], AfterValidator(_rising)] = (3 / 4, 4 / 3)
+    ratio: Annotated[tuple[Positive, Positive], AfterValidator(rising)] = (3 / 4, 4 / 3)
     """Smallest and largest width / height, above 0."""
 
     def window(self, sizes: Tensor, draw: Draw) -> Tensor:

@@ -17,10 +17,9 @@ from pydantic import AfterValidator, Field
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
+from trickbag.ground.limits import rising
 from trickbag.ground.streams import uniform
 from trickbag.trick import Batch, Stage, Trick
-
-Range = tuple[float, float]
 
 
 def paste(x: Tensor, y: Tensor, partners: Tensor, top: int, left: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -40,12 +39,6 @@ def paste(x: Tensor, y: Tensor, partners: Tensor, top: int, left: int, size: tup
     return made, torch.lerp(y[partners], y, 1 - height * width / (x.shape[-2] * x.shape[-1]))
 
 
-def _rising(limits: Range) -> Range:
-    if limits[0] > limits[1]:
-        raise ValueError(f"the first value, {limits[0]}, must be at most the second, {limits[1]}")
-    return limits
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -55,7 +48,7 @@ class ResizeMix(Trick):
     stage = Stage.MIX
     slot = "mix"
     neutral = {"scale": (0.0, 0.0)}
-    scale: Annotated[tuple[Share, Share], AfterValidator(_rising)] = (0.1, 0.8)
+    scale: Annotated[tuple[Share, Share], AfterValidator(rising)] = (0.1, 0.8)
     """Smallest and largest side of what is pasted, a share of the image's, in [0, 1]; at 0 nothing is."""
 
     def batch(self, batch: Batch, t: float, rng: Generator) -> Batch:

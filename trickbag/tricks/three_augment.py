@@ -20,10 +20,10 @@ from pydantic import AfterValidator, Field
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional
 
+from trickbag.ground.limits import rising
 from trickbag.ground.streams import uniform
 from trickbag.trick import Stage, Transform, Trick
 
-Range = tuple[float, float]
 Operation = Literal["grayscale", "solarize", "blur"]
 OPERATIONS: tuple[Operation, ...] = ("grayscale", "solarize", "blur")
 THRESHOLD = 128
@@ -65,12 +65,6 @@ def jitter(image: Tensor, order: Sequence[int], factors: Sequence[float]) -> Ten
     return made if coloured else made.squeeze(1)
 
 
-def _rising(limits: Range) -> Range:
-    if limits[0] > limits[1]:
-        raise ValueError(f"the first value, {limits[0]}, must be at most the second, {limits[1]}")
-    return limits
-
-
 Pixels = Annotated[float, Field(gt=0, le=10)]
 
 
@@ -81,7 +75,7 @@ class ThreeAugment(Trick):
     slot = "policy"
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Half the width of the factors' range around 1, in [0, 1]."""
-    sigma: Annotated[tuple[Pixels, Pixels], AfterValidator(_rising)] = (0.1, 2.0)
+    sigma: Annotated[tuple[Pixels, Pixels], AfterValidator(rising)] = (0.1, 2.0)
     """Smallest and largest standard deviation of the Gaussian in pixels, above 0, at most 10."""
 
     def augment(self) -> list[Transform]:

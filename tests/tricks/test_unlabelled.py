@@ -13,6 +13,7 @@ import pytest
 import torch
 from pretended import CUDA, OnAccelerator, accelerator
 from torch import Tensor, nn
+from torch.nn.functional import interpolate, pixel_shuffle
 
 import trickbag as tb
 from trickbag.engine.assemble import assemble
@@ -24,6 +25,7 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.streams import key
 from trickbag.laboratory.lab import dataset, fabric_of, loop, recipe, train
 from trickbag.laboratory.laws import check_resume
+from trickbag.models.networks import build
 from trickbag.runs import auto
 from trickbag.runs.request import request
 from trickbag.runs.seen import Seen
@@ -32,7 +34,7 @@ from trickbag.tricks import parse
 from trickbag.tricks.fixmatch import answered, consistency, flexible, free, strong, sure
 from trickbag.tricks.mean_teacher import distance, ramped
 from trickbag.tricks.mean_teacher import follow as catch_up
-from trickbag.tricks.pretrain import BYOL, altered, contrastive, regression
+from trickbag.tricks.pretrain import BYOL, MAE, altered, contrastive, hidden, reconstruction, regression
 
 LABELLED, ALL = 41, 50
 """Training images of the laboratory, and with those that have no labels."""
@@ -411,7 +413,7 @@ def test_each_epoch_before_training_shows_every_image_once_in_two_views() -> Non
     assert [sum(map(len, crowd.parts(torch.arange(ALL), size))) for size in (7, 25, 50, 999)] == [49, 50, 50, 50]
 
 
-@pytest.mark.parametrize("method", ["simclr", "byol"])
+@pytest.mark.parametrize("method", ["simclr", "byol", "mae"])
 def test_pretraining_keeps_the_network_alone_and_the_classifier_as_it_was(method: str) -> None:
     made = loop(recipe(f"pretrain(method='{method}', epochs=2, images=16)"))
     before = {name: value.clone() for name, value in made.model.state_dict().items()}
@@ -437,6 +439,76 @@ def test_simclr_learns_to_tell_images_apart() -> None:
     assert loss() < before - 0.2
 
 
+def test_mae_learns_what_is_blanked() -> None:
+    """On stripes, of which the rest of an image says where they go on."""
+    torch.manual_seed(0)
+    made = loop(recipe("pretrain(method='mae')"))
+    learner = MAE(made.model, made.model(torch.zeros(1, *made.model.shape)), torch.Generator())
+    x = (
+        torch.linspace(0, 12, made.model.shape[-1])
+        .add(torch.rand(64, 1) * 6)
+        .sin()[:, None, None]
+        .expand(64, *made.model.shape)
+    )
+    optimizer = torch.optim.AdamW(learner.parameters(), 3e-3)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        losses.append(learner(x))
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[0] > 0.9, "at first it is no better than the mean of each square"
+    assert sum(losses[-5:]) / 5 < 0.5
+
+
+@pytest.mark.parametrize("pixels", [1, 3])
+@pytest.mark.parametrize("halves", [1, 2])
+def test_mae_compares_blanked_squares_alone(pixels: int, halves: int) -> None:
+    """With the formula in float64, square by square."""
+    rng = np.random.default_rng(pixels)
+    images = rng.normal(size=(2, 3, 4 * pixels, 4 * pixels))
+    blanked = rng.random((2, 4, 4)) < 0.5
+    maps = torch.from_numpy(rng.normal(size=(2, 3 * (pixels * halves) ** 2, 4 // halves, 4 // halves)))
+    predicted = pixel_shuffle(maps, halves)
+    errors = []
+    for image, i, j in np.argwhere(blanked):
+        square = images[image, :, i * pixels : (i + 1) * pixels, j * pixels : (j + 1) * pixels].reshape(-1)
+        wanted = (square - square.mean()) / np.sqrt(square.var() + 1e-6)
+        errors.append(((predicted[image, :, i, j].numpy() - wanted) ** 2).mean())
+    found = reconstruction(predicted, torch.from_numpy(images), torch.from_numpy(blanked)[:, None].double())
+    assert found.item() == pytest.approx(np.mean(errors), rel=1e-12)
+
+
+def test_mae_sees_nothing_of_what_it_predicts() -> None:
+    made = loop(recipe("pretrain(method='mae')"))
+    learner = MAE(made.model, made.model(torch.zeros(1, *made.model.shape)), torch.Generator())
+    x = torch.randn(4, *made.model.shape)
+    blanked = hidden(4, learner.squares, torch.Generator())
+    seen: list[Tensor] = []
+    hook = made.model.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    learner(x)
+    hook.remove()
+    shown = interpolate(blanked, x.shape[-2:])
+    assert torch.equal(seen[0], torch.where(shown == 0, x, 0))
+    assert 0.5 < shown.mean() < 0.7
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "squares"), [("vit_tiny_patch16_224", 224, 14), ("resnet18", 100, 8), ("resnet18", 64, 8)]
+)
+def test_mae_divides_images_as_the_network_does(name: str, size: int, squares: int) -> None:
+    model = build(name, 3, 3, size)
+    learner = MAE(model, model.eval()(torch.zeros(1, 3, size, size)), torch.Generator())
+    assert learner.squares == squares
+    assert learner(torch.randn(2, 3, size, size)).isfinite()
+
+
+def test_mae_wants_a_map() -> None:
+    model = build("resnet18", 3, 3, 32)
+    with pytest.raises(UsageError, match="one at 32 pixels"):
+        MAE(model, model.eval()(torch.zeros(1, 3, 32, 32)), torch.Generator())
+
+
 def test_a_loss_that_is_no_number_is_said() -> None:
     made = loop(recipe("pretrain(epochs=1, images=16)"))
     with torch.no_grad():
@@ -449,5 +521,9 @@ def test_pretraining_is_in_the_price(place: Path) -> None:
     asked = request("photos", "tiny.toml")
     timing = Timing(train=2.0, judge=1.0, memory=0, loss=1.0)
     plain = auto.expected(asked.recipe.edit(["pretrain(epochs=0)"]), asked, timing)
-    for spec, views in (("pretrain(epochs=3)", 3 * 2 * 14), ("pretrain(epochs=3, unlabelled='more')", 3 * 2 * (14 + 8))):
+    for spec, views in (
+        ("pretrain(epochs=3)", 3 * 2 * 14),
+        ("pretrain(epochs=3, method='mae')", 3 * 14),
+        ("pretrain(epochs=3, unlabelled='more')", 3 * 2 * (14 + 8)),
+    ):
         assert auto.expected(asked.recipe.edit([spec]), asked, timing) - plain == pytest.approx(views * 2.0)

@@ -9,9 +9,9 @@ Formula: two views of each image, cut, mirrored and augmented as training images
 Paper: simclr: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020,
   arXiv:2002.05709; byol: Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, arXiv:2006.07733.
 Helps: few labelled and many unlabelled images; images unlike those that published weights know; training from scratch.
-Hurts: few images in all; good weights and short pretraining; classes told apart by colour.
+Hurts: few images in all; good weights and short pretraining; classes told apart by colour (simclr and byol).
 Costs: for each of its epochs two views of every image, labelled or not, are trained on before the first step, anew in each
-  run; memory for a whole batch of them.
+  run (mae: one); memory for a whole batch of them.
 """
 
 import copy
@@ -21,20 +21,24 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
-from torch.nn.functional import cosine_similarity, cross_entropy, normalize
+from torch.nn.functional import cosine_similarity, cross_entropy, interpolate, normalize, pixel_shuffle, pixel_unshuffle
 from torch.optim import AdamW
 from torchvision.transforms.v2 import functional
 
 from trickbag.ground.errors import UsageError
 from trickbag.ground.norms import batch_norms, estimate_norms
-from trickbag.ground.streams import key, seed_layers, uniform
-from trickbag.trick import Beside, Fit, Stage, Trick
+from trickbag.ground.streams import generator, key, seed_layers, uniform
+from trickbag.trick import Beside, Fit, Outputs, Stage, Trick
 
 TEMPERATURE = 0.1
 WIDTH = 256
 """Of the layer behind the features, and of the vectors that are compared."""
 LEAVE = 0.01
 """What a step leaves of the average's old weights less than all, at first."""
+HIDDEN = 0.6
+"""Share of an image's squares that are blanked."""
+SQUARES = 6
+"""The fewest to a side of an image."""
 
 
 def altered(image: Tensor, size: int, rng: Generator) -> Tensor:
@@ -75,6 +79,31 @@ def regression(predicted: Tensor, target: Tensor) -> Tensor:
     return (2 - 2 * cosine_similarity(predicted, target)).mean()
 
 
+def hidden(count: int, squares: int, rng: Generator) -> Tensor:
+    """Which squares of each of ``count`` images are blanked [count, 1, squares, squares]: of each the same number.
+
+    >>> hidden(2, 4, torch.Generator()).sum((1, 2, 3)).tolist()
+    [10.0, 10.0]
+    """
+    places = torch.rand(count, squares**2, generator=rng).argsort(1).argsort(1)
+    return (places < round(HIDDEN * squares**2)).float().view(count, 1, squares, squares)
+
+
+def reconstruction(predicted: Tensor, images: Tensor, blanked: Tensor) -> Tensor:
+    """The squared error of normalised pixels over blanked squares, a scalar.
+
+    ``predicted`` [B, C u^2, g, g] has the pixels of each square as ``pixel_unshuffle`` orders those of ``images``
+    [B, C, g u, g u]; ``blanked`` [B, 1, g, g] is 1 where a square counts.
+
+    >>> reconstruction(torch.zeros(1, 4, 1, 1), torch.tensor([[[[0.0, 2.0], [2.0, 0.0]]]]), torch.ones(1, 1, 1, 1)).item()
+    0.9999990463256836
+    """
+    target = pixel_unshuffle(images, images.shape[-1] // blanked.shape[-1])
+    target = (target - target.mean(1, keepdim=True)) / (target.var(1, correction=0, keepdim=True) + 1e-6).sqrt()
+    error = (predicted - target).square().mean(1, keepdim=True)
+    return (error * blanked).sum() / blanked.sum()
+
+
 def layers(inputs: int) -> nn.Sequential:
     """What stands behind the features for as long as they are learned."""
     return nn.Sequential(nn.Linear(inputs, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
@@ -96,9 +125,9 @@ class Body(nn.Module):
 class SimCLR(nn.Module):
     """The network with its loss."""
 
-    def __init__(self, model: Any, features: int) -> None:
+    def __init__(self, model: Any, seen: Outputs, rng: Generator) -> None:
         super().__init__()
-        self.body = Body(model, features)
+        self.body = Body(model, seen.features.shape[1])
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """The loss of two views [B, C, H, W]."""
@@ -112,9 +141,9 @@ class SimCLR(nn.Module):
 class BYOL(nn.Module):
     """The network and its average with their loss."""
 
-    def __init__(self, model: Any, features: int) -> None:
+    def __init__(self, model: Any, seen: Outputs, rng: Generator) -> None:
         super().__init__()
-        self.body, self.predictor = Body(model, features), layers(WIDTH)
+        self.body, self.predictor = Body(model, seen.features.shape[1]), layers(WIDTH)
         self.average = copy.deepcopy(self.body).requires_grad_(False)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -130,6 +159,37 @@ class BYOL(nn.Module):
             old.lerp_(new, LEAVE * (1 + math.cos(math.pi * t)) / 2)
 
 
+class MAE(nn.Module):
+    """The network, and the layer that predicts the pixels of blanked squares, with their loss."""
+
+    def __init__(self, model: Any, seen: Outputs, rng: Generator) -> None:
+        super().__init__()
+        depth, places = seen.maps.shape[1], seen.maps.shape[-1]
+        if places == 1:
+            raise UsageError(
+                f"pretrain(method='mae') needs a network whose last map has several places: {model.name} has one at "
+                f"{model.shape[-1]} pixels. Choose larger images (size), another network or another method."
+            )
+        self.model, self.rng = model, rng
+        self.halves = 2 ** math.ceil(max(0.0, math.log2(SQUARES / places)))
+        self.squares = places * self.halves
+        self.pixels = max(1, round(model.shape[-1] / self.squares))
+        self.predictor = nn.Conv2d(depth, model.shape[0] * (self.pixels * self.halves) ** 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The loss of images [B, C, H, W]."""
+        blanked = hidden(len(x), self.squares, self.rng).to(x.device)
+        maps = self.model(x * (1 - interpolate(blanked, x.shape[-2:]))).maps
+        images = interpolate(x, 2 * [self.squares * self.pixels], mode="bilinear", antialias=True)
+        return reconstruction(pixel_shuffle(self.predictor(maps), self.halves), images, blanked)
+
+    def follow(self, t: float) -> None:
+        """There is no average."""
+
+
+LEARNERS: dict[str, type[SimCLR | BYOL | MAE]] = {"simclr": SimCLR, "byol": BYOL, "mae": MAE}
+
+
 class Pretrain(Trick):
     """Learn features from one's own images, labelled or not, before the first step."""
 
@@ -137,8 +197,9 @@ class Pretrain(Trick):
     folder, before = "unlabelled", "epochs"
     neutral = {"epochs": 0}
     example = "pretrain(epochs=1)"
-    method: Literal["simclr", "byol"] = "simclr"
-    """How: by telling views of one image from those of others (simclr), or by predicting one view from another (byol)."""
+    method: Literal["simclr", "byol", "mae"] = "simclr"
+    """How: by telling views of one image from those of others (simclr), by predicting one view from another (byol), or by
+    predicting what is blanked from the rest (mae)."""
     unlabelled: str = ""
     """A folder with more images, which have no labels; empty: the training images alone."""
     epochs: Annotated[int, Field(ge=0, le=100_000)] = 20
@@ -149,8 +210,8 @@ class Pretrain(Trick):
     """Learning rate at its largest."""
 
     def beside(self) -> Beside:
-        """None in the steps of training; two views before."""
-        return Beside(0, ((altered,), (altered,)))
+        """None in the steps of training; two views before, of mae one."""
+        return Beside(0, ((),) if self.method == "mae" else ((altered,), (altered,)))
 
     def prepare(self, model: Any, fit: Fit) -> Any:
         """Train, and keep of it the network alone. Raises UsageError where the loss is no finite number."""
@@ -159,9 +220,8 @@ class Pretrain(Trick):
         device = next(model.parameters()).device
         seed_layers(key(fit.facts.seed, self.name()), device.type)
         with torch.no_grad():
-            features = model.eval()(torch.zeros(1, *model.shape, device=device)).features.shape[1]
-        kind: type[SimCLR | BYOL] = SimCLR if self.method == "simclr" else BYOL
-        learner = kind(model, features).to(device)
+            seen = model.eval()(torch.zeros(1, *model.shape, device=device))
+        learner = LEARNERS[self.method](model, seen, generator(fit.facts.seed, self.name())).to(device)
         optimizer = AdamW([p for p in learner.parameters() if p.requires_grad], self.rate)
         for t, x in fit.unlabelled(self.epochs, self.images):
             learner.train()

@@ -140,11 +140,16 @@ REFUSED: dict[str, tuple[Layout, tuple[str, ...]]] = {
     "images and masks in splits": (
         ("train/images/1.jpg", "train/labels/1.png", "test/images/2.jpg", "test/labels/2.png"), ("'images' and 'labels'",),
     ),
-    "images and masks of each class": (("a/images/1.png", "a/masks/1.png", "b/images/2.png"), ("'images' and 'masks'",)),
-    "images and boxes": (("images/train/1.jpg", "images/val/2.jpg", "labels/train/1.txt"), ("lies in no class folder",)),
-    "images and boxes in splits": (
-        ("train/images/1.jpg", "train/labels/1.txt", "test/images/2.jpg"), ("lies in no class folder",),
+    "images and boxes of Pascal VOC": (
+        ("Annotations/1.xml", "ImageSets/Main/train.txt", "JPEGImages/1.jpg"),
+        ("'annotations' and 'jpegimages'", "{data} --boxes"),
     ),
+    "images and boxes of COCO": (("train2017/1.jpg", "annotations/train.json"), ("'annotations'", "{data} --boxes")),
+    "images and masks of each class": (("a/images/1.png", "a/masks/1.png", "b/images/2.png"), ("'images' and 'masks'",)),
+    "images and boxes of YOLO": (
+        ("images/train/1.jpg", "images/val/2.jpg", "labels/train/1.txt"), ("'images' and 'labels'", "{data} --boxes"),
+    ),
+    "images and boxes in splits": (("train/images/1.jpg", "train/labels/1.txt", "test/images/2.jpg"), ("{data} --boxes",)),
     "unlabelled images alone": (("train/cat.1.jpg", "test1/2.jpg"), ("lies in no class folder",)),
     "an image above the classes": (("cat/1.jpg", "2.jpg"), ("lies in no class folder",)),
 }

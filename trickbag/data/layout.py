@@ -11,7 +11,17 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from trickbag.data.images import Rows
-from trickbag.data.listing import BESIDE_SPLITS, IMAGE_SUFFIXES, SPLITS, TABLE_SUFFIXES, UNLABELLED, Ignored, Listing, suffix
+from trickbag.data.listing import (
+    BESIDE_SPLITS,
+    IMAGE_SUFFIXES,
+    SIDE,
+    SPLITS,
+    TABLE_SUFFIXES,
+    UNLABELLED,
+    Ignored,
+    Listing,
+    suffix,
+)
 from trickbag.ground.errors import UsageError
 
 CONTAINERS = {"images", "image", "img", "imgs", "jpegimages", "photos", "pictures", "data"}
@@ -54,6 +64,9 @@ def arrange(listing: Listing, depth: int = 0, data: str = "DATA") -> tuple[str, 
     wrapper = _wrapper({*above.values(), *empty}, {above[path] for path in listing.files if suffix(path) in IMAGE_SUFFIXES})
     base, here = "/".join(wrapper), "/".join((data, *wrapper))
     start = len(base) + bool(base)
+    if not depth:
+        marks = _marks(listing)
+        _refuse_masks(shown, marks, data if marks else here)
     meaning = _meaning({folder[len(wrapper) :] for folder in shown if folder[: len(wrapper)] == wrapper}, depth, here)
     homes = {folder: meaning(folder[len(wrapper) :]) for folder in {*above.values(), *empty}}
     rows, ignored, stray = Rows([], [], [], []), list(listing.ignored), ""
@@ -93,8 +106,6 @@ def _wrapper(folders: set[Folder], holding: set[Folder]) -> Folder:
 
 def _meaning(folders: set[Folder], depth: int, data: str) -> Meaning:
     """What the folders below the wrapper are; ``folders`` are those that hold images."""
-    if not depth:
-        _refuse_masks(folders, data)
     tops: dict[str, set[Folder]] = defaultdict(set)
     for folder in folders:
         if folder:
@@ -185,15 +196,27 @@ def _refuse_splits_further_down(folders: set[Folder], data: str) -> None:
         )
 
 
-def _refuse_masks(folders: set[Folder], data: str) -> None:
-    ends = {folder[-1].lower() for folder in folders if folder}
-    if len(ends) > 1 and ends <= CONTAINERS | MASKS and ends & MASKS:
+def _marks(listing: Listing) -> set[str]:
+    """Names of folders with answers that are no images: boxes are written into texts."""
+    texts = [path for path, reason in listing.ignored if reason == SIDE and suffix(path) not in TABLE_SUFFIXES]
+    return {part for path in texts for part in _parts(path.lower())[:-1] if part in MASKS}
+
+
+def _refuse_masks(folders: set[Folder], marks: set[str], data: str) -> None:
+    ends = marks | {name for folder in folders if (name := _end(folder))}
+    if (marks or len(ends) > 1) and ends <= CONTAINERS | MASKS and ends & MASKS:
+        option = "--boxes" if marks else "--regions, or --boxes"
         raise UsageError(
             f"{data} holds folders named {' and '.join(map(repr, sorted(ends)))}, as sets for segmentation or detection do. "
-            f"To check it as one: trickbag check {_quoted(data)} --regions, or --boxes. To classify whole images: put each "
+            f"To check it as one: trickbag check {_quoted(data)} {option}. To classify whole images: put each "
             "class into a folder of its own, or write a manifest with the columns path,label. If these are the classes: "
             f"trickbag check {_quoted(data)} --depth 1."
         )
+
+
+def _end(folder: Folder) -> str:
+    """The name of the innermost folder that is no split's, in lower case; empty where there is none."""
+    return next((part.lower() for part in reversed(folder) if not split_word(part)), "")
 
 
 def _two_meanings(data: str, train: str, others: list[str]) -> str:

@@ -52,6 +52,7 @@ ARMS: dict[str, str] = {
     "mean_teacher": "mean_teacher(unlabelled={more})",
     "pretrain": "pretrain(unlabelled={more}, epochs=4, rate=2e-4)",
     "pretrain, byol": "pretrain(unlabelled={more}, epochs=4, rate=2e-4, method='byol')",
+    "pretrain, mae": "pretrain(unlabelled={more}, epochs=4, rate=2e-4, method='mae')",
     "all labels": "",
 }
 
@@ -117,15 +118,16 @@ def right(result: tb.Result) -> np.ndarray:
 
 def table(place: Place, seeds: int, args: argparse.Namespace) -> Iterator[str]:
     """The table of a data set, trained where it is not yet."""
-    runs = {(arm, seed): train(place, arm, seed, args) for seed, arm in product(range(seeds), ARMS)}
-    rows = [np.stack([right(runs[arm, seed]) for arm in ARMS]) for seed in range(seeds)]
-    contrasts = np.hstack([-np.ones((len(ARMS) - 1, 1)), np.eye(len(ARMS) - 1)])
+    arms = ["supervised", *args.arms]
+    runs = {(arm, seed): train(place, arm, seed, args) for seed, arm in product(range(seeds), arms)}
+    rows = [np.stack([right(runs[arm, seed]) for arm in arms]) for seed in range(seeds)]
+    contrasts = np.hstack([-np.ones((len(arms) - 1, 1)), np.eye(len(arms) - 1)])
     found = effects([Sample(row, np.arange(row.shape[1])) for row in rows], contrasts, shares=True)
     counts = len(read(place.few).split("train")), len(list(place.more.iterdir())), rows[0].shape[1]
     yield "\n## {}: {:,} labelled images, {:,} without labels, {:,} judged\n".format(place.name, *counts)
     yield "| arm | top-1, % | of each seed | gain, points | seconds |"
     yield "| --- | --- | --- | --- | --- |"
-    for number, (arm, gain) in enumerate(zip(ARMS, ["–", *map(said, found)], strict=True)):
+    for number, (arm, gain) in enumerate(zip(arms, ["–", *map(said, found)], strict=True)):
         each = [100 * row[number].mean() for row in rows]
         seconds = np.mean([runs[arm, seed].record["seconds"] for seed in range(seeds)])
         yield f"| {arm} | {np.mean(each):.1f} | {', '.join(f'{one:.1f}' for one in each)} | {gain} | {seconds:.0f} |"
@@ -138,6 +140,7 @@ def main() -> None:
     parser.add_argument("--model", default="tf_mobilenetv3_small_100")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=40, help="of the labelled images")
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS][1:], default=[*ARMS][1:], help="beside supervised")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/few_labels"))
     args = parser.parse_args()

@@ -175,6 +175,7 @@ from trickbag.tricks.symmetric_cross_entropy import SymmetricCrossEntropy as Sym
 from trickbag.tricks.tau_norm import TauNorm as TauNorm
 from trickbag.tricks.temperature import Temperature as Temperature
 from trickbag.tricks.three_augment import ThreeAugment as ThreeAugment
+from trickbag.tricks.token_distill import TokenDistill as TokenDistill
 from trickbag.tricks.tone import Tone as Tone
 from trickbag.tricks.trivialaugment import TrivialAugment as TrivialAugment
 from trickbag.tricks.undersample import Undersample as Undersample

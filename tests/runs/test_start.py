@@ -18,7 +18,7 @@ from trickbag.trick import having
 from trickbag.tricks import bag, find, parse
 
 BASE = Recipe(model="resnet18", size=64)
-REFUSING = ("drop_patches",)
+REFUSING = ("drop_patches", "token_distill")
 """Those that want another network than this one."""
 SURGEONS = [
     find(name).example or name

@@ -3,14 +3,14 @@
 import copy
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import timm
 import torch
 from album import fill
-from timm.task import FeatureDistillationTask
+from timm.task import FeatureDistillationTask, TokenDistillationTask
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, linear, normalize
 
@@ -581,3 +581,48 @@ def test_tricks_that_freeze_exclude_each_other() -> None:
         recipe("lora", "norm_tuning")
     assert find("lora").undone
     assert not Trick.undone
+
+
+# token_distill
+DISTILLED = "deit_tiny_distilled_patch16_224"
+
+
+@pytest.mark.parametrize(("kind", "scale"), [("hard", 1.0), ("soft", 1.0), ("soft", 1e4)])
+def test_token_distillation_is_timms(kind: Literal["hard", "soft"], scale: float) -> None:
+    teacher = wide()
+    with torch.no_grad():
+        teacher.net.fc.weight.mul_(scale)
+    made = taught(recipe(f"token_distill(alpha=0.3, kind='{kind}', T=2.0)"), teacher)
+    (trick,), model = made.tricks, made.model
+    loss = nn.CrossEntropyLoss()
+    task = TokenDistillationTask(
+        model.net, teacher.net, criterion=loss, distill_type=kind, task_loss_weight=0.7, temperature=2.0, verbose=False
+    )
+    # Both networks see the same numbers.
+    task.teacher.normalize_input = lambda x, *_: x  # type: ignore[method-assign]
+    x, y = torch.randn(4, *model.shape, generator=rng()), torch.arange(4) % 3
+    expected = task.train()(x, y)
+    model.net.set_distilled_training(False)
+    batch = Batch(x, torch.eye(3)[y], torch.arange(4))
+    batch, found = trick.forward(lambda batch: (batch, model(batch.x)), model, 0.0, rng())(batch)
+    torch.testing.assert_close(found.logits, expected["output"])
+    labels = float(trick.weights(batch.y, 0.0)[0]) * cross_entropy(found.logits, batch.y)
+    torch.testing.assert_close(labels + trick.penalty(batch, found, model, 0.0), expected["loss"])
+
+
+def test_each_classifier_learns_from_its_own_teacher_and_both_are_judged() -> None:
+    made = taught(recipe("token_distill(alpha=1.0)"), wide())
+    before = {name: value.clone() for name, value in made.model.state_dict().items()}
+    follow(made)
+    after, model = made.model.state_dict(), made.model.eval()
+    assert torch.allclose(after["net.head.bias"], before["net.head.bias"], atol=1e-3), "the labels had no weight"
+    assert not torch.allclose(after["net.head_dist.bias"], before["net.head_dist.bias"], atol=1e-3)
+    outputs = model(torch.randn(2, *model.shape, generator=rng()))
+    token, distilled = outputs.features.chunk(2, 1)
+    torch.testing.assert_close(outputs.logits, (model.net.head(token) + model.net.head_dist(distilled)) / 2)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224"])
+def test_token_distillation_refuses_networks_with_one_classifier(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"^token_distill: {name} has no second classifier"):
+        parse("token_distill").model(build(name, 3, size=224))

@@ -32,7 +32,13 @@ COUNTS = {"train": (20, 12, 9), "val": (4, 4, 3), "test": (5, 4, 4), "unlabelled
 SIZE = 16
 MISLABELLED = "train/a/19.png"
 """It shows the class b."""
-NETWORKS = (("cifar_resnet8", SIZE), ("test_resnet", 3 * SIZE), ("resnet18", 3 * SIZE), ("test_vit", 3 * SIZE))
+NETWORKS = (
+    ("cifar_resnet8", SIZE),
+    ("test_resnet", 3 * SIZE),
+    ("resnet18", 3 * SIZE),
+    ("test_vit", 3 * SIZE),
+    ("deit_tiny_distilled_patch16_224", 2 * SIZE),
+)
 """Networks and pixels of a side, the smallest first."""
 fabric_of = cache(fabric_for)
 """Each new Fabric reads the metadata of every package that is installed."""

@@ -146,7 +146,8 @@ def test_the_part_of_training(spelled: str, acting: list[float]) -> None:
     ("spelled", "begin"),
     [
         ("after(drw, 0.5)", 0.8), ("until(drw, 0.9)", 0.8), ("after(drw, 0.9)", 0.9), ("after(warmup, 0.5)", 0.5),
-        ("after(undersample, 0.5)", 0.0), ("after(grow_batch, 0.5)", 0.0),
+        ("after(undersample, 0.5)", 0.0), ("after(grow_batch, 0.5)", 0.0), ("after(supervised_contrastive, 0.5)", 0.0),
+        ("after(feature_distill, 0.5)", 0.0),
     ],
 )  # fmt: skip
 def test_from_when_on_a_study_may_not_share(spelled: str, begin: float) -> None:

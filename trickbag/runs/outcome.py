@@ -33,7 +33,7 @@ from trickbag.runs.classifier import export
 from trickbag.runs.folder import LOG, PREDICTIONS, RESULT, Corrected, Divided, Judged, LogLine, RunRecord, SetsRecord, SplitName
 from trickbag.runs.request import Request
 from trickbag.runs.seen import IMAGES, Seen
-from trickbag.trick import Trick, having, judged_weights
+from trickbag.trick import Fit, Trick, having, judged_weights
 
 PACKAGES = ("trickbag", "torch", "torchvision", "timm", "numpy", "lightning-fabric")
 
@@ -62,7 +62,7 @@ def finish(loop: Loop, recipe: Training) -> Finished:
     model.load_state_dict(loop.best[judged_weights(recipe.tricks)]["model"])
     model.companions.clear()
     trained = {str(trick): trick for trick in [*loop.tricks, *loop.watching]}
-    tricks = [_own(trick, trained, loop) for trick in recipe.tricks]
+    tricks = [_own(trick, trained, model, judge) for trick in recipe.tricks]
     judge.begin()
     for place, trick in enumerate(tricks):
         if "finish" in trick.plugs():
@@ -71,13 +71,13 @@ def finish(loop: Loop, recipe: Training) -> Finished:
     return Finished(model, tricks)
 
 
-def _own(trick: Trick, trained: Mapping[str, Trick], loop: Loop) -> Trick:
+def _own(trick: Trick, trained: Mapping[str, Trick], model: Net, fit: Fit) -> Trick:
     """A trick as training left it, or a fresh one where it acts only now; a copy where finishing changes it."""
     found = trained.get(str(trick))
     if found is None:
         fresh = trick.fresh()
         for one in having([fresh], "setup"):
-            one.setup(loop.model, loop.judge)
+            one.setup(model, fit)
         return fresh
     return copy.deepcopy(found) if "finish" in found.plugs() else found
 

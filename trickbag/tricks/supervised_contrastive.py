@@ -59,6 +59,7 @@ class SupervisedContrastive(Trick):
 
     stage = Stage.LABEL
     neutral = {"weight": 0.0}
+    brings = True
     weight: Annotated[float, Field(ge=0, le=1000)] = 0.5
     """Weight beside the cross-entropy's, which is 1."""
     temperature: Annotated[float, Field(gt=0, le=100)] = 0.1

@@ -133,7 +133,7 @@ class Fit(Protocol):
         ...
 
     def batches(self) -> Iterator[Batch]:
-        """Training batches, augmented as in training, the same at every call."""
+        """Training batches, augmented as by the tricks that act at this share of training, the same at every call."""
         ...
 
     def unlabelled(self, epochs: int, batch_size: int) -> Iterator[tuple[float, Tensor]]:

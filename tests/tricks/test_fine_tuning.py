@@ -511,8 +511,11 @@ def test_group_dro_stays_finite_with_logits_of_any_size() -> None:
 
 @pytest.mark.parametrize("by", ["both", "group"])
 def test_group_dro_refuses_data_without_groups(by: str) -> None:
-    with pytest.raises(UsageError, match=r"no two training images share one\. Give a manifest with a column group"):
-        loop(recipe(f"group_dro(by='{by}')"))
+    """Also where a few images have exact copies, which are groups like any other."""
+    copies = np.r_[0, 0, 0, 1, 1, range(2, 38)]
+    for groups in (np.arange(41), copies):
+        with pytest.raises(UsageError, match=r"most training images share none\. Give a manifest with a column group"):
+            with_groups(f"group_dro(by='{by}')", groups)
 
 
 # feature_distill

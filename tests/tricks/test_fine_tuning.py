@@ -437,6 +437,7 @@ def test_ordinal_targets_are_the_papers(classes: int, spread: float) -> None:
 def test_the_order_of_classes_is_that_of_the_field_of_numbers_or_of_names() -> None:
     assert places_of(["-1", "0.5", "10", "2"], []) == [0, 1, 3, 2]
     assert places_of(["10", "2", "many"], []) == [0, 1, 2]
+    assert places_of(["10", "nan", "1", "2"], []) == [1, 3, 0, 2], "by name, where one is no number"
     (trick,) = loop(recipe("ordinal('c', 'a', 'b', spread=1)")).tricks
     y = trick.batch(Batch(torch.zeros(3), torch.eye(3), torch.arange(3)), 0.0, rng()).y
     assert y[2].argsort(descending=True).tolist() == [2, 0, 1]

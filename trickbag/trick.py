@@ -133,7 +133,7 @@ class Fit(Protocol):
         ...
 
     def batches(self) -> Iterator[Batch]:
-        """Training batches, augmented as in training, the same at every call."""
+        """Training batches, augmented as by the tricks that act at this share of training, the same at every call."""
         ...
 
     def unlabelled(self, epochs: int, batch_size: int) -> Iterator[tuple[float, Tensor]]:
@@ -310,6 +310,8 @@ class Trick(BaseModel):
     """Whether the features of a network that was trained with the trick are others without it."""
     undone: ClassVar[bool] = False
     """Whether its ``finish`` takes back what its ``model`` did: the trained network is used without the trick."""
+    brings: ClassVar[bool] = False
+    """Whether its ``setup`` puts anything into ``Network.companions``, which is there from the first step on."""
     alters: ClassVar[Literal["", "features", "classifier", "training"]] = ""
     """Where all that it changes is one of these: the features that later tricks read, what the classifier says of features, or
     the training: a network that takes no step answers as without it."""
@@ -554,7 +556,8 @@ class Trick(BaseModel):
         begin, end = self.span
         if begin >= end or set(self.plugs()) <= WATCHING:
             return 1.0
-        if {"order", "batch_size"} & set(self.plugs()):  # others know from the start how many steps there are
+        # Others know from the start how many steps there are, and what is trained.
+        if self.brings or {"order", "batch_size"} & set(self.plugs()):
             return 0.0
         return max(begin, float(getattr(self.core, self.begins)) if self.begins else 0.0)
 

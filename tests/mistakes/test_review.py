@@ -179,10 +179,12 @@ def test_classes_and_groups_of_few_images_are_judged_without_a_warning(tmp_path:
     names = tuple(f"{n}.png" for n in range(42))
     images = Images(tmp_path, names, labels, np.full(42, ""), groups, ("a", "b", "c"))
     features = rng.normal(size=(42, 4)) + 3 * np.eye(4)[labels]
+    features[38:40] = 8 * np.eye(4)[3]
     p = out_of_fold(features, images, lambda event: None)
     np.testing.assert_allclose(p.sum(1), 1)
     assert (p.argmax(1) == labels)[:38].mean() > 0.9
-    assert (p[-2:, 2] < 0.2).all(), "both of a group are judged by what learned from neither"
+    assert (p[38:40, 1] < 0.8).all(), "both of a group are judged by what learned from neither"
+    assert p[-2:].tolist() == [[0, 0, 1]] * 2, "of a class that no other group has, nothing speaks against the label"
     one = replace(images, groups=np.zeros(42, int))
     with pytest.raises(UsageError, match="No class has 5 images"):
         out_of_fold(features, one, lambda event: None)

@@ -201,6 +201,11 @@ def test_pseudo_labelled_images_count_as_trained_on(tmp_path: Path) -> None:
     assert tb.evaluate(run.folder, tmp_path / "judged").trained_on == 12
 
 
+def test_what_a_teacher_of_this_run_alone_was_trained_on_counts(tmp_path: Path) -> None:
+    run = tb.train("photos", "tiny.toml", with_="data_pruning(keep=0.5), distill", set_={"epochs": 1}, out=tmp_path / "run")
+    assert tb.evaluate(run.folder, "photos").trained_on == 42
+
+
 def test_machine_readable_scores_have_a_name_beside_each_number(capsys: pytest.CaptureFixture[str]) -> None:
     cli.app(["evaluate", "first", "photos", "--json"], standalone_mode=False)
     told = json.loads(capsys.readouterr().out)

@@ -371,10 +371,12 @@ def test_views_count_to_their_image_and_the_projection_learns_and_goes() -> None
     assert not [name for name in finish(made, made.recipe).model.state_dict() if name.startswith("companions.")]
     _, batch = next(made.loader.train(made.plan.epoch(0), 0))
     made.model.eval()
+    whole = batch.y  # of the views, which show one image alone
+    batch = batch._replace(x=batch.x.lerp(batch.x.flip(0), 0.25), y=batch.y.lerp(batch.y.flip(0), 0.25))
     said = made.model(batch.x)
     features = torch.cat([said.features, *(made.model(view).features for view in batch.views.unbind(1))])
     z = normalize(made.model.companions["supervised_contrastive"](features).double(), dim=1)
-    expected = 0.5 * contrast_peer(z.detach().numpy(), batch.y.double().repeat(3, 1).numpy(), 0.1)
+    expected = 0.5 * contrast_peer(z.detach().numpy(), torch.cat([batch.y, whole, whole]).double().numpy(), 0.1)
     assert float(trick.penalty(batch, said, made.model, 0.5).detach()) == pytest.approx(expected, rel=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
         assert float(trick.penalty(batch, said, made.model, 0.5).detach()) == pytest.approx(expected, rel=0.05)
@@ -435,6 +437,7 @@ def test_ordinal_targets_are_the_papers(classes: int, spread: float) -> None:
 def test_the_order_of_classes_is_that_of_the_field_of_numbers_or_of_names() -> None:
     assert places_of(["-1", "0.5", "10", "2"], []) == [0, 1, 3, 2]
     assert places_of(["10", "2", "many"], []) == [0, 1, 2]
+    assert places_of(["10", "nan", "1", "2"], []) == [1, 3, 0, 2], "by name, where one is no number"
     (trick,) = loop(recipe("ordinal('c', 'a', 'b', spread=1)")).tricks
     y = trick.batch(Batch(torch.zeros(3), torch.eye(3), torch.arange(3)), 0.0, rng()).y
     assert y[2].argsort(descending=True).tolist() == [2, 0, 1]
@@ -511,8 +514,11 @@ def test_group_dro_stays_finite_with_logits_of_any_size() -> None:
 
 @pytest.mark.parametrize("by", ["both", "group"])
 def test_group_dro_refuses_data_without_groups(by: str) -> None:
-    with pytest.raises(UsageError, match=r"no two training images share one\. Give a manifest with a column group"):
-        loop(recipe(f"group_dro(by='{by}')"))
+    """Also where a few images have exact copies, which are groups like any other."""
+    copies = np.r_[0, 0, 0, 1, 1, range(2, 38)]
+    for groups in (np.arange(41), copies):
+        with pytest.raises(UsageError, match=r"most training images share none\. Give a manifest with a column group"):
+            with_groups(f"group_dro(by='{by}')", groups)
 
 
 # feature_distill

@@ -1,6 +1,7 @@
 """Losses, selection and cleaning for labels that lie, against the papers' formulas in float64 and scikit-learn."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from trickbag.data.images import Images
 from trickbag.engine.assemble import assemble
+from trickbag.engine.crossfit import out_of_fold
 from trickbag.engine.loop import mean_loss
 from trickbag.engine.speed import time_steps
 from trickbag.ground.errors import UsageError
@@ -359,6 +362,18 @@ def test_too_few_images_to_judge_labels_are_refused():
     few = data._replace(images=data.images.take(rows))
     with pytest.raises(UsageError, match="No class has 5 images"):
         assemble(recipe("clean_labels"), few, [pixels[n] for n in rows], 0, fabric_of("fp32"), lambda *_: nn.Identity())
+
+
+def test_a_class_of_one_group_loses_no_more_than_others():
+    """As all photos of a kind from one camera: who judges them has never seen their class."""
+    labels, groups = np.repeat([0, 1, 2], 40), np.r_[:80, np.full(40, 80)]
+    names, splits = tuple(map(str, range(120))), np.full(120, "train")
+    images = Images(Path(), names, labels, splits, groups, ("a", "b", "c"))
+    features = np.random.default_rng(0).normal(size=(120, 8)) + 2 * np.eye(3, 8)[labels]
+    answers = SimpleNamespace(out_of_fold=lambda own: torch.from_numpy(out_of_fold(features, own, lambda event: None)))
+    kept = parse("clean_labels").data(images, images, answers, generator(0, "test"))
+    assert kept.counts()[2] == 40
+    assert min(kept.counts()) > 30
 
 
 def test_timing_a_few_steps_judges_no_labels(monkeypatch):

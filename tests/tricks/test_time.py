@@ -18,7 +18,7 @@ from trickbag.engine.speed import time_steps
 from trickbag.ground.errors import UsageError
 from trickbag.ground.typed import parted
 from trickbag.laboratory import laws
-from trickbag.laboratory.lab import dataset, example, loop, network, recipe, train
+from trickbag.laboratory.lab import dataset, example, loop, network, recipe, same, train
 from trickbag.report import sketch
 from trickbag.runs import auto, forecast
 from trickbag.runs.request import edited, identity
@@ -146,7 +146,8 @@ def test_the_part_of_training(spelled: str, acting: list[float]) -> None:
     ("spelled", "begin"),
     [
         ("after(drw, 0.5)", 0.8), ("until(drw, 0.9)", 0.8), ("after(drw, 0.9)", 0.9), ("after(warmup, 0.5)", 0.5),
-        ("after(undersample, 0.5)", 0.0), ("after(grow_batch, 0.5)", 0.0),
+        ("after(undersample, 0.5)", 0.0), ("after(grow_batch, 0.5)", 0.0), ("after(supervised_contrastive, 0.5)", 0.0),
+        ("after(feature_distill, 0.5)", 0.0),
     ],
 )  # fmt: skip
 def test_from_when_on_a_study_may_not_share(spelled: str, begin: float) -> None:
@@ -227,8 +228,27 @@ def test_images_of_the_last_epochs_are_plain(trick: str) -> None:
     for epoch in range(4):
         assert all(map(torch.equal, part[epoch], (whole if epoch < 3 else plain)[epoch]))
         assert not all(map(torch.equal, part[epoch], (plain if epoch < 3 else whole)[epoch]))
-    at_end, bare = (loop(recipe(*tricks)).judge.batches() for tricks in ((f"until({trick}, 0.75)",), ()))
-    assert all(torch.equal(batch.x, other.x) for batch, other in zip(at_end, bare, strict=True))
+    assert all(map(torch.equal, norm_images(f"until({trick}, 0.75)", share=1.0), norm_images(share=1.0)))
+
+
+def norm_images(*tricks: str, share: float) -> list[torch.Tensor]:
+    """What the norms of an average are estimated from when a share of training is done."""
+    made = loop(recipe(*tricks))
+    made.judge.reach(share)
+    return [torch.cat([batch.x.flatten(), batch.y.flatten()]) for batch in made.judge.batches()]
+
+
+@pytest.mark.parametrize("trick", ["random_resized_crop", "mixup"])
+def test_norms_do_not_see_what_is_still_to_begin(trick: str) -> None:
+    """Or a study, which trains the beginning once for all, would keep another epoch of an average than a run alone."""
+    late, plain, whole = f"after({trick}, 0.5)", norm_images(share=0.25), norm_images(trick, share=0.25)
+    assert all(map(torch.equal, norm_images(late, share=0.25), plain))
+    assert all(map(torch.equal, norm_images(late, share=0.5), whole))
+    assert not all(map(torch.equal, plain, whole))
+    at_start, bare = (loop(recipe("pretrain(epochs=1)", *tricks)) for tricks in ((late,), ()))
+    for made in (at_start, bare):
+        list(made.prepare())
+    assert same(at_start.model.state_dict(), bare.model.state_dict())
 
 
 def test_further_views_end() -> None:

@@ -459,6 +459,14 @@ def test_a_soup_refuses_weights_that_mean_something_else_before_training(trained
         parse("soup('b')").fresh().setup(trained.loop.model, judge)
 
 
+def test_a_soup_comes_after_a_training_that_had_more_beside_the_network():
+    """As in a study, where the training is shared with runs that make no soup of it."""
+    tricks = "supervised_contrastive", "soup('b', greedy=False)"
+    found = train(tricks[0]).loop
+    model, chosen = finish(found, recipe(*tricks))
+    assert torch.equal(found.judge.outputs(model, "test", chosen)[1], train(*tricks).logits)
+
+
 @pytest.mark.parametrize("name", ["soup", "ensemble"])
 @pytest.mark.parametrize("runs", ["", "('self')", "('a', 'self')", "(7)"])
 def test_other_runs_are_named(name, runs):

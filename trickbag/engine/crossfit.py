@@ -17,7 +17,8 @@ FOLDS = 5
 def out_of_fold(features: Floats, images: Images, tell: Tell) -> Floats:
     """Probabilities [N, K] by logistic regressions, each fitted to images of other groups than those that it judges.
 
-    There are five folds, stratified by class. The penalty is that with the smallest NLL on the first fold.
+    There are five folds, stratified by class. The penalty is that with the smallest NLL on the first fold. An image of whose
+    class there are none in other folds has probability 1 of it: nothing speaks against its label.
     Raises UsageError where no class has as many images as there are folds, or all have fewer groups.
     """
     labels, classes = images.labels, len(images.classes)
@@ -33,6 +34,8 @@ def out_of_fold(features: Floats, images: Images, tell: Tell) -> Floats:
         l2 = l2 or penalty((x[learned], y[learned]), (x[judged], y[judged]))
         found = regression(x[learned], y[learned], l2, x.new_zeros(x.shape[1] + 1, classes))
         p[judged] = (x[judged] @ found[:-1] + found[-1]).double().softmax(1).numpy()
+        alone = judged[~np.isin(labels[judged], labels[learned])]
+        p[alone] = np.eye(classes)[labels[alone]]
         tell(Doing("judging labels", number, FOLDS))
     return p
 

@@ -100,7 +100,7 @@ class Judge:
         self._features: dict[tuple[str, ...], tuple[Tensor, float]] = {}
         self._body = ""
         self._met: set[tuple[str, ...]] = set()
-        self.spared = 0.0
+        self.spared = self.share = 0.0
 
     def begin(self) -> None:
         """Another recipe asks from now on; ``spared`` are the seconds that what it finds computed would have taken."""
@@ -109,6 +109,10 @@ class Judge:
     def see(self, model: nn.Module, before: Sequence[Trick] = ()) -> None:
         """From now on features and logits are those of this network and the tricks before the one that asks."""
         self.model, self.before = model, before
+
+    def reach(self, share: float) -> None:
+        """From now on this share of training is done: images of ``batches`` are changed by the tricks that act then."""
+        self.share = share
 
     def features(self, split: str) -> tuple[Tensor, Tensor]:
         """[N, D] features and [N, K] targets of a split, on the CPU; computed once as long as nothing but the head changes."""
@@ -132,12 +136,15 @@ class Judge:
         return self.outputs(self.model, split, self.before)[1], self.targets(split)
 
     def batches(self) -> Iterator[Batch]:
-        """Training batches as in training, about NORM_IMAGES images, the same at every call."""
+        """Training batches as at the end of training, about NORM_IMAGES images, the same at every call until training goes on.
+
+        By the tricks that act now: one that is still to begin changes nothing, or runs would differ by it from the start.
+        """
         epoch = self.plan.epochs
-        parts = takewhile(lambda part: part.position < NORM_IMAGES, self.plan.epoch(epoch))
+        parts = takewhile(lambda part: part.position < NORM_IMAGES, self.plan.last(self.share))
         for part, batch in self.loaders["train"].train(parts, epoch):
             for trick in acting(self.tricks, "batch", part.t):
-                batch = trick.batch(batch, part.t, generator(self.facts.seed, trick.name(), epoch, part.position))
+                batch = trick.batch(batch, part.after, generator(self.facts.seed, trick.name(), epoch, part.position))
             yield batch
 
     def unlabelled(self, epochs: int, batch_size: int) -> Iterator[tuple[float, Tensor]]:

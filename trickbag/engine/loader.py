@@ -101,6 +101,10 @@ class Plan:
             yield Slice(rows[part], copies[part], self.size(t), t, self._share(epoch + end / len(rows)), position)
             position = end
 
+    def last(self, share: float) -> Iterator[Slice]:
+        """The steps of the epoch after the last one, whose images are made by the tricks that act at a share of training."""
+        return (part._replace(t=share) for part in self.epoch(self.epochs))
+
     def _share(self, epochs: float) -> float:
         """The share of training done; the epoch after the last one, which estimates norm statistics, counts as its end."""
         return min(epochs / self.epochs, 1.0) if self.epochs else 0.0

@@ -222,6 +222,7 @@ class Loop:
 
     def judged(self) -> Judged:
         """Score the weights on validation, and keep them where they are the best so far (or the last are wanted)."""
+        self.judge.reach(self.share)
         averages = {str(trick): trick for trick in having([*self.tricks, *self.watching], "eval_model")}
         scores: dict[str, Graded] = {}
         kept: set[str] = set()

@@ -358,6 +358,8 @@ def watching(name: str) -> str | None:
 def beginning(name: str) -> str | None:
     """Before it begins it leaves the trajectory untouched, which a study relies on when it trains a common beginning once."""
     trick = example(name)
+    network: Any = loop(recipe(trick)).model
+    assert trick.brings or name not in network.companions, "it trains a module beside the network: write brings = True"
     if not 0 < trick.begin() < 1:
         return "it acts from the start, or after training"
     trained, bare = train(trick, batch_size=2), without(name, batch_size=2)

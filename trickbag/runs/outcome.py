@@ -32,8 +32,8 @@ from trickbag.report import figures
 from trickbag.runs.classifier import export
 from trickbag.runs.folder import LOG, PREDICTIONS, RESULT, Corrected, Divided, Judged, LogLine, RunRecord, SetsRecord, SplitName
 from trickbag.runs.request import Request
-from trickbag.runs.seen import IMAGES, Seen
-from trickbag.trick import Trick, having, judged_weights
+from trickbag.runs.seen import IMAGES, Seen, taught_here
+from trickbag.trick import Fit, Trick, having, judged_weights
 
 PACKAGES = ("trickbag", "torch", "torchvision", "timm", "numpy", "lightning-fabric")
 
@@ -62,8 +62,9 @@ def finish(loop: Loop, recipe: Training) -> Finished:
     model.load_state_dict(loop.best[judged_weights(recipe.tricks)]["model"])
     model.companions.clear()
     trained = {str(trick): trick for trick in [*loop.tricks, *loop.watching]}
-    tricks = [_own(trick, trained, loop) for trick in recipe.tricks]
+    tricks = [_own(trick, trained, model, judge) for trick in recipe.tricks]
     judge.begin()
+    judge.reach(loop.share)
     for place, trick in enumerate(tricks):
         if "finish" in trick.plugs():
             judge.see(model, tricks[:place])
@@ -71,13 +72,13 @@ def finish(loop: Loop, recipe: Training) -> Finished:
     return Finished(model, tricks)
 
 
-def _own(trick: Trick, trained: Mapping[str, Trick], loop: Loop) -> Trick:
+def _own(trick: Trick, trained: Mapping[str, Trick], model: Net, fit: Fit) -> Trick:
     """A trick as training left it, or a fresh one where it acts only now; a copy where finishing changes it."""
     found = trained.get(str(trick))
     if found is None:
         fresh = trick.fresh()
         for one in having([fresh], "setup"):
-            one.setup(loop.model, loop.judge)
+            one.setup(model, fit)
         return fresh
     return copy.deepcopy(found) if "finish" in found.plugs() else found
 
@@ -141,12 +142,18 @@ def write_result(
         "confusion.csv": confusion_csv({split: s.confusion for split, s in scores.items()}, images.classes),
         "curves.png": figures.curves(store.lines(folder / LOG, LogLine)),
         "confusion.png": figures.confusion(scores["test" if "test" in scores else "val"].confusion, images.classes),
-        IMAGES: Seen.of(loop.judge.loaders.get("beside", loop.loader).pixels.images, images).also(wanted.before).packed(),
+        IMAGES: seen(loop, recipe, images).also(wanted.before).packed(),
         RESULT: store.to_json(record.plain(), indent=2),
     }
     for name, content in files.items():
         store.write(folder / name, content)
     store.seal(folder)
+
+
+def seen(loop: Loop, recipe: Recipe, images: Images) -> Seen:
+    """Which images a run and the teachers that were trained for it have seen."""
+    own = Seen.of(loop.judge.loaders.get("beside", loop.loader).pixels.images, images)
+    return own.also(Seen.of(images.split("train"), images)) if taught_here(recipe) else own
 
 
 def measured(arrays: Mapping[str, Tensor], split: str) -> dict[str, float | None]:

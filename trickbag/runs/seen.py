@@ -103,6 +103,11 @@ def asked(tricks: Iterable[Trick], through: tuple[str, ...] = ()) -> Iterator[Pa
             yield from runs(Recipe.load(name), (*through, name))
 
 
+def taught_here(recipe: Recipe) -> bool:
+    """Whether networks that its tricks ask for are trained first, on all training images that the recipe is given."""
+    return any(not holder(name) for trick in recipe.tricks for name in trick.others())
+
+
 def holder(name: str) -> Path | None:
     """The run's folder that a name leads to: that folder, or the file with its weights; None for other words."""
     place = Path(name)

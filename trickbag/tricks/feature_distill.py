@@ -38,7 +38,7 @@ class FeatureDistill(Trick):
     """Pull the network's features towards a teacher's."""
 
     stage = Stage.LABEL
-    networks = "teacher"
+    networks, brings = "teacher", True
     neutral = {"weight": 0.0}
     teacher: str = "self"
     """A run's folder, a recipe's name or file, or self: this recipe without distillation, trained first."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trickbag.ground.errors import UsageError
@@ -57,7 +57,7 @@ class GhostNorm(Trick):
     """Let batch norms see parts of a batch."""
 
     stage = Stage.GRADIENT  # after all surgery, which may bring norms
-    alters = "training"
+    alters, undone = "training", True
     example = "ghost_norm(images=2)"
     images: Annotated[int, Field(ge=2)] = 16
     """How many of them a part has at least."""
@@ -70,6 +70,12 @@ class GhostNorm(Trick):
         for norm in norms:
             kind: Any = type(norm)
             norm.__class__ = type(f"Ghost{kind.__name__}", (Ghost, kind), {"ghost": self.images})
+        return model
+
+    def finish(self, model: Any, fit: Fit, rng: Generator) -> Any:
+        """Give each norm its class back: whatever takes statistics of judged images takes them of whole batches."""
+        for norm in batch_norms(model):
+            norm.__class__ = type(norm).__bases__[1]
         return model
 
     def setup(self, model: Any, fit: Fit) -> None:

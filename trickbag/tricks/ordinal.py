@@ -9,6 +9,7 @@ Costs: nothing.
 """
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Annotated, Any
 
 import torch
@@ -38,9 +39,10 @@ def places_of(classes: Sequence[str], order: Sequence[str]) -> list[int]:
     ([0, 2, 1], [1, 0])
     """
     try:
-        natural = sorted(classes, key=float)
+        numbers = all(isfinite(float(name)) for name in classes)  # "nan" is neither above nor below another
     except ValueError:
-        natural = sorted(classes)
+        numbers = False
+    natural = sorted(classes, key=float if numbers else str)
     return [list(order or natural).index(name) for name in classes]
 
 

@@ -3,7 +3,8 @@
 Formula: weight times the mean over images and views i of -sum_j w_ij log p_ij / max(1, sum_j w_ij) is added to the loss,
   p_ij = exp(z_i . z_j / temperature) / sum_{k != i} exp(z_i . z_k / temperature), w_ij = y_i . y_j for j != i, which for
   unmixed targets is 1 within a class and 0 else. z are the features after a layer of as many, a ReLU and a layer of projection
-  outputs, scaled to length 1. The further views are random squares of 20 to 100 % of what is shown of an image.
+  outputs, scaled to length 1. The further views are random squares of 20 to 100 % of what is shown of an image before it is
+  mixed with others, and count to its own class alone.
   The paper trains the classifier after the features; here both learn at once.
 Paper: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, arXiv:2004.11362, eq. 2.
 Helps: features that are compared, as by knn and ncm; label noise; large batches.
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, one_hot
 from torchvision.transforms.v2.functional import resized_crop
 
 from trickbag.ground.streams import generator, uniform
@@ -59,6 +60,7 @@ class SupervisedContrastive(Trick):
 
     stage = Stage.LABEL
     neutral = {"weight": 0.0}
+    brings = True
     weight: Annotated[float, Field(ge=0, le=1000)] = 0.5
     """Weight beside the cross-entropy's, which is 1."""
     temperature: Annotated[float, Field(gt=0, le=100)] = 0.1
@@ -81,10 +83,13 @@ class SupervisedContrastive(Trick):
         return self.crops if self.weight else 0
 
     def setup(self, model: Any, fit: Fit) -> None:
-        """Put the two layers beside the network."""
-        if not self.weight or not self.projection:
+        """Put the two layers beside the network, and note of which class each image is, which is no state of this run."""
+        if not self.weight:
             return
         place = next(model.parameters()).device
+        self._labels = fit.groups()[1].to(place)
+        if not self.projection:
+            return
         with torch.no_grad():
             width = model.eval()(torch.zeros(1, *model.shape, device=place)).features.shape[1]
         layers = nn.Linear(width, width), nn.Linear(width, self.projection)
@@ -101,5 +106,7 @@ class SupervisedContrastive(Trick):
         views = () if batch.views is None else batch.views.unbind(1)
         features = torch.cat([outputs.features, *(model(view).features.float() for view in views)])
         z = model.companions[self.name()](features) if self.projection else features
+        own = one_hot(self._labels[batch.rows.to(z.device, non_blocking=True)], batch.y.shape[1]).to(batch.y.dtype)
         with torch.autocast(z.device.type, enabled=False):
-            return self.weight * contrast(normalize(z.float(), dim=1), batch.y.repeat(1 + len(views), 1), self.temperature)
+            y = torch.cat([batch.y, own.repeat(len(views), 1)])
+            return self.weight * contrast(normalize(z.float(), dim=1), y, self.temperature)

@@ -6,7 +6,8 @@ Formula: (x - m) / sqrt(v + eps) in each batch norm, m and v the means over batc
   twice. A norm that training has not moved keeps what the weights came with: that is what the classifier knows.
 Paper: Li et al., "Revisiting Batch Normalization For Practical Domain Adaptation", 2016, arXiv:1603.04779, section 3.3.
 Helps: photos of another camera, place or season than the training images, which the network was not trained for.
-Hurts: few new images, whose statistics are noise; new images with other shares of classes than in training. An image has
+Hurts: few new images, whose statistics are noise; a few epochs of fine-tuning, in which the classifier still knows the features
+  of the norms that the weights came with; new images with other shares of classes than in training. An image has
   another answer among other images. Where the network before training is kept, nothing changes. One image by itself is
   refused, and so are networks without batch norms, trickbag serve, explain and export.
 Costs: one more pass over the judged images.

@@ -101,4 +101,4 @@ def text(words: str) -> str:
 
 def cell(words: str) -> str:
     """Words in a table."""
-    return text(words).replace("|", "\\|")
+    return " ".join(text(words).split()).replace("|", "\\|")

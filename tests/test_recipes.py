@@ -233,12 +233,30 @@ def test_edits() -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("clean_labels(kind=correct)", "clean_labels(kind='correct')"),
+        ("dihedral(turns=false)", "dihedral(turns=False)"),
+        ("ordinal(levels=(low, high))", "ordinal('low', 'high')"),
+        ("ordinal(low, high)", "ordinal('low', 'high')"),
+        ("until(trick=mixup, share=0.5)", "until(mixup, 0.5)"),
+    ],
+)
+def test_a_word_that_can_be_no_trick_needs_no_quotes(typed: str, meant: str) -> None:
+    assert str(parse(typed)) == meant
+
+
+@pytest.mark.parametrize(
     ("asked", "words"),
     [
         ({"without": ["cutmix"]}, "no such trick. It has: mixup"),
         ({"without": ["mixpu"]}, "did you mean mixup"),
-        ({"with_": ["cutmix"]}, "both sit in the slot"),
-        ({"with_": ["mixup(alpha=nan)"]}, "no trick nan"),
+        ({"with_": ["cutmix"]}, 'both sit in the slot.* The recipe brings mixup: without="mixup" takes it out'),
+        ({"with_": ["cutmix", "resize_mix"]}, "^cutmix and resize_mix both sit in the slot.*mix\\)\\.$"),
+        ({"with_": ["mixup(alpha=nan)"]}, "finite number"),
+        ({"with_": ["mixup(alpha=true)"]}, "alpha: input should be a valid number"),
+        ({"with_": ["random_resized_crop(scale=0.5)"]}, r"scale: write several values in brackets, as in .*scale=\(0.08"),
+        ({"with_": ["placebo(mixup)"]}, "placebo takes no values"),
         ({"epohcs": 3}, "did you mean epochs"),
         ({"epochs": -1}, "epochs=-1"),
         ({"cutmix.alpha": 0.3}, 'Add it with with_="cutmix"'),

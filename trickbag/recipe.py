@@ -20,7 +20,7 @@ from trickbag.ground.shown import Sheet, Shown
 from trickbag.ground.text import brief, clipped, line
 from trickbag.ground.typed import names, spellings
 from trickbag.timed import edited
-from trickbag.trick import WITHOUT_STEPS, Trick, Tricks, ordered
+from trickbag.trick import WITHOUT_STEPS, Trick, Tricks, conflict, ordered
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Fit = Literal["crop", "pad", "squash"]
@@ -110,11 +110,13 @@ class Training(Shown, BaseModel):
         A field may be that of a trick: ``{"mixup.alpha": 0.4}``. Raises UsageError for what cannot be done.
         """
         chosen = {trick.name(): trick for trick in self.build({"tricks": fields.pop("tricks", self.tricks)}).tricks}
-        chosen |= {trick.name(): trick for trick in ordered([tricks.parse(text) for text in spellings(with_)])}
+        added = {trick.name(): trick for trick in ordered([tricks.parse(text) for text in spellings(with_)])}
+        chosen |= added
         for name in names(without):
             if tricks.find(name).name() not in chosen:
                 raise UsageError(f"--without {name}: the recipe has no such trick. It has: {', '.join(chosen) or 'none'}.")
             del chosen[name]
+        check_added(chosen, added)
         own = {k: v for k, v in fields.items() if "." not in k}
         for path, value in fields.items():
             name, _, field = path.partition(".")
@@ -194,6 +196,21 @@ class Recipe(Training):
             raise ValueError(f"mean has {len(self.mean)} values and std {len(self.std)}: give as many, one per channel")
         if any(not value >= LEAST_STD for value in self.std):
             raise ValueError(f"std: every value must be above 0, by {LEAST_STD:g} at least")
+
+
+def check_added(chosen: Mapping[str, Trick], added: Mapping[str, Trick]) -> None:
+    """Raise UsageError where a trick that was put in cannot stand beside one that the recipe has of its own.
+
+    >>> check_added({"adamw": tricks.parse("adamw"), "lion": tricks.parse("lion")}, {"lion": tricks.parse("lion")})
+    Traceback (most recent call last):
+    trickbag.ground.errors.UsageError: adamw and lion both decide 'optimizer', which only one trick can. Choose one. The \
+recipe brings adamw: --without adamw takes it out, and trickbag tricks lion says what goes with lion.
+    """
+    for name, new in added.items():
+        for own in (trick for key, trick in chosen.items() if key not in added and name in chosen):
+            if why := conflict(own, new):
+                cure = f"--without {own.name()} takes it out, and trickbag tricks {name} says what goes with {name}"
+                raise UsageError(f"{why} The recipe brings {own.name()}: {cure}.")
 
 
 def idle(trick: Trick, recipe: Recipe) -> str:

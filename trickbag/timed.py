@@ -14,7 +14,7 @@ IN_STEPS = frozenset(
 )
 """Plug points that are asked anew in each step or epoch; ``setup``, which all have, changes nothing by itself."""
 OF_HELD = frozenset(PLUG_POINTS) | {
-    *("name", "plugs", "state", "others", "place", "stage", "slot", "begins", "networks", "folder"),
+    *("name", "plugs", "state", "others", "place", "stage", "slot", "stilled", "begins", "networks", "folder"),
     *("keeps", "before", "needs", "undone", "rebuilds", "brings", "alters"),
     "reads_features",
 }

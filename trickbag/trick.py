@@ -276,7 +276,7 @@ PLUG_POINTS: dict[str, Combine] = {
     "predict": Combine.WRAP,
     "sets": Combine.ONE,
 }
-WITHOUT_STEPS = frozenset({"data", "region", "model", "prepare", "finish", "view", "adapt", "predict", "sets"})
+WITHOUT_STEPS = frozenset({"data", "region", "model", "prepare", "finish", "view", "predict", "sets"})
 """What acts where no step is trained."""
 EVALUATION = frozenset({"doubt", "setup", "finish", "view", "eval_model", "adapt", "predict", "sets"})
 WATCHING = EVALUATION | {"after_step"}
@@ -294,6 +294,8 @@ class Trick(BaseModel):
     stage: ClassVar[Stage]
     slot: ClassVar[str] = ""
     """At most one trick of a recipe sits in a slot."""
+    stilled: ClassVar[str] = ""
+    """The slot whose trick holds still what this one acts on, if there is one: no recipe has both."""
     neutral: ClassVar[dict[str, Any] | None] = None
     """The values at which the trick does nothing, bit for bit; None where there are none."""
     begins: ClassVar[str] = ""
@@ -494,6 +496,10 @@ class Trick(BaseModel):
             near = difflib.get_close_matches(where, cls.model_fields, n=1)
             hint = f"; did you mean {near[0]}?" if near else "."
             return f"there is no field {where}{hint} All fields, with their defaults: {cls.usage()}."
+        if first["type"] == "missing":
+            return f"{where} is missing. Write {cls.usage()}."
+        if first["type"] == "tuple_type" and where in cls.model_fields:
+            return f"{where}: write several values in brackets, as in {cls.usage()}."
         reason = first["msg"].removeprefix("Value error, ")
         return f"{where}: {reason[0].lower()}{reason[1:].rstrip('.')}."
 
@@ -504,7 +510,8 @@ class Trick(BaseModel):
             return cls(**spec.fields | {cls.positional: spec.args})
         given = dict(zip(cls.positional, spec.args, strict=False))
         if len(given) < len(spec.args) or given.keys() & spec.fields.keys():
-            raise UsageError(f"{line(str(spec))}: write values with their names, {cls.usage()}.")
+            cure = f"write values with their names, {cls.usage()}" if cls.model_fields else f"{cls.name()} takes no values"
+            raise UsageError(f"{line(str(spec))}: {cure}.")
         return cls(**spec.fields | given)
 
     @classmethod
@@ -637,6 +644,9 @@ def conflict(a: Trick, b: Trick) -> str:
     """Why two tricks cannot stand in one recipe; an empty string where they can."""
     if a.name() == b.name():
         return f"{a} and {b}: a recipe holds a trick once. Choose one."
+    for still, acting in ((a, b), (b, a)):
+        if acting.stilled and acting.stilled == still.slot:
+            return f"{still} holds still what {acting} acts on. Choose one."
     if rivals(a, b):
         batches = a.core is a and b.core is b and a.plugs() == b.plugs() == ("batch",)
         one_of = f", or write one_of({a.name()}, {b.name()})" if batches else ""
@@ -650,8 +660,10 @@ def conflict(a: Trick, b: Trick) -> str:
 
 
 def rivals(a: Trick, b: Trick) -> bool:
-    """Whether one of two tricks stands in the other's place: of the same name, or in the same slot at the same time."""
-    return a.name() == b.name() or (bool(a.slot) and a.slot == b.slot and together(a, b))
+    """Whether one of two tricks stands in the other's place: of the same name, in the same slot at the same time, or held still
+    by the other."""
+    slots = (a.slot, b.slot), (a.slot, b.stilled), (a.stilled, b.slot)
+    return a.name() == b.name() or (together(a, b) and any(one and one == other for one, other in slots))
 
 
 def together(a: Trick, b: Trick) -> bool:

@@ -1,5 +1,6 @@
 """What other networks say of images before training: pseudo-labels of unlabelled ones, and answers kept for all runs."""
 
+import csv
 import json
 import os
 import re
@@ -79,6 +80,12 @@ def test_a_run_with_pseudo_labels_is_a_teacher_for_a_second_round(place: Path) -
     first = tb.train(place / "photos", place / "tiny.toml", out=place / "first", with_=[pseudo(place, 0.5)], **asked)
     again = tb.train(place / "photos", place / "tiny.toml", out=place / "second", with_=[pseudo(place, 0.5, "first")], **asked)
     assert first.record["test"]["n"] == again.record["test"]["n"]
+    for run in (first, again):
+        lines = list(csv.reader((run.folder / "changed.csv").read_text("utf-8").splitlines()))
+        said = run.record["training_images"]
+        assert (lines[0], len(lines) - 1) == (["path", "old", "new"], said["added"])
+        assert all(old == "" and new in KINDS for _, old, new in lines[1:])
+        assert said["images"] == run.record["splits"]["train"]["images"] + said["added"] > said["left_out"] == 0
     assert first.record["request"] != again.record["request"]
 
 

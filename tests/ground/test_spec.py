@@ -102,7 +102,7 @@ BAD = [
 
 @pytest.mark.parametrize("text", BAD, ids=lambda text: repr(text[:24]))
 def test_anything_else_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"is not a trick: write name or name\(field=value, …\)\.$"):
+    with pytest.raises(UsageError, match=r"is not a trick: write name or name\(field=value, …\), paths in quotes\.$"):
         parse(text)
 
 

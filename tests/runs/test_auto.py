@@ -150,14 +150,23 @@ def test_with_weights_the_classifier_is_fitted_and_then_the_network_tuned(folder
     assert not names(decision.recipe) & {"freeze"}
 
 
+def test_of_few_images_a_policy_of_the_users_own_takes_the_place_of_the_strong_one(folder: Path, timed: list[Recipe]) -> None:
+    assert "trivialaugment" in names(auto.decide(tuned(folder), silent).recipe)
+    decision = auto.decide(tuned(folder, with_=["three_augment"]), silent)
+    assert "three_augment" in names(decision.recipe)
+    assert "trivialaugment" not in names(decision.recipe)
+    assert not any("strong augmentation" in reason for reason in decision.reasons)
+
+
 def test_of_few_images_batch_norms_learn_nothing(folder: Path, timed: list[Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless the user says otherwise, and where the network has any."""
     decision = auto.decide(tuned(folder), silent)
     assert "freeze_norms" in names(decision.recipe)
     assert any("batch norms stay as they are" in reason for reason in decision.reasons)
-    kept = {text: auto.decide(tuned(folder, with_=[text]), silent) for text in ("freeze_norms(until=0.0)", "zero_gamma")}
+    asked = ("freeze_norms(until=0.0)", "zero_gamma", "norm_tuning", "ghost_norm")
+    kept = {text: auto.decide(tuned(folder, with_=[text]), silent) for text in asked}
     for text, made in kept.items():
-        assert [str(t) for t in made.recipe.tricks if t.slot == "norms"] == [text]
+        assert [str(t) for t in made.recipe.tricks if "norms" in (t.slot, t.stilled)] == [text]
     named = auto.decide(tuned(folder, set_={"tricks": ["fit_head"]}), silent)
     assert names(named.recipe) == {"fit_head"}
     assert not any("batch norms" in reason for made in (named, *kept.values()) for reason in made.reasons)

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -25,7 +26,8 @@ from safetensors.torch import save_file
 
 import trickbag as tb
 from trickbag import tricks
-from trickbag.display.screen import Screen
+from trickbag.display.screen import Screen, caveats
+from trickbag.ground.events import Doing
 from trickbag.ground.typed import assignments, seconds
 from trickbag.ground.wants import WANTS
 from trickbag.recipe import recipe_names
@@ -146,6 +148,27 @@ def test_what_failed_in_a_study_is_told_without_what_steers_a_terminal(
     told = capsys.readouterr().out
     assert_plain(told)
     assert r"failed: +breaks(says='\x1b[31m'), seed 0: error: the class e\x1b[31mred\x0a\u202egnp of b\\c" in told
+
+
+def test_a_result_says_where_no_training_step_has_a_part_in_it() -> None:
+    splits = {name: {"given": False, "images": 9, "trained_before": 0} for name in ("train", "val", "test")}
+    record = {"short": "", "epochs": 2, "kept_epoch": 1, "test": {"n": 9}, "splits": splits}
+    assert list(caveats(record)) == []
+    (said,) = caveats(record | {"kept_epoch": 0})
+    assert "what acts in training steps has no part in these scores" in said
+    assert list(caveats(record | {"kept_epoch": 0, "epochs": 0})) == []
+
+
+def test_long_work_is_told_of_without_a_terminal_however_few_its_parts_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Screen() as screen:
+        for step in range(1, 5):
+            monkeypatch.setattr(time, "monotonic", lambda now=8.0 * step: now)
+            screen.tell(Doing("slow", step, 4))
+        for step in range(1, 5):
+            screen.tell(Doing("quick", step, 4))
+    assert capsys.readouterr().out.splitlines() == ["slow: 3 of 4", "slow: 4 of 4"]
 
 
 def test_a_table_that_stops_says_so(place: Path, ask: Here) -> None:

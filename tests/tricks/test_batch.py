@@ -101,7 +101,7 @@ def test_mixing_and_smoothing_commute(spec: str, eps: float) -> None:
         ("cutmix(alpha=-0.5)", "alpha: input should be greater than or equal to 0"),
         ("cutmix(alpha=1e999)", "alpha: "),
         ("one_of(mixup)", "choices: tuple should have at least 2 items"),
-        ("one_of", "choices: field required"),
+        ("one_of", "choices is missing"),
         ("one_of(mixup, label_smoothing)", "label_smoothing cannot be chosen batch by batch; give tricks that mix"),
         ("one_of(mixup, 3)", "choices: "),
         ("class_weights(kind='log')", "kind: input should be 'inverse' or 'effective'"),

@@ -1,5 +1,6 @@
 """Which images training shows, as a reference network says: easy ones first, and a share of them alone."""
 
+import csv
 import json
 from collections import Counter
 from pathlib import Path
@@ -199,6 +200,13 @@ def test_a_run_trains_and_pays_for_the_short_run_that_scores(tmp_path: Path, mon
     (teacher,) = tmp_path.glob("photos-teacher-*")
     short = json.loads((teacher / "result.json").read_text("utf-8"))
     assert short["epochs"] == 2
+    assert short["training_images"] == {"images": 28, "left_out": 0, "relabelled": 0, "added": 0}
+    assert not (teacher / "changed.csv").exists()
+    assert run.record["training_images"] == {"images": 14, "left_out": 14, "relabelled": 0, "added": 0}
+    listed = list(csv.DictReader((run.folder / "changed.csv").read_text("utf-8").splitlines()))
+    assert [(line["old"], line["new"]) for line in listed] == [("a", "drop")] * 7 + [("b", "drop")] * 7
+    again = tb.train(tmp_path / "photos", **asked_for, out=tmp_path / "again", corrections=run.folder / "changed.csv")
+    assert again.record["corrections"]["dropped"] == 14
     assert run.record["seconds"] > short["seconds"]
     logged = [json.loads(line) for line in (run.folder / "log.jsonl").read_text("utf-8").splitlines()]
     plan = tb.plan(tmp_path / "photos", with_=["data_pruning(keep=0.5, teacher='self:0.5')"], **asked_for)

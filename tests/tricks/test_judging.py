@@ -27,6 +27,7 @@ from trickbag.ground.errors import UsageError
 from trickbag.laboratory import lab
 from trickbag.recipe import Recipe
 from trickbag.runs.folder import predictions
+from trickbag.runs.request import check_idle
 from trickbag.serving.desk import ClassifierDesk
 from trickbag.serving.limits import Limits
 from trickbag.studies.arms import Bench
@@ -308,7 +309,9 @@ def views(x: Tensor, *sizes: int) -> Any:
 
 
 def normed() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    model[1].num_batches_tracked += 1  # as of a norm that was trained
+    return model
 
 
 @pytest.mark.parametrize("sizes", [(8, 8), (12, 4), (15, 1), (16,)])
@@ -329,6 +332,17 @@ def test_batch_norms_take_the_means_over_new_batches(sizes: tuple[int, ...]) -> 
     assert adapted[1].momentum == 0.1
 
 
+def test_norms_that_training_has_not_moved_stay_as_the_classifier_knows_them() -> None:
+    model, x = normed(), 3 + torch.randn(16, 3, 6, 6)
+    model[1].num_batches_tracked.zero_()
+    adapted = tricks.parse("adabn").adapt(model, views(x, 8, 8))
+    assert torch.equal(adapted[1].running_mean, torch.zeros(4))
+    with pytest.raises(UsageError, match="with epochs=0 there are none"):
+        check_idle(lab.recipe("adabn", epochs=0), {"adabn"})
+    with pytest.raises(UsageError, match="freeze_norms holds still what adabn acts on"):
+        lab.recipe("freeze_norms", "adabn")
+
+
 def test_one_image_has_no_statistics() -> None:
     for sizes in ((1,), ()):
         with pytest.raises(UsageError, match="one image has none"):
@@ -342,7 +356,7 @@ def test_a_network_without_batch_norms_is_refused_by_name() -> None:
 
 def test_each_split_is_judged_with_its_own_statistics() -> None:
     made = lab.loop(lab.recipe("adabn"))
-    list(made.prepare())
+    list(itertools.chain(made.prepare(), made.train()))
     trick = tricks.parse("adabn")
     for split in ("val", "test"):
         own = torch.cat([batch.x for batch in made.judge.judged(split)])

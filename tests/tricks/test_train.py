@@ -306,11 +306,15 @@ def test_a_frozen_norm_computes_what_torchvisions_does():
     assert model.norm.weight.grad is None
 
 
-def test_freeze_norms_is_refused_where_there_are_none_and_beside_scales_of_zero():
+def test_freeze_norms_is_refused_where_there_are_none():
     with pytest.raises(UsageError, match="this network trains none"):
         loop(recipe("freeze_norms", model="vit_tiny_patch16_224", size=32))
-    with pytest.raises(UsageError, match="both sit in the slot 'norms'"):
-        recipe("freeze_norms", "zero_gamma")
+
+
+@pytest.mark.parametrize("name", ["zero_gamma", "ghost_norm", "norm_tuning"])
+def test_what_acts_on_norms_is_refused_beside_frozen_ones(name):
+    with pytest.raises(UsageError, match=f"^freeze_norms holds still what {name} acts on. Choose one."):
+        recipe("freeze_norms", name)
 
 
 class Block(nn.Module):

@@ -5,6 +5,7 @@ import math
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Self
@@ -37,6 +38,8 @@ from trickbag.report.wording import MEASURES
 
 SIGNS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
 PIPE_WIDTH = 160
+LONG = 10.0
+"""Seconds from which on progress is told where there is no terminal, however few its parts are."""
 MOST_CLASSES, WORST_CLASSES = 50, 20
 """Rows of the tables of classes."""
 MOST_ERRORS = 20
@@ -65,6 +68,8 @@ class Screen:
         )
         self.tasks: dict[str, TaskID] = {}
         self.said: set[tuple[str, int]] = set()
+        self.begun: dict[str, float] = {}
+        """When work was first told of, by the monotonic clock."""
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -103,7 +108,8 @@ class Screen:
 
     def _tenths(self, event: Doing) -> None:
         tenth = 10 * event.done // max(1, event.total)
-        if event.total > 200 and not event.task.startswith("epoch") and (event.task, tenth) not in self.said and tenth:
+        long = event.total > 200 or time.monotonic() - self.begun.setdefault(event.task, time.monotonic()) > LONG
+        if long and not event.task.startswith("epoch") and (event.task, tenth) not in self.said and tenth:
             self.said.add((event.task, tenth))
             self.note(f"{event.task}: {event.done:,} of {event.total:,}")
 
@@ -213,6 +219,7 @@ class Screen:
             f"NLL {judged['nll']:.3f}, calibration error {percent(judged['ece'])}",
             *own(judged["metrics"]),
             *covered(judged.get("sets"), card.classes),
+            *changed(record.get("training_images")),
             *caveats(record),
             f"the run lies in {show(str(result.folder))}: curves.png, confusion.png, result.json, model.safetensors",
         )
@@ -439,7 +446,7 @@ class Screen:
         for name, field in trick.model_fields.items():
             default = "required" if field.is_required() else f"default {field.default!r}"
             within = f"; {bounds(field)}" if bounds(field) else ""
-            self.lines(f"  {name}: {default}{within}", f"      {field.description}")
+            self.lines(f"  {name}: {default}{within}", f"      {' '.join((field.description or '').split())}")
 
 
 def bounds(field: Any) -> str:
@@ -473,10 +480,24 @@ def rate(share: float | None) -> str:
     return "–" if share is None or math.isnan(share) else percent(share)
 
 
+def changed(images: Mapping[str, int] | None) -> Iterator[str]:
+    """What tricks made of the training images, where they changed any."""
+    from trickbag.engine.changed import WORDS
+
+    said = [f"{images[kind]:,} {word}" for kind, word in WORDS.items() if images and images.get(kind)]
+    if images and said:
+        yield f"trained on {counted(images['images'], 'image')}: {', '.join(said)}, which changed.csv lists"
+
+
 def caveats(record: Mapping[str, Any]) -> Iterator[str]:
-    """What flatters the scores of a run, a sentence each."""
+    """What flatters the scores of a run, or keeps tricks out of them, a sentence each."""
     if short := record.get("short"):
         yield f"{short}. The scores are those of a network that is hardly trained: give more --budget"
+    elif record["epochs"] and not record["kept_epoch"]:
+        yield (
+            "no epoch was better on validation than the network before training, so what acts in training steps has no part in "
+            "these scores: give more epochs, or --set keep=last"
+        )
     if not record["test"]:
         yield "there is no test split: the epoch was chosen on the validation images, so this score is too good for new images"
     for split, name in (("val", "validation"), ("test", "test")):

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trickbag.data.images import Images
 from trickbag.engine.answers import Asked, kept
+from trickbag.engine.changed import changed, told
 from trickbag.engine.crowd import Crowd
 from trickbag.engine.cutting import resident
 from trickbag.engine.judge import Judge, judged_view
@@ -23,7 +24,6 @@ from trickbag.engine.pixels import Data, Pixels, Rows
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, Tell, silent
 from trickbag.ground.streams import generator, key, seed_layers
-from trickbag.ground.text import counted
 from trickbag.models import networks
 from trickbag.models.card import CARD, Card
 from trickbag.recipe import Recipe
@@ -86,24 +86,12 @@ def surgery(run: Path, tricks: Sequence[Trick]) -> list[Trick]:
 
 def training(images: Images, tricks: Sequence[Trick], seed: int, answers: Answers, tell: Tell) -> Images:
     """The training images after the tricks had their say, each of whom is told of by what it changed."""
-    train = images.split("train")
+    train, unlabelled = images.split("train"), images.split("unlabelled")
     for trick in having(tricks, "data"):
-        before, train = train, trick.data(train, images.split("unlabelled"), answers, generator(seed, trick.name()))
-        tell(Note(f"{trick}: {changes(before, train)}"))
+        before, train = train, trick.data(train, unlabelled, answers, generator(seed, trick.name()))
+        added = len(unlabelled) if trick.folder else 0
+        tell(Note(f"{trick}: {told(len(before), changed(before, train), added)}"))
     return train
-
-
-def changes(before: Images, after: Images) -> str:
-    """What a trick made of the training images, in words."""
-    old, new = (dict(zip(table.paths, table.labels.tolist(), strict=True)) for table in (before, after))
-    both = old.keys() & new.keys()
-    found = {
-        "left out": len(old) - len(both),
-        "given another label": sum(old[path] != new[path] for path in both),
-        "added": len(new) - len(both),
-    }
-    said = ", ".join(f"{count:,} {what}" for what, count in found.items() if count)
-    return f"{counted(len(old), 'training image')}, {said or 'all kept as they are'}"
 
 
 def load(

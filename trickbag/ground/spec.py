@@ -46,14 +46,14 @@ def parse(text: str) -> Spec:
     Spec(name='mixup', args=(), fields={'alpha': 0.4})
     >>> parse("mixup(alpha=")
     Traceback (most recent call last):
-    trickbag.ground.errors.UsageError: 'mixup(alpha=' is not a trick: write name or name(field=value, …).
+    trickbag.ground.errors.UsageError: 'mixup(alpha=' is not a trick: write name or name(field=value, …), paths in quotes.
     """
     try:
         value = _read(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         value = None
     if not isinstance(value, Spec):
-        raise UsageError(f"{brief(text)} is not a trick: write name or name(field=value, …).")
+        raise UsageError(f"{brief(text)} is not a trick: write name or name(field=value, …), paths in quotes.")
     return value
 
 

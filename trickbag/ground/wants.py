@@ -10,9 +10,9 @@ from trickbag.ground.text import brief
 
 WANTS = {
     "unequal classes": r"imbalanc|unequal|rare class|long.tail|macro recall",
+    "unlabelled images": r"unlabelled|without labels",
     "few images": r"few images|few labelled|little data|small data|handful|overfitting",
     "label noise": r"label noise|noisy label|mislabel|wrong label",
-    "unlabelled images": r"unlabelled|without labels",
     "calibrated probabilities": r"calibrat|probabilit|too sure|\bNLL\b|\bECE\b|miss a class",
     "small objects": r"small objects?\b|object is small|off (the )?centre|part of the image",
     "fine-grained classes": r"fine.grained",

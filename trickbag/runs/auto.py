@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trickbag import tricks
 from trickbag.data.findings import CUT
 from trickbag.data.images import Images
 from trickbag.data.unlabelled import read_unlabelled
@@ -26,8 +27,7 @@ from trickbag.ground.text import counted, duration
 from trickbag.models import networks
 from trickbag.recipe import Recipe
 from trickbag.runs.request import Request
-from trickbag.trick import having
-from trickbag.tricks import find
+from trickbag.trick import conflict, having
 
 SAFETY = 0.88
 """Share of the budget that is planned for: a machine has other things to do at times."""
@@ -139,21 +139,24 @@ def _trained(wanted: Request) -> tuple[Recipe, list[str]]:
             f"{per_class:.0f} training images per class: too few to train more than the classifier",
         ]
     said = f"{per_class:.0f} training images per class: the classifier is trained first, then all layers as far as time allows"
-    if per_class < SOME_IMAGES and not wanted.chosen & {"trivialaugment", "tricks"}:
+    if per_class < SOME_IMAGES and _may_add(wanted, recipe, "trivialaugment"):
         recipe = _put(wanted, recipe.edit(["trivialaugment"]), epochs=2 * recipe.epochs)
         longer = "" if "epochs" in wanted.chosen else "twice as long and "
         said += f", {longer}with strong augmentation because images are few"
     reasons = [*reasons, said]
-    if per_class < NORM_IMAGES and _may_freeze_norms(wanted, recipe):
+    if per_class < NORM_IMAGES and _may_add(wanted, recipe, "freeze_norms") and _has_batch_norms(wanted, recipe):
         recipe = recipe.edit(["freeze_norms"])
         reasons.append("batch norms stay as they are: images are too few to measure their statistics anew")
     return recipe, reasons
 
 
-def _may_freeze_norms(wanted: Request, recipe: Recipe) -> bool:
-    """Whether the network has batch norms of which the user did not say what becomes of them."""
-    if wanted.chosen & {"freeze_norms", "tricks"} or find("freeze_norms").slot in {trick.slot for trick in recipe.tricks}:
-        return False
+def _may_add(wanted: Request, recipe: Recipe, name: str) -> bool:
+    """Whether the user neither said what becomes of a trick nor asked for one that it cannot stand beside."""
+    added = tricks.parse(name)
+    return not wanted.chosen & {name, "tricks"} and not any(conflict(trick, added) for trick in recipe.tricks)
+
+
+def _has_batch_norms(wanted: Request, recipe: Recipe) -> bool:
     images, channels = wanted.data.images, wanted.data.channels
     return bool(batch_norms(networks.build(recipe.model, len(images.classes), channels, recipe.size)))
 

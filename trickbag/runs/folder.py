@@ -142,6 +142,8 @@ class RunRecord(Record):
     data_fingerprint: str
     seed: Count
     splits: dict[SplitName, Divided]
+    training_images: dict[str, Count] = {}
+    """How many ``images`` are trained on, and how many the tricks have ``left_out``, ``relabelled`` and ``added``."""
     corrections: Corrected | None = None
     """None where the labels are as the data set has them."""
     request: str

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trickbag import plugins
 from trickbag.data.images import Images
-from trickbag.engine import sets
+from trickbag.engine import changed, sets
 from trickbag.engine.assemble import kept_pixels
 from trickbag.engine.loop import Loop
 from trickbag.engine.scores import Scores, finite, interval, score
@@ -106,6 +106,7 @@ def write_result(
     finished = finish(loop, recipe)
     scores, arrays = judge_splits(loop, finished, [split for split in ("val", "test") if len(wanted.data.images.split(split))])
     images, trained = wanted.data.images, wanted.data.images.split("train").counts().tolist()
+    changes = changed.changed(images.split("train"), loop.loader.pixels.images)
     tensors, card = export(finished.model, finished.tricks, recipe, images.classes, loop.loader.normal, kept_pixels(recipe))
     judged = {
         split: Judged(
@@ -129,6 +130,7 @@ def write_result(
         data_fingerprint=wanted.data.fingerprint,
         seed=wanted.seed,
         splits=divided(wanted),
+        training_images={"images": len(loop.loader.labels)} | changed.count(changes),
         corrections=Corrected(**images.correction._asdict()) if images.correction else None,
         request=wanted.key,
         plugins={name: plugin.digest for name, plugin in wanted.own.items()},
@@ -145,6 +147,8 @@ def write_result(
         IMAGES: seen(loop, recipe, images).also(wanted.before).packed(),
         RESULT: store.to_json(record.plain(), indent=2),
     }
+    if having(loop.tricks, "data"):
+        files["changed.csv"] = csv_of(("path", "old", "new"), changes)
     for name, content in files.items():
         store.write(folder / name, content)
     store.seal(folder)

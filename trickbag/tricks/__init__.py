@@ -4,6 +4,8 @@ import difflib
 import importlib
 import pkgutil
 from functools import cache
+from itertools import chain, repeat
+from typing import get_args
 
 from trickbag import plugins
 from trickbag.ground import glance, spec, wants
@@ -74,19 +76,32 @@ def _built_in(name: str) -> type[Trick]:
 
 
 def parse(text: str) -> Trick:
-    """The trick that a text spells; the inverse of ``str``.
+    """The trick that a text spells; the inverse of ``str``, but that quotes round a word may be left out, as shells eat them.
 
     >>> str(parse("label_smoothing(eps=0.1)")), str(parse("one_of(mixup, cutmix(alpha=0.5))"))
     ('label_smoothing', 'one_of(mixup, cutmix(alpha=0.5))')
+    >>> str(parse("clean_labels(kind=correct)")), str(parse("dihedral(turns=false)"))
+    ("clean_labels(kind='correct')", 'dihedral(turns=False)')
     """
     return _build(spec.parse(text))
 
 
 def _build(given: spec.Spec) -> Trick:
-    def inner(value: object) -> object:
-        if isinstance(value, spec.Spec):
-            return _build(value)
-        return tuple(map(inner, value)) if isinstance(value, tuple) else value
+    trick = find(given.name)
+    words = {name for name, field in trick.model_fields.items() if not _holds_tricks(field.annotation)}
+    places = repeat(trick.positional) if isinstance(trick.positional, str) else chain(trick.positional, repeat(""))
+    args = tuple(_value(value, name in words) for value, name in zip(given.args, places, strict=False))
+    return trick.build(spec.Spec(given.name, args, {name: _value(v, name in words) for name, v in given.fields.items()}))
 
-    fields = {name: inner(value) for name, value in given.fields.items()}
-    return find(given.name).build(spec.Spec(given.name, tuple(map(inner, given.args)), fields))
+
+def _value(given: object, word: bool) -> object:
+    """A value of a spec with its tricks built; a bare name is a text where it can be no trick."""
+    if isinstance(given, tuple):
+        return tuple(_value(value, word) for value in given)
+    if not isinstance(given, spec.Spec):
+        return given
+    return given.name if word and given == spec.Spec(given.name) else _build(given)
+
+
+def _holds_tricks(annotation: object) -> bool:
+    return (isinstance(annotation, type) and issubclass(annotation, Trick)) or any(map(_holds_tricks, get_args(annotation)))

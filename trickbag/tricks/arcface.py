@@ -7,7 +7,8 @@ Paper: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recogni
   sub-centres: Deng et al., "Sub-center ArcFace", ECCV 2020; beyond pi - margin as in the authors' code.
 Helps: many similar classes with few images each, as faces or products; features that are compared by the cosine, as by knn and
   ncm. Sub-centres: label noise, and classes of several looks.
-Hurts: a pretrained classifier, which is replaced; calibration; a margin too large to begin with. Use warmup.
+Hurts: a pretrained classifier, which is replaced; calibration; a margin too large to begin with. Use warmup; and leave
+  fit_head out, which fits a linear classifier.
 Costs: nothing; sub_centers times the classifier's weights.
 """
 

@@ -4,7 +4,7 @@ Formula: p_i is what a logistic regression on the features of the network as tra
   images of the other four of five folds, which keep groups together; where these have none of its class, its label is believed.
   Confident learning chooses the wrong labels by it: an image of label j counts as class k where p_ik reaches the mean p_k of
   those labelled k; of each pair of classes as many are chosen as so counted, those with the largest p_ik - p_ij. Validation and
-  test keep their labels.
+  test keep their labels; the file changed.csv in the run's folder lists what was chosen.
 Paper: Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021, arXiv:1911.00068, eq. 1 to 3
   and section 3.2 (prune by noise rate).
 Helps: label noise, with pretrained weights that fit the task.

@@ -5,7 +5,7 @@ Formula: the score of an image by a trained network with probabilities p on its 
   the largest scores, or with the smallest where easy ones shall stay.
 Paper: Paul et al., "Deep Learning on a Data Diet", NeurIPS 2021, arXiv:2107.07075 (EL2N, early in training); which to keep, and
   classes in balance: Sorscher et al., "Beyond Neural Scaling Laws", NeurIPS 2022, arXiv:2206.14486.
-Helps: many images, whose training shall take less time; where images are few, prefer='easy' is the better choice.
+Helps: speed, where images are many; where they are fewer, prefer='easy' is the better choice.
 Hurts: label noise, since images with wrong labels are the hard ones that stay; small shares; few images.
 Costs: the short run that scores, one pass over the training images, and then less: epochs are shorter.
 """

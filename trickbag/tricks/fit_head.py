@@ -76,7 +76,8 @@ class FitHead(Trick):
         head = model.classifier
         if not isinstance(head, nn.Linear) or head.bias is None:
             raise UsageError(
-                f"fit_head fits a linear layer with a bias; this network ends with {type(head).__name__}. Remove fit_head."
+                f"fit_head fits a linear layer with a bias; this network ends with {type(head).__name__}. "
+                "Leave it out: --without fit_head."
             )
 
     def prepare(self, model: Any, fit: Fit) -> Any:

@@ -57,7 +57,7 @@ class GhostNorm(Trick):
     """Let batch norms see parts of a batch."""
 
     stage = Stage.GRADIENT  # after all surgery, which may bring norms
-    alters, undone = "training", True
+    alters, stilled, undone = "training", "norms", True
     example = "ghost_norm(images=2)"
     images: Annotated[int, Field(ge=2)] = 16
     """How many of them a part has at least."""

@@ -32,7 +32,7 @@ def of_norms(model: nn.Module) -> set[str]:
 class NormTuning(Trick):
     """Let the norms and the classifier learn alone for the first share of training."""
 
-    stage, slot = Stage.GRADIENT, "tuned"
+    stage, slot, stilled = Stage.GRADIENT, "tuned", "norms"
     neutral = {"until": 0.0}
     until: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of training up to which all else is frozen; 1: all of it."""

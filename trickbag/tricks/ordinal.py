@@ -4,7 +4,8 @@ Formula: q_k ~ exp(-(r_k - r_label)^2 / spread), r_k the place of class k in the
   rows, so that it commutes with mixing. The loss and the K logits stay as they are.
 Paper: Díaz and Marathe, "Soft Labels for Ordinal Regression", CVPR 2019, eq. 1 and 2, with the squared distance.
 Helps: grades, ages, stages and counts: mistakes get smaller, also where top-1 stays; label noise between neighbours.
-Hurts: classes without an order; calibration and top-1 when the spread is large.
+Hurts: classes without an order, or whose order is not that of their names (give levels); calibration and top-1 when the
+  spread is large.
 Costs: nothing.
 """
 

@@ -6,7 +6,7 @@ Formula: z - tau log pi, pi_k = n_k / sum n the share of class k in the training
 Paper: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021, arXiv:2007.07314, eq. 9.
 Helps: macro recall and rare classes on imbalanced data, without any training: also a network that is trained already.
 Hurts: top-1 over all images where frequent classes are as frequent when judged; together with logit_adjustment,
-  balanced_softmax, class_weights or a sampler, which balance twice.
+  balanced_softmax, class_weights or a sampler, which balance twice. Classes of one size stay as they are.
 Costs: nothing.
 """
 

@@ -42,7 +42,7 @@ class TokenDistill(Trick):
     stage = Stage.LABEL
     networks = "teacher"
     neutral = {"alpha": 0.0}
-    alters = "training"
+    alters, undone = "training", True
     teacher: str = "self"
     """A run's folder, a recipe's name or file, or self: this recipe without distillation, trained first."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5

@@ -171,7 +171,7 @@ def residual_norms(model: nn.Module, x: Tensor) -> list[nn.Module]:
 class ZeroGamma(Trick):
     """Start the last norm of each residual branch at a scale of zero."""
 
-    stage, slot = Stage.WEIGHT, "norms"
+    stage, stilled = Stage.WEIGHT, "norms"
 
     def model(self, model: Any) -> Any:
         """Zero the scales. Raises UsageError for pretrained weights and for networks without such norms."""

@@ -568,14 +568,6 @@ def test_a_projection_is_drawn_from_its_own_generator() -> None:
     assert torch.equal(projection(3, 2, rng(1)).weight, projection(3, 2, rng(1)).weight)
 
 
-@pytest.mark.parametrize(
-    "name", ["arcface", "supervised_contrastive", "label_aware_smoothing", "ordinal", "group_dro(by='class')"]
-)
-def test_training_in_bf16_gives_numbers(name: str) -> None:
-    made = loop(recipe(name, precision="bf16", epochs=1))
-    assert all(event.loss.isfinite() for event in made.train() if isinstance(event, Step))
-
-
 def test_tricks_that_freeze_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="both sit in the slot 'tuned'"):
         recipe("lora", "norm_tuning")

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from album import fill
+from scipy.stats import kstest
 from timm.task import FeatureDistillationTask
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, linear, normalize
@@ -386,6 +387,14 @@ def test_a_view_is_a_part_of_the_image() -> None:
     corner = square(image, 0.25, 0.999, 0.999)
     assert corner.shape == image.shape
     assert int(corner.min()) >= int(image[0, 6:, 10:].min())
+
+
+def test_views_show_from_a_fifth_of_the_image_to_all_of_it() -> None:
+    (view,) = parse("supervised_contrastive").augment()
+    image = torch.arange(100, dtype=torch.uint8).view(1, 100, 1).expand(1, 100, 100)
+    shown = [view(image, 100, rng(seed)) for seed in range(300)]
+    areas = [((int(one.max()) - int(one.min()) + 1) / 100) ** 2 for one in shown]
+    assert kstest(areas, "uniform", args=(0.2, 0.8)).pvalue > 0.01
 
 
 # targets

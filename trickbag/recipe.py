@@ -56,7 +56,8 @@ class Training(Shown, BaseModel):
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     """Images per step over all devices."""
     micro_batch: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Images per forward pass on a device: larger batches accumulate gradients; 0 takes the whole batch at once."""
+    """Images per forward pass on a device, and one more where it would be left over: larger batches accumulate gradients; 0
+    takes the whole batch at once."""
     lr: Annotated[float, Field(gt=0, le=1e30)] = 0.01
     """Learning rate, multiplied by the schedules."""
     weight_decay: Annotated[float, Field(ge=0, le=1e30)] = 1e-4

@@ -12,6 +12,7 @@ from torch import Tensor
 from trickbag.engine.cutting import cut
 from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.loop import Judged, Step, mean_loss, micro_batches
+from trickbag.ground.errors import UsageError
 from trickbag.ground.state import pack, unpack
 from trickbag.laboratory.lab import loop, recipe, train
 from trickbag.trick import Batch, View
@@ -142,6 +143,35 @@ def test_micro_batches_sum_to_the_gradient_of_the_whole_batch(size: int) -> None
         return layer.weight.grad.clone()
 
     torch.testing.assert_close(gradient(list(micro_batches(batch, size))), gradient([(batch, 1.0)]))
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "parts"),
+    [(9, 4, [4, 5]), (3, 2, [3]), (8, 4, [4, 4]), (5, 4, [5]), (7, 4, [4, 3]), (1, 4, [1]), (1, 0, [1]), (3, 1, [1, 1, 1])],
+)
+def test_no_part_of_a_batch_is_a_single_image_but_where_it_is_asked_for(count: int, size: int, parts: list[int]) -> None:
+    batch = Batch(torch.zeros(count, 4), torch.zeros(count, 3), torch.arange(count))
+    made = list(micro_batches(batch, size))
+    assert [len(part.rows) for part, _ in made] == parts
+    assert torch.equal(torch.cat([part.rows for part, _ in made]), batch.rows)
+    assert [share for _, share in made] == [part / count for part in parts]
+
+
+SMALL_MAPS = {"model": "test_resnet", "size": 32, "epochs": 1, "lr": 1e-3}
+"""Whose last maps are of one place."""
+
+
+@pytest.mark.parametrize(("batch_size", "micro_batch"), [(1, 0), (4, 1)])
+@pytest.mark.parametrize("trick", ["flip", "pretrain(epochs=1)"])
+def test_a_norm_with_nothing_to_compare_is_said(trick: str, batch_size: int, micro_batch: int) -> None:
+    fields = {**SMALL_MAPS, "batch_size": batch_size, "micro_batch": micro_batch}
+    with pytest.raises(UsageError, match=r"one value per channel, which has no variance.* 2 or more, or a larger size"):
+        train(trick, **fields)
+    assert len(train(trick, **fields | {"size": 64}).losses) > 0
+
+
+def test_an_image_left_over_by_micro_batches_is_not_alone() -> None:
+    assert len(train(**SMALL_MAPS, batch_size=9, micro_batch=4).losses) == 5  # of 9, 9, 9, 9 and 5 images
 
 
 def test_the_best_epoch_on_validation_is_kept() -> None:

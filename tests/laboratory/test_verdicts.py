@@ -46,6 +46,11 @@ class Brighter(Trick):
 '''
 GOOD = "Annotated[float, Field(ge=0, le=1)]"
 DOES = "return batch._replace(x=batch.x + self.step)"
+MORE = "\n\n    def {point}(self, {given}):\n        {does}"
+LOSS = DOES + MORE.format(
+    point="loss", given="outputs, y", does="p = outputs.logits.exp(); ce = -(y * (p / p.sum(1)[:, None]).log()).sum(1)"
+)
+CANCELS = "big = torch.eye(2) * 257; return (big @ big).float()[0, 0] - 257**2"
 FAULTS = {
     "neutral": ({"does": "return batch._replace(x=batch.x + self.step + 0.1)"}, "brighter(step=0.0) changes weights"),
     "acting": ({"does": "return batch"}, "ends with the same weights and predictions as one without"),
@@ -55,6 +60,15 @@ FAULTS = {
     "resuming": ({"does": "seen.append(1); return batch._replace(x=batch.x + self.step * len(seen))"}, "same seed differ"),
     "apart": ({"does": "return batch._replace(x=batch.x + self.step * torch.rand(()))"}, "global generator of torch"),
     "apart ": ({"does": "return batch._replace(x=batch.x + self.step * random.random())"}, "global generator of random"),
+    "exact": ({"does": LOSS + "; return ce - ce.mean()"}, "loss of a sample alone is [0.0], and among others"),
+    "exact ": ({"does": LOSS + "; return ce"}, "loss is [nan, "),
+    "few": ({"does": "return batch._replace(x=batch.x + self.step * batch.y[:, 2].mean())"}, "IndexError: index 2"),
+    "single": (
+        {"does": "return batch._replace(x=batch.x / (batch.x - batch.x.mean(0)).norm())"},
+        "of step 1 is no finite number",
+    ),
+    "half": ({"does": DOES + MORE.format(point="penalty", given="batch, outputs, model, t", does=CANCELS)}, "in bf16 and"),
+    "far": ({"does": LOSS + "; return ce"}, "the loss of step 1 is no finite number"),
     "families": ({"does": "assert batch.x.shape[-1] < 32; " + DOES}, "brighter.py, line 33: AssertionError"),
 }
 

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from album import fill
+from scipy.stats import kstest
 from timm.task import FeatureDistillationTask, TokenDistillationTask
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, linear, normalize
@@ -390,6 +391,14 @@ def test_a_view_is_a_part_of_the_image() -> None:
     assert int(corner.min()) >= int(image[0, 6:, 10:].min())
 
 
+def test_views_show_from_a_fifth_of_the_image_to_all_of_it() -> None:
+    (view,) = parse("supervised_contrastive").augment()
+    image = torch.arange(100, dtype=torch.uint8).view(1, 100, 1).expand(1, 100, 100)
+    shown = [view(image, 100, rng(seed)) for seed in range(300)]
+    areas = [((int(one.max()) - int(one.min()) + 1) / 100) ** 2 for one in shown]
+    assert kstest(areas, "uniform", args=(0.2, 0.8)).pvalue > 0.01
+
+
 # targets
 @pytest.mark.parametrize("shape", ["concave", "linear", "convex"])
 def test_label_aware_smoothing_is_the_papers(shape: str) -> None:
@@ -572,14 +581,6 @@ def test_the_projection_learns_resumes_and_is_no_part_of_the_result() -> None:
 
 def test_a_projection_is_drawn_from_its_own_generator() -> None:
     assert torch.equal(projection(3, 2, rng(1)).weight, projection(3, 2, rng(1)).weight)
-
-
-@pytest.mark.parametrize(
-    "name", ["arcface", "supervised_contrastive", "label_aware_smoothing", "ordinal", "group_dro(by='class')"]
-)
-def test_training_in_bf16_gives_numbers(name: str) -> None:
-    made = loop(recipe(name, precision="bf16", epochs=1))
-    assert all(event.loss.isfinite() for event in made.train() if isinstance(event, Step))
 
 
 def test_tricks_that_freeze_exclude_each_other() -> None:

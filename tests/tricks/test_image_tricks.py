@@ -20,7 +20,6 @@ from torchvision.transforms.v2 import functional
 from trickbag.ground.errors import UsageError
 from trickbag.ground.orientations import laid, ways
 from trickbag.ground.streams import beta, generator, key, uniform, uniforms
-from trickbag.laboratory import lab
 from trickbag.transfers.recipe import TransferRecipe
 from trickbag.trick import Batch, Draw, Outputs, conflict
 from trickbag.tricks import parse, three_augment
@@ -462,11 +461,6 @@ def test_extreme_pixels_stay_what_they_are_under_autocast_too(spec: str) -> None
     assert all(map(torch.equal, made[:3], mixed(spec, far)[:3]))
     assert made.x.abs().max() <= 1.00001e4
     torch.testing.assert_close(made.y.sum(1), torch.ones(4))
-
-
-@pytest.mark.parametrize("trick", [*MIXING[:2], "dihedral_tta"])
-def test_a_training_in_half_precision_stays_finite(trick: str) -> None:
-    assert all(map(math.isfinite, lab.train(trick, precision="bf16", epochs=1).losses))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (12, 10)])

@@ -22,6 +22,8 @@ SILENT = {
     "neutral": {name for name in NAMES if bag()[name].neutral is None},
     "acting": {name for name in NAMES if bag()[name].neutral == {}},
     "odd_batches": {name for name in NAMES if "batch" not in example(name).plugs()},
+    "exact": {name for name in NAMES if not {"loss", "weights", "select"} & set(example(name).plugs())},
+    "single": {"ghost_norm"},
     "resuming_elsewhere": {name for name in NAMES if "optimizer" not in example(name).plugs()},
     "apart": {"flip"} | {name for name in NAMES if {"data", "order", "batch_size"} & set(example(name).plugs())},
     "watching": {name for name in NAMES if not set(example(name).plugs()) <= WATCHING},

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -18,6 +19,7 @@ from trickbag.engine.judge import Judge, float_outputs
 from trickbag.engine.loader import Loader, Plan, Slice
 from trickbag.engine.precision import LossScale
 from trickbag.engine.prefix import Prefix
+from trickbag.ground.norms import comparing
 from trickbag.ground.streams import generator, key, seed_layers
 from trickbag.recipe import Training
 from trickbag.trick import (
@@ -169,7 +171,8 @@ class Loop:
             total = torch.zeros((), device=self.fabric.device)
             objective = self.objective(t)
             for part, share in micro_batches(batch, self.recipe.micro_batch):
-                loss = weight * share * objective(part)
+                with comparing():
+                    loss = weight * share * objective(part)
                 self.scale.up(loss).backward()  # type: ignore[no-untyped-call]
                 total = total + loss.detach()
             total = average(total, self.model, self.fabric)
@@ -346,10 +349,14 @@ def soft_cross_entropy(outputs: Outputs, y: Tensor) -> Tensor:
 
 
 def micro_batches(batch: Batch, size: int) -> Iterator[tuple[Batch, float]]:
-    """The parts of a batch with at most ``size`` images (0: all), each with its share of the batch."""
-    total = len(batch.x)
-    for start in range(0, total, size or total):
-        cut = slice(start, start + (size or total))
+    """The parts of a batch with ``size`` images (0: all), each with its share of the batch.
+
+    A single image that would be left over joins the last of them: by itself it has no batch statistics.
+    """
+    total, single = len(batch.x), size == 1
+    starts = range(0, total if single else max(total - 1, 1), size or total)
+    for start, end in pairwise([*starts, total]):
+        cut = slice(start, end)
         views = None if batch.views is None else batch.views[cut]
         others = batch.unlabelled and Unlabelled(*(values[cut] for values in batch.unlabelled))
         part = batch._replace(x=batch.x[cut], y=batch.y[cut], rows=batch.rows[cut], views=views, unlabelled=others)

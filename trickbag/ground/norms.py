@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trickbag.ground.errors import UsageError
+
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """The batch norms of a network, in order."""
@@ -16,6 +18,20 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 def moved(norm: _BatchNorm) -> bool:
     """Whether training has moved a norm's statistics."""
     return int(norm.num_batches_tracked or 0) > 0
+
+
+@contextmanager
+def comparing() -> Iterator[None]:
+    """Raise UsageError where a norm inside sees one value per channel, which has no variance."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # torch has no type of its own for it
+            raise
+        raise UsageError(
+            "a norm of the network sees one value per channel, which has no variance: one image at a time is too little where "
+            "maps are so small. Set batch_size (and micro_batch) to 2 or more, or a larger size."
+        ) from None
 
 
 @torch.no_grad()
@@ -35,7 +51,8 @@ def estimate_norms(model: nn.Module, norms: Sequence[_BatchNorm], batches: Itera
         seen += len(x)
         for norm in norms:
             norm.momentum = len(x) / seen
-        model(x)
+        with comparing():
+            model(x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()

@@ -29,6 +29,8 @@ from trickbag.tricks import find, parse
 
 CLASSES = ("a", "b", "c")
 COUNTS = {"train": (20, 12, 9), "val": (4, 4, 3), "test": (5, 4, 4), "unlabelled": (3, 3, 3)}
+FEW = {"train": (7, 1), "val": (3, 0), "test": (3, 0), "unlabelled": (2, 2)}
+"""Two classes, of which one has a single training image."""
 SIZE = 16
 MISLABELLED = "train/a/19.png"
 """It shows the class b."""
@@ -50,11 +52,11 @@ def example(name: str) -> Trick:
 
 
 @cache
-def dataset(channels: int = 3) -> tuple[Data, list[Tensor]]:
+def dataset(channels: int = 3, few: bool = False) -> tuple[Data, list[Tensor]]:
     """Images of three textures that a network can tell apart, 20 x 24 pixels, and their table; two of three have a box, and
-    one has a wrong label."""
+    one has a wrong label. ``few``: of two classes, one of which has a single image."""
     rng, paths, labels, splits, pixels = np.random.default_rng(0), [], [], [], []
-    for split, counts in COUNTS.items():
+    for split, counts in (FEW if few else COUNTS).items():
         for label, count in enumerate(counts):
             for place in range(count):
                 y, x = np.mgrid[:20, :24]
@@ -68,7 +70,8 @@ def dataset(channels: int = 3) -> tuple[Data, list[Tensor]]:
     number = np.arange(len(paths))
     boxes = np.where(number[:, None] % 3 > 0, np.stack([number % 7, number % 4, 16 + number % 8, 14 + number % 6], 1), np.nan)
     sizes = np.tile((20, 24), (len(paths), 1))
-    images = Images(Path(), tuple(paths), np.array(labels), np.array(splits), number, CLASSES, boxes=boxes, sizes=sizes)
+    table = np.array(labels), np.array(splits), number, CLASSES[: len(counts)]
+    images = Images(Path(), tuple(paths), *table, boxes=boxes, sizes=sizes)
     return Data(images, "lab", channels), pixels
 
 
@@ -105,15 +108,15 @@ def recipe(*tricks: Any, **fields: Any) -> Recipe:
     return Recipe(**{**small, **numbers, **fields}, tricks=chosen)
 
 
-def loop(made: Recipe, seed: int = 0, channels: int = 3, fabric: Fabric | None = None) -> Loop:
+def loop(made: Recipe, seed: int = 0, channels: int = 3, fabric: Fabric | None = None, few: bool = False) -> Loop:
     """The loop of a recipe on the laboratory's data set. A teacher is an untrained network of another seed."""
-    data, pixels = dataset(channels)
+    data, pixels = dataset(channels, few)
     fabric = fabric or fabric_of(made.precision)
 
     @cache
     def untrained() -> torch.nn.Module:
-        surgery = [trick.fresh() for trick in having(made.tricks, "model")]
-        return build_model(made, surgery, len(CLASSES), channels, 99, "none").eval().requires_grad_(False).to(fabric.device)
+        surgery, classes = [trick.fresh() for trick in having(made.tricks, "model")], len(data.images.classes)
+        return build_model(made, surgery, classes, channels, 99, "none").eval().requires_grad_(False).to(fabric.device)
 
     return assemble(made, data, pixels, seed, fabric, lambda *_: untrained())
 

@@ -30,6 +30,7 @@ from trickbag.ground import store, streams
 from trickbag.ground.errors import UsageError
 from trickbag.ground.spec import Spec
 from trickbag.ground.streams import generator
+from trickbag.laboratory.edges import EDGES, sentence
 from trickbag.laboratory.lab import (
     CLASSES,
     SIZE,
@@ -190,15 +191,15 @@ def acting(name: str) -> str | None:
 
 
 def shapes(name: str) -> str | None:
-    """Shapes, types and the sums of targets are kept, for images of 1, 3 and 4 channels."""
-    for channels in (1, 3, 4):
-        shapes_of(name, channels)
+    """Shapes, types and the sums of targets are kept, for images of 1, 3 and 4 channels, and of two classes."""
+    for channels, few in ((1, False), (3, False), (4, False), (3, True)):
+        shapes_of(name, channels, few)
     return None
 
 
-def shapes_of(name: str, channels: int) -> None:
-    """The same for images of so many channels."""
-    made = loop(recipe(example(name)), channels=channels)
+def shapes_of(name: str, channels: int, few: bool) -> None:
+    """The same for images of so many channels, of few classes or not."""
+    made = loop(recipe(example(name)), channels=channels, few=few)
     for trick in having(made.tricks, "augment"):
         image = torch.randint(0, 256, (channels, 20, 24), dtype=torch.uint8, generator=generator(0, "test"))
         for transform in trick.augment():
@@ -233,15 +234,14 @@ def _check_batch(trick: Trick, batch: Batch, t: float) -> None:
 
 
 def odd_batches(name: str) -> str | None:
-    """It takes batches of one and of three images."""
+    """It takes batches of one and of three images, of two classes and of three."""
     if "batch" not in example(name).plugs():
         return "it does not change batches"
-    (trick,) = loop(recipe(example(name))).tricks
     _, pixels = dataset()
-    for count in (1, 3):
-        x = torch.stack(pixels[:count]).float()
-        out = trick.batch(Batch(x, torch.eye(3)[:count], torch.arange(count)), 0.0, generator(0, name))
-        assert out.x.shape == x.shape, f"batch makes images {list(out.x.shape)} of {list(x.shape)}"
+    for count, few in itertools.product((1, 3), (True, False)):
+        (trick,) = loop(recipe(example(name)), few=few).tricks
+        y = torch.eye(2 if few else 3).repeat(2, 1)[:count]
+        _check_batch(trick, Batch(torch.stack(pixels[:count]).float(), y, torch.arange(count)), 0.0)
     return None
 
 
@@ -386,7 +386,7 @@ def family_of(name: str, family: str) -> None:
         list(made.prepare())
         steps = [event for event in itertools.islice(made.train(), 2) if isinstance(event, Step)]
     except UsageError as error:
-        assert str(error).endswith(".") and len(str(error)) > 20, f"{family} is refused with {str(error)!r}, not in a sentence"
+        sentence(error, family)
         return
     assert len(steps) == 2
     assert all(bool(event.loss.isfinite()) for event in steps), f"the loss on {family} is no finite number"
@@ -422,6 +422,7 @@ def pair(a: str, b: str) -> None:
 LAWS: tuple[Law, ...] = (
     *(spelling, documented, examples, bounded, seated),
     *(neutral, acting, shapes, odd_batches),
+    *EDGES,
     *(resuming, resuming_elsewhere, apart, ranks, watching, beginning),
     *(families, neighbours),
 )

@@ -31,7 +31,7 @@ class Verdicts(Shown):
         >>> import trickbag as tb
         >>> found = tb.laws("posterize.py")
         >>> found.trick, len(found.laws), found.broken
-        ('posterize', 17, ())
+        ('posterize', 22, ())
 
     """
 

@@ -88,7 +88,9 @@ def far(name: str) -> str | None:
     _, batch = next(iter(made.loader.train(made.plan.epoch(0), 0)))
     with torch.no_grad():
         scale = FAR / made.model.train()(batch.x).logits.abs().max()
-    cast(Net, made.model).classifier.register_forward_hook(lambda _layer, _args, logits: logits * scale)
+    model = cast(Net, made.model)
+    for layer in {name.rpartition(".")[0] for name in model.head_names}:
+        model.get_submodule(layer).register_forward_hook(lambda _layer, _args, logits: logits * scale)
     finite(made)
     return None
 

@@ -15,24 +15,17 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax
 
+from trickbag.ground.softened import divergence
 from trickbag.trick import Batch, Fit, Outputs, Stage, Trick
 
 
-def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Logits [B, K] of both -> KL(teacher || student) at a temperature above 0, times its square: the mean, a scalar.
+class Distill(Trick):
+    """Pull the network's answers towards a teacher's.
 
-    >>> same = torch.tensor([[1.0, 2.0]])
-    >>> float(divergence(same, same, 4.0))
+    >>> divergence(torch.tensor([[0.0, 4.0]]), torch.tensor([[0.0, 4.0]]), 4.0).item()
     0.0
     """
-    z, r = log_softmax(student / temperature, 1), log_softmax(teacher / temperature, 1)
-    return temperature**2 * kl_div(z, r, reduction="batchmean", log_target=True)
-
-
-class Distill(Trick):
-    """Pull the network's answers towards a teacher's."""
 
     stage = Stage.LABEL
     networks = "teacher"

@@ -19,8 +19,8 @@ from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
 
 from trickbag.ground.errors import UsageError
+from trickbag.ground.softened import divergence
 from trickbag.trick import Batch, Fit, Forward, Outputs, Stage, Trick
-from trickbag.tricks.distill import divergence
 
 
 def lost(own: Tensor, wanted: Tensor, kind: str, temperature: float) -> Tensor:

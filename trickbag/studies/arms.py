@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from trickbag.ground.errors import UsageError
 from trickbag.recipe import Recipe, idle
-from trickbag.trick import Trick, rivals
+from trickbag.trick import Trick, conflict
 
 Weights = dict[str, float]
 """Arm -> weight in a contrast."""
@@ -82,9 +82,12 @@ class Bench:
         self.add("reference", "reference", reference)
 
     def recipe(self, on: Collection[Trick]) -> Recipe:
-        """The reference with those of the tricks that are on and without the others. Raises UsageError where they conflict."""
+        """The reference with those of the tricks that are on and without the others. Raises UsageError where they conflict.
+
+        A trick of the reference that is not tried itself makes room for one that is, as its optimiser for another one.
+        """
         own = [trick for trick in self.reference.tricks if trick in on or trick not in self.tricks]
-        kept = [trick for trick in own if trick in on or not any(rivals(trick, other) for other in on)]
+        kept = [trick for trick in own if trick in on or not any(conflict(trick, other) for other in on)]
         return self.reference.edit(tricks=[*kept, *(trick for trick in on if trick not in kept)])
 
     def add(self, name: str, role: str, recipe: Recipe, edits: str | None = None, seed_offset: int = 0) -> str:

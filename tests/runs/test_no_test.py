@@ -96,6 +96,16 @@ def test_its_result_says_what_the_score_is_worth(capsys: pytest.CaptureFixture[s
     assert "there is no test split: the epoch was chosen on the validation images, so this score is too good" in said
 
 
+def test_the_last_epoch_is_not_called_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.app(
+        ["train", "given", "--recipe", "tiny.toml", "--set", "test_share=0", "--set", "keep=last", "--out", "last"],
+        standalone_mode=False,
+    )
+    said = capsys.readouterr().out
+    assert " kept" in said
+    assert "chosen" not in said
+
+
 def test_such_a_run_predicts_and_is_evaluated() -> None:
     assert tb.evaluate("run", "given").chosen_on == 12
     assert len(list(tb.load("run").predict(["given/val/a"]))) == 4

@@ -197,13 +197,15 @@ class Screen:
     def result(self, result: Any) -> None:
         """The answer of a training in five lines: what was done, how good, how sure, where it lies."""
         from trickbag.models.card import Card
+        from trickbag.recipe import Recipe
 
         record, card = result.record, Card.load(result.folder)
+        chosen = Recipe.load(result.folder / "recipe.toml").keep == "best"
         val = record["val"]
         judged, name = (record["test"], "test") if record["test"] else (val, "validation")
         low, high = judged["top1_interval"]
         kept = (
-            f"epoch {record['kept_epoch']} of {record['epochs']} kept, chosen on validation"
+            f"epoch {record['kept_epoch']} of {record['epochs']} kept{', chosen on validation' if chosen else ''}"
             if record["epochs"]
             else "no epoch of training"
         )
@@ -220,7 +222,7 @@ class Screen:
             *own(judged["metrics"]),
             *covered(judged.get("sets"), card.classes),
             *changed(record.get("training_images")),
-            *caveats(record),
+            *caveats(record, chosen),
             f"the run lies in {show(str(result.folder))}: curves.png, confusion.png, result.json, model.safetensors",
         )
 
@@ -489,8 +491,8 @@ def changed(images: Mapping[str, int] | None) -> Iterator[str]:
         yield f"trained on {counted(images['images'], 'image')}: {', '.join(said)}, which changed.csv lists"
 
 
-def caveats(record: Mapping[str, Any]) -> Iterator[str]:
-    """What flatters the scores of a run, or keeps tricks out of them, a sentence each."""
+def caveats(record: Mapping[str, Any], chosen: bool) -> Iterator[str]:
+    """What flatters the scores of a run, or keeps tricks out of them, a sentence each; ``chosen``: its epoch, on validation."""
     if short := record.get("short"):
         yield f"{short}. The scores are those of a network that is hardly trained: give more --budget"
     elif record["epochs"] and not record["kept_epoch"]:
@@ -498,7 +500,7 @@ def caveats(record: Mapping[str, Any]) -> Iterator[str]:
             "no epoch was better on validation than the network before training, so what acts in training steps has no part in "
             "these scores: give more epochs, or --set keep=last"
         )
-    if not record["test"]:
+    if chosen and not record["test"]:
         yield "there is no test split: the epoch was chosen on the validation images, so this score is too good for new images"
     for split, name in (("val", "validation"), ("test", "test")):
         own = record["splits"][split]

@@ -8,8 +8,9 @@ and of an FCN on ADE20K for the schedule alone. Here classifiers are trained wit
 and from weights, with some seeds; *plain* is the paper's baseline, whose learning rate falls in steps. Each is then fine-tuned
 below a new head with the same seed. *floor* and *ceiling* are the same fine-tuning from scratch and from the weights as they
 are. Classifiers are scored on their test photos, detectors and segmenters on theirs; differences from the plain classifier are
-judged as those of a study are, a start being a family. One epoch of each kind is timed first, and the plan printed. What is
-finished in --out is not trained again. Prints Markdown tables.
+judged as those of a study are, a start being a family. Distilled classifiers learn from the same recipe's without distillation,
+of the same seed. One epoch of each kind is timed first, and the plan printed. What is finished in --out is not trained again.
+Prints Markdown tables.
 """
 
 import argparse
@@ -56,10 +57,14 @@ PAPER: dict[str, dict[str, tuple[float, float]]] = {
 }
 """Top-1 on ImageNet, and mAP on VOC 2007 or mIoU on ADE20K, of ResNet-50-D, in per cent (tables 6, 9 and 10)."""
 BASE: dict[str, Any] = {"precision": "fp32", "channels_last": False, "compile": False, "keep": "last", "batch_size": 32}
-STARTS: dict[str, dict[str, Any]] = {
-    "from scratch": {"lr": 0.05, "weight_decay": 5e-4},
-    "from weights": {"lr": 0.01, "weight_decay": 1e-4},
+BASE_TRICKS = ["flip", "random_resized_crop(scale=(0.5, 1.0))", "adamw"]
+STARTS: dict[str, tuple[float, list[str]]] = {
+    "from scratch": (4e-3, []),
+    "from weights": (5e-4, ["fit_head", "freeze_norms"]),
 }
+"""Learning rate, and tricks of all its classifiers."""
+TEACHERS = {"+ smoothing, distillation": "+ smoothing", "all": "+ smoothing, mixup"}
+"""The arm whose classifier an arm distils."""
 
 
 class Asked(NamedTuple):
@@ -90,13 +95,19 @@ def classifier(asked: Asked, unit: Unit) -> Path:
     """Train the classifier of a unit, or find it."""
     import trickbag as tb
 
+    lr, tricks = STARTS[unit.start]
+    arm: list[Any] = list(ARMS[unit.arm])
+    if unit.arm in TEACHERS:
+        arm[arm.index("distill")] = tb.Distill(teacher=str(classifier(asked, unit._replace(arm=TEACHERS[unit.arm]))))
     recipe = tb.Recipe(
         model=asked.model,
         weights=asked.weights if unit.start == "from weights" else "none",
         size=asked.size,
         epochs=asked.epochs[unit.start],
-        tricks=["flip", "random_resized_crop", *ARMS[unit.arm]],
-        **BASE | STARTS[unit.start],
+        lr=lr,
+        weight_decay=0.05,
+        tricks=[*BASE_TRICKS, *tricks, *arm],
+        **BASE,
     )
     out = asked.out / "classifiers" / name(unit)
     return tb.train(asked.data, recipe, seed=unit.seed, out=out, progress=False).folder
@@ -107,17 +118,23 @@ def name(unit: Unit) -> str:
     return "-".join(filter(None, [unit.start, unit.arm, str(unit.seed)])).replace(" ", "_").replace(",", "").replace("+_", "")
 
 
-def carry_out(asked: Asked, unit: Unit) -> float:
-    """Both trainings of a unit; the seconds that they took in this call."""
+def carry_out(asked: Asked, units: Sequence[Unit]) -> float:
+    """Both trainings of each unit; the seconds that they took in this call."""
+    began = time.monotonic()
+    for unit in units:
+        transferred(asked, unit)
+    return time.monotonic() - began
+
+
+def transferred(asked: Asked, unit: Unit) -> None:
+    """Train a unit's classifier, and fine-tune it."""
     import trickbag as tb
 
-    began = time.monotonic()
     model, weights = (classifier(asked, unit), None) if unit.arm else (asked.model, asked.weights)
     weights = "none" if unit.start == "floor" else weights
     fields = {"size": asked.marked_size, "epochs": asked.marked_epochs}
     own: dict[str, Any] = {"weights": weights, "set_": fields, "seed": unit.seed, "ignore": asked.ignore, "progress": False}
     tb.transfer(model, asked.marked, asked.task, out=asked.out / asked.task / name(unit), **own)
-    return time.monotonic() - began
 
 
 def regions(asked: Asked, unit: Unit) -> np.ndarray:
@@ -148,15 +165,15 @@ def compared(asked: Asked, start: str, seeds: Sequence[int], values: Callable[[A
 
 def report(asked: Asked, seeds: Sequence[int]) -> None:
     """Print a table for each start, and one of the bounds."""
-    measure = {"detection": "mAP at 0.5", "segmentation": "mean IoU"}[asked.task]
+    measure, short = {"detection": ("mAP at 0.5", "mAP"), "segmentation": ("mean IoU", "mIoU")}[asked.task]
     for start in STARTS:
         print(f"\n## {start.capitalize()}\n")
-        print(f"| classifier | top-1, % | gain | {measure}, % | gain | the paper's top-1 | its {measure.split()[0]} |")
+        print(f"| classifier | top-1, % | gain | {measure}, % | gain | the paper's top-1 | its {short} |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
         columns = [compared(asked, start, seeds, values) for values in (classes, regions)]
         for arm, upstream, downstream in zip(ARMS, *columns, strict=True):
             first, second = PAPER[asked.task][arm]
-            print(f"| {arm} | {upstream} | {downstream} | {first} | {second} |")
+            print(f"| {arm} | {upstream} | {downstream} | {first:.2f} | {second:.2f} |")
     print(f"\n## Bounds\n\n| start | {measure}, % | of each seed |\n| --- | --- | --- |")
     for bound in ("floor", "ceiling"):
         scores = [100 * float(regions(asked, Unit(bound, "", seed)).mean()) for seed in seeds]
@@ -166,7 +183,7 @@ def report(asked: Asked, seeds: Sequence[int]) -> None:
 def said(effect: Any) -> str:
     """An effect in points, with its simultaneous interval."""
     low, high = effect.interval
-    return f"{100 * effect.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{100 * effect.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})".replace("-", "−")
 
 
 def timed(asked: Asked, seeds: int) -> str:
@@ -186,7 +203,7 @@ def timed(asked: Asked, seeds: int) -> str:
     marked = seeds * (2 * len(ARMS) + 2) * asked.marked_epochs * two
     return (
         f"an epoch of a classifier takes {one:.0f} s, of {asked.task} {two:.0f} s with judging: about "
-        f"{(classifiers + marked) / 3600:.1f} hours of one core, teachers not counted"
+        f"{(classifiers + marked) / 3600:.1f} hours of one core"
     )
 
 
@@ -211,11 +228,11 @@ def main() -> None:
     sizes = (args.size, epochs, args.marked_size, args.marked_epochs)
     asked = Asked(args.data, task, marked, args.model, args.weights, *sizes, ignore, args.out)
     print(origin(), "", timed(asked, args.seeds), sep="\n", flush=True)
-    units = [Unit(bound, "", seed) for bound, seed in product(("floor", "ceiling"), range(args.seeds))]
-    units += [Unit(start, arm, seed) for seed, start, arm in product(range(args.seeds), STARTS, ARMS)]
+    jobs = [[Unit(bound, "", seed) for bound in ("floor", "ceiling")] for seed in range(args.seeds)]
+    jobs += [[Unit(start, arm, seed) for arm in ARMS] for seed, start in product(range(args.seeds), STARTS)]
     with get_context("spawn").Pool(args.workers) as pool:
-        for done, seconds in enumerate(pool.imap_unordered(partial(carry_out, asked), units), 1):
-            print(f"{done} of {len(units)}: {seconds:.0f} s", flush=True)
+        for done, seconds in enumerate(pool.imap_unordered(partial(carry_out, asked), jobs), 1):
+            print(f"{done} of {len(jobs)}: {seconds:.0f} s", flush=True)
     report(asked, range(args.seeds))
 
 

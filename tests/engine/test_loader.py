@@ -1,9 +1,10 @@
 """Batches: every image once an epoch, draws that differ where they should, none that depends on who draws."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from trickbag.engine.cutting import cut
 from trickbag.engine.loader import Loader, Plan
 from trickbag.engine.loop import Judged, Step, mean_loss, micro_batches
+from trickbag.engine.pixels import ahead
 from trickbag.ground.errors import UsageError
 from trickbag.ground.state import pack, unpack
 from trickbag.laboratory.lab import loop, recipe, train
@@ -215,3 +217,22 @@ def test_the_mean_loss_of_an_epoch_is_one_over_images() -> None:
     seen = [(float(event.loss), event.images) for event in made.train() if isinstance(event, Step)]
     assert [images for _, images in seen] == [16, 16, 9]
     assert made.mean_loss == pytest.approx(sum(loss * images for loss, images in seen) / 41, rel=1e-6)
+
+
+def test_a_reader_that_stops_does_not_wait_for_what_is_under_way() -> None:
+    """Left in the middle it ends in the garbage collector, where to wait for a thread can be to wait for oneself."""
+    begun, go, done = threading.Event(), threading.Event(), list[int]()
+
+    def work(item: int) -> int:
+        if item:
+            begun.set()
+            go.wait(20)
+            done.append(item)
+        return item
+
+    results = ahead(work, range(9), 2, 4)
+    assert next(results) == 0
+    assert begun.wait(20)
+    cast(Generator[int], results).close()
+    assert not done
+    go.set()

@@ -273,7 +273,7 @@ def build(source: Pixels, folder: Path, tell: Tell = silent) -> None:
 
 
 def ahead(work: Callable[[A], B], items: Iterable[A], workers: int, depth: int) -> Iterator[B]:
-    """``map`` in threads, in order, at most ``depth`` results ahead of the reader.
+    """``map`` in threads, in order, at most ``depth`` results ahead of the reader, who does not wait for them on stopping.
 
     >>> list(ahead(lambda x: x * x, [1, 2, 3], 2, 2))
     [1, 4, 9]
@@ -289,4 +289,6 @@ def ahead(work: Callable[[A], B], items: Iterable[A], workers: int, depth: int) 
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        # Not to wait: a reader that was left in the middle ends where the garbage collector finds it, which may be in the start
+        # of a thread, under a lock that waiting for threads takes too.
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -98,7 +98,7 @@ def test_training_images_are_cut_and_judged_ones_if_asked(when: str) -> None:
 def test_without_any_box_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, pixels = dataset()
     bare = data._replace(images=replace(data.images, boxes=np.empty((0, 4))))
-    monkeypatch.setattr("trickbag.laboratory.lab.dataset", lambda channels: (bare, pixels))
+    monkeypatch.setattr("trickbag.laboratory.lab.dataset", lambda *_: (bare, pixels))
     with pytest.raises(UsageError, match=r"none has one\. Give a manifest with the columns left, top, right, bottom"):
         loop(recipe("box_crop"))
 

@@ -29,7 +29,7 @@ from trickbag.models.networks import build
 from trickbag.runs import auto
 from trickbag.runs.request import request
 from trickbag.runs.seen import Seen
-from trickbag.trick import Batch, Facts, Unlabelled, conflict
+from trickbag.trick import Batch, Facts, Outputs, Unlabelled, conflict
 from trickbag.tricks import parse
 from trickbag.tricks.fixmatch import answered, consistency, flexible, free, strong, sure
 from trickbag.tricks.mean_teacher import distance, ramped
@@ -375,7 +375,8 @@ def test_the_regression_is_the_papers() -> None:
 
 def test_the_average_of_byol_is_the_papers() -> None:
     """Grill et al. 2020, section 3.2: 1 - (1 - tau) (cos(pi k / K) + 1) / 2 stays, tau 0.99; no gradient goes through it."""
-    learner = BYOL(nn.Identity(), 3)
+    seen = Outputs(torch.zeros(1, 3, 1, 1), torch.zeros(1, 3), torch.zeros(1, 2))
+    learner = BYOL(nn.Identity(), seen, torch.Generator())
     new, old = (cast(Any, body).projector[0].weight for body in (learner.body, learner.average))
     with torch.no_grad():
         new += 1

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from trickbag.display import output, predicted
 from trickbag.display.board import Board
-from trickbag.ground import wants
+from trickbag.ground import toml, wants
 from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
 from trickbag.ground.glance import Listed
 from trickbag.ground.text import as_bytes, counted, duration, line, show, unshow
@@ -200,7 +200,8 @@ class Screen:
         from trickbag.recipe import Recipe
 
         record, card = result.record, Card.load(result.folder)
-        chosen = Recipe.load(result.folder / "recipe.toml").keep == "best"
+        spelled = toml.parse((result.folder / "recipe.toml").read_text("utf-8"))  # as text: its tricks may be of a plugin
+        chosen = spelled.get("keep", Recipe.model_fields["keep"].default) == "best"
         val = record["val"]
         judged, name = (record["test"], "test") if record["test"] else (val, "validation")
         low, high = judged["top1_interval"]

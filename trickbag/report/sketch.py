@@ -45,8 +45,9 @@ def started(trick: Trick) -> Trick:
 
     fresh = trick.fresh()
     if "setup" in trick.plugs():
-        facts = Facts(("a", "b"), torch.tensor([5, 5]), STEPS, BATCH, 224, 3, 0)
-        fresh.setup(build("cifar_resnet8", len(facts.classes), size=SIDE), cast(Any, SimpleNamespace(facts=facts)))
+        facts, rows = Facts(("a", "b"), torch.tensor([5, 5]), STEPS, BATCH, 224, 3, 0), torch.arange(10)
+        fit = SimpleNamespace(facts=facts, groups=lambda: (rows, rows % 2))
+        fresh.setup(build("cifar_resnet8", len(facts.classes), size=SIDE), cast(Any, fit))
     return fresh
 
 

@@ -81,7 +81,7 @@ MUTANTS = (
     ),
     Mutant(
         "swap the two arguments of the KL term",
-        "tricks/distill.py",
+        "ground/softened.py",
         "kl_div(z, r, reduction",
         "kl_div(r, z, reduction",
         "tests/tricks/test_train.py tests/tricks/test_weights.py tests/tricks/test_judge.py -k distil or diverg",

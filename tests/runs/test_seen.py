@@ -170,7 +170,7 @@ def test_an_evaluation_tells_what_was_trained_on_and_the_score_without_it(capsys
     assert (found.unseen.n, found.unseen.top1) == (12, pytest.approx(record["test"]["top1"]))
     cli.app(["evaluate", "first", "photos"], standalone_mode=False)
     said = capsys.readouterr().out
-    assert "the run trained on 42 and chose its epoch by 6 of these 60 images, so the score above is too good" in said
+    assert "the run was trained on 42 and was validated on 6 of these 60 images, so the score above is too good" in said
     assert f"without them: top-1 {100 * record['test']['top1']:.1f} %" in said
 
 

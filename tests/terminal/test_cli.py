@@ -152,11 +152,11 @@ def test_what_failed_in_a_study_is_told_without_what_steers_a_terminal(
 
 def test_a_result_says_where_no_training_step_has_a_part_in_it() -> None:
     splits = {name: {"given": False, "images": 9, "trained_before": 0} for name in ("train", "val", "test")}
-    record = {"short": "", "epochs": 2, "kept_epoch": 1, "test": {"n": 9}, "splits": splits}
-    assert list(caveats(record, True)) == []
-    (said,) = caveats(record | {"kept_epoch": 0}, True)
+    record = {"short": "", "epochs": 2, "kept_epoch": 1, "chosen": True, "test": {"n": 9}, "splits": splits}
+    assert list(caveats(record)) == []
+    (said,) = caveats(record | {"kept_epoch": 0})
     assert "what acts in training steps has no part in these scores" in said
-    assert list(caveats(record | {"kept_epoch": 0, "epochs": 0}, True)) == []
+    assert list(caveats(record | {"kept_epoch": 0, "epochs": 0})) == []
 
 
 def test_long_work_is_told_of_without_a_terminal_however_few_its_parts_are(

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from trickbag.display import output, predicted
 from trickbag.display.board import Board
-from trickbag.ground import toml, wants
+from trickbag.ground import wants
 from trickbag.ground.events import CellDone, Doing, EpochDone, Event, Note
 from trickbag.ground.glance import Listed
 from trickbag.ground.text import as_bytes, counted, duration, line, show, unshow
@@ -197,16 +197,13 @@ class Screen:
     def result(self, result: Any) -> None:
         """The answer of a training in five lines: what was done, how good, how sure, where it lies."""
         from trickbag.models.card import Card
-        from trickbag.recipe import Recipe
 
         record, card = result.record, Card.load(result.folder)
-        spelled = toml.parse((result.folder / "recipe.toml").read_text("utf-8"))  # as text: its tricks may be of a plugin
-        chosen = spelled.get("keep", Recipe.model_fields["keep"].default) == "best"
         val = record["val"]
         judged, name = (record["test"], "test") if record["test"] else (val, "validation")
         low, high = judged["top1_interval"]
         kept = (
-            f"epoch {record['kept_epoch']} of {record['epochs']} kept{', chosen on validation' if chosen else ''}"
+            f"epoch {record['kept_epoch']} of {record['epochs']} kept{', chosen on validation' if record['chosen'] else ''}"
             if record["epochs"]
             else "no epoch of training"
         )
@@ -223,7 +220,7 @@ class Screen:
             *own(judged["metrics"]),
             *covered(judged.get("sets"), card.classes),
             *changed(record.get("training_images")),
-            *caveats(record, chosen),
+            *caveats(record),
             f"the run lies in {show(str(result.folder))}: curves.png, confusion.png, result.json, model.safetensors",
         )
 
@@ -492,8 +489,8 @@ def changed(images: Mapping[str, int] | None) -> Iterator[str]:
         yield f"trained on {counted(images['images'], 'image')}: {', '.join(said)}, which changed.csv lists"
 
 
-def caveats(record: Mapping[str, Any], chosen: bool) -> Iterator[str]:
-    """What flatters the scores of a run, or keeps tricks out of them, a sentence each; ``chosen``: its epoch, on validation."""
+def caveats(record: Mapping[str, Any]) -> Iterator[str]:
+    """What flatters the scores of a run, or keeps tricks out of them, a sentence each."""
     if short := record.get("short"):
         yield f"{short}. The scores are those of a network that is hardly trained: give more --budget"
     elif record["epochs"] and not record["kept_epoch"]:
@@ -501,7 +498,7 @@ def caveats(record: Mapping[str, Any], chosen: bool) -> Iterator[str]:
             "no epoch was better on validation than the network before training, so what acts in training steps has no part in "
             "these scores: give more epochs, or --set keep=last"
         )
-    if chosen and not record["test"]:
+    if record["chosen"] and not record["test"]:
         yield "there is no test split: the epoch was chosen on the validation images, so this score is too good for new images"
     for split, name in (("val", "validation"), ("test", "test")):
         own = record["splits"][split]
@@ -517,8 +514,8 @@ def caveats(record: Mapping[str, Any], chosen: bool) -> Iterator[str]:
 def overlap(found: Any) -> Iterator[str]:
     """How many of the images that were judged a run knew, and the score without them."""
     n = found.scores.n
-    known = [f"trained on {found.trained_on:,}"] if found.trained_on else []
-    known += [f"chose its epoch by {found.chosen_on:,}"] if found.chosen_on else []
+    known = [f"was trained on {found.trained_on:,}"] if found.trained_on else []
+    known += [f"was validated on {found.chosen_on:,}"] if found.chosen_on else []
     if known:
         yield f"the run {' and '.join(known)} of these {n:,} images, so the score above is too good"
     if known and found.unseen:

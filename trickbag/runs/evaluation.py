@@ -55,7 +55,7 @@ class Evaluation(Shown):
     trained_on: int
     """Images that the run was trained on, by their content, or one that it began with, learned from or judges with."""
     chosen_on: int
-    """Further images, of the run's validation: they chose its epoch."""
+    """Further images, of the run's validation: they may have chosen its epoch."""
     unseen: Scores | None
     """Of the other images; None where all are others, or where too few are."""
     correction: Correction | None = None

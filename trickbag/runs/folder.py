@@ -136,6 +136,8 @@ class RunRecord(Record):
     epochs: Count
     trained: Share
     kept_epoch: Count
+    chosen: bool = True
+    """Whether validation chose that epoch."""
     short: str = ""
     """Why the budget held an epoch or none; empty where it held more, or as much as was asked for."""
     recipe_key: str

@@ -106,6 +106,7 @@ def write_result(
     finished = finish(loop, recipe)
     scores, arrays = judge_splits(loop, finished, [split for split in ("val", "test") if len(wanted.data.images.split(split))])
     images, trained = wanted.data.images, wanted.data.images.split("train").counts().tolist()
+    chosen = recipe.keep == "best" and recipe.epochs > 0
     changes = changed.changed(images.split("train"), loop.loader.pixels.images)
     tensors, card = export(finished.model, finished.tricks, recipe, images.classes, loop.loader.normal, kept_pixels(recipe))
     judged = {
@@ -115,7 +116,7 @@ def write_result(
         for split, s in scores.items()
     }
     if "test" in judged and (made := sets.measured(finished.tricks, arrays["test_logits"], arrays["test_labels"])):
-        covered = SetsRecord.of(asdict(made) | {"chosen": recipe.keep == "best" and recipe.epochs > 0})
+        covered = SetsRecord.of(asdict(made) | {"chosen": chosen})
         judged["test"] = judged["test"].model_copy(update={"sets": covered})
     record = RunRecord(
         val=judged["val"],
@@ -125,6 +126,7 @@ def write_result(
         epochs=recipe.epochs,
         trained=loop.share if recipe.epochs else 1.0,
         kept_epoch=loop.best[judged_weights(recipe.tricks)]["epoch"],
+        chosen=chosen,
         short=short,
         recipe_key=recipe.key,
         data_fingerprint=wanted.data.fingerprint,

@@ -16,6 +16,7 @@ Costs: for each of its epochs two views of every image, labelled or not, are tra
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
@@ -122,8 +123,15 @@ class Body(nn.Module):
         return found
 
 
-class SimCLR(nn.Module):
-    """The network with its loss."""
+class Learner(nn.Module):
+    """The network with its loss, and what stands behind it for as long as it learns."""
+
+    def follow(self, t: float) -> None:
+        """Let an average follow, where there is one; ``t``: the share of the steps that was done before this one."""
+
+
+class SimCLR(Learner):
+    """The loss is that of telling views of one image from those of others."""
 
     def __init__(self, model: Any, seen: Outputs, rng: Generator) -> None:
         super().__init__()
@@ -134,12 +142,9 @@ class SimCLR(nn.Module):
         first, second = self.body(torch.cat([a, b])).chunk(2)
         return contrastive(first, second, TEMPERATURE)
 
-    def follow(self, t: float) -> None:
-        """There is no average."""
 
-
-class BYOL(nn.Module):
-    """The network and its average with their loss."""
+class BYOL(Learner):
+    """The loss is that of predicting what the network's average says of the other view."""
 
     def __init__(self, model: Any, seen: Outputs, rng: Generator) -> None:
         super().__init__()
@@ -154,13 +159,13 @@ class BYOL(nn.Module):
 
     @torch.no_grad()
     def follow(self, t: float) -> None:
-        """Let the average follow."""
+        """By less and less."""
         for old, new in zip(self.average.parameters(), self.body.parameters(), strict=True):
             old.lerp_(new, LEAVE * (1 + math.cos(math.pi * t)) / 2)
 
 
-class MAE(nn.Module):
-    """The network, and the layer that predicts the pixels of blanked squares, with their loss."""
+class MAE(Learner):
+    """The loss is that of predicting the pixels of blanked squares."""
 
     def __init__(self, model: Any, seen: Outputs, rng: Generator) -> None:
         super().__init__()
@@ -183,11 +188,8 @@ class MAE(nn.Module):
         images = interpolate(x, 2 * [self.squares * self.pixels], mode="bilinear", antialias=True)
         return reconstruction(pixel_shuffle(self.predictor(maps), self.halves), images, blanked)
 
-    def follow(self, t: float) -> None:
-        """There is no average."""
 
-
-LEARNERS: dict[str, type[SimCLR | BYOL | MAE]] = {"simclr": SimCLR, "byol": BYOL, "mae": MAE}
+LEARNERS: dict[str, Callable[[Any, Outputs, Generator], Learner]] = {"simclr": SimCLR, "byol": BYOL, "mae": MAE}
 
 
 class Pretrain(Trick):

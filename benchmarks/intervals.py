@@ -13,7 +13,6 @@ and of differences, and the median width of the first score's in points.
 """
 
 import argparse
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -29,7 +28,7 @@ from trickbag.statistics.effects import Sample, effects
 from trickbag.statistics.intervals import Interval
 from trickbag.statistics.scores import score
 from trickbag.statistics.segmentation import overlap
-from trickbag.statistics.variance import Part, spread
+from trickbag.statistics.variance import Part
 
 Floats = NDArray[np.float64]
 SIZES, SEEDS, REPLICATES, MANY = (50, 72, 200, 500), (1, 3, 5), 199, 20_000
@@ -206,17 +205,6 @@ def by_effects(values: Floats) -> Ends:
     return found.interval or (found.difference, found.difference)
 
 
-def satterthwaite(values: Floats) -> Ends:
-    """The same where what seeds add is what it seems, and each part of the variance has its own degrees of freedom."""
-    seeds, n = values.shape
-    found = spread([Part(row, np.arange(n)) for row in values])
-    assert found is not None
-    more = max(found.seed, 0.0) / seeds
-    df = (found.images + more) ** 2 / max(found.images**2 / (n - 1) + more**2 / (seeds - 1), 1e-30)
-    half = float(stats.t.isf(0.025, df)) * math.sqrt(found.images + more)
-    return float(values.mean()) - half, float(values.mean()) + half
-
-
 def bootstrapped(values: Floats, replicates: Floats, rng: np.random.Generator) -> dict[str, Ends]:
     """Values [S, n], replicates [R, S] -> the intervals of the bootstraps."""
     seeds, middle = len(values), float(values.mean())
@@ -269,10 +257,7 @@ def cells(draws: Sequence[Draw], known: Truth, seeds: int) -> dict[str, Cell]:
 
 def intervals(values: Floats, replicates: Floats, ours: Callable[[Floats], Ends], rng: np.random.Generator) -> dict[str, Ends]:
     """By the name of the estimator."""
-    made = {"per-image values": ours(values)}
-    if len(values) > 1:
-        made["per-image values, Satterthwaite"] = satterthwaite(values)
-    return made | (bootstrapped(values, replicates, rng) if len(replicates) else {})
+    return {"per-image values": ours(values)} | (bootstrapped(values, replicates, rng) if len(replicates) else {})
 
 
 def _score(which: int) -> Callable[[Floats], Floats]:

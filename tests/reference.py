@@ -37,9 +37,14 @@ def joined(share: float, df: float, other: float, most: float) -> tuple[float, f
     return (df * share + counted * other) / (df + counted), df + counted
 
 
-def averaged(share: float, seeds: int) -> float:
-    """What is left of a share that so many seeds add, a twentieth of it being common to all of them."""
-    return max(share, 0.0) * (1 + 0.05 * seeds)
+def satterthwaite(images: float, within: float, seeds: int, groups: int, share: float, df: float) -> tuple[float, float]:
+    """The standard error of a mean and its degrees of freedom: two variances, of which one is known by the groups.
+
+    ``within`` is that of a seed's mean, without what images do alike with every seed; seeds add a share of it, of which a tenth
+    is common to all.
+    """
+    whole, alike = images + max(share, 0.0) * within * (1 / seeds + 0.1), max(images - within / seeds, 0.0)
+    return whole**0.5, whole**2 / (alike**2 / (groups - 1) + (whole - alike) ** 2 / df)
 
 
 def photo(channels: int = 3, height: int = 30, width: int = 40) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference import averaged, joined
+from reference import joined, satterthwaite
 from scipy import stats
 
 from trickbag.comparison.compare import compare
@@ -72,9 +72,10 @@ def test_the_error_is_that_of_a_model_of_crossed_random_effects(table: Table, se
     ms_image = seeds * ((of_image - grand) ** 2).sum() / (count - 1)
     ms_seed = count * ((of_seed - grand) ** 2).sum() / (seeds - 1)
     ms_rest = ((d - of_seed[:, None] - of_image + grand) ** 2).sum() / ((seeds - 1) * (count - 1))
-    image, seed = ms_image / d.size, (ms_seed - ms_rest) / d.size
-    moderated, df = joined(seed / image, seeds - 1, 0.0, PRIOR)
-    expected = math.sqrt((image + 2 / count**2) * (1 + averaged(moderated, seeds)))
+    image = ms_image / d.size
+    moderated, df = joined(ms_seed / ms_rest - 1, seeds - 1, 0.0, PRIOR)
+    grain = 2 / count**2
+    expected, df = satterthwaite(image + grain, ms_rest / count, seeds, count, moderated, df)
     effect = compare(table(rows(values))).pairs[0].effect
     assert effect.error == pytest.approx(expected, **CLOSE)
     half = stats.t.isf(0.025, df) * expected

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import population
-from benchmarks.population import NOISY, PLAIN, TRICKS, Population, runs, scores
+from benchmarks.population import NOISY, PLAIN, TRICKS, Population, against, runs, scores
 
 SETS, PAIRS = 40, ("weaker", "half the features", "a third wrong")
 
@@ -28,7 +28,7 @@ def test_intervals_hold_the_truth_on_new_photos(
     monkeypatch.setattr(population, "OUTSIDE", 2000)
     learners = [reference, *(TRICKS[name] for name in PAIRS)]
     draws = [runs(photos, learners, 5, number, rotating) for number in range(SETS)]
-    found = scores(draws, 5, len(PAIRS))
+    found = scores(draws, 5, against(0, 1, len(PAIRS)))
     margin = 3 * (0.05 * 0.95 / SETS) ** 0.5
     assert found["of the study"].covered > 0.95 - margin / 2
     assert found["of the study"].wrong <= 0.05 + margin

@@ -3,13 +3,14 @@
 
 import numpy as np
 import pytest
-from reference import joined
+from reference import joined, satterthwaite
 from scipy import stats
 
 from benchmarks import intervals
 from benchmarks.intervals import Population
+from trickbag.statistics.effects import NOTHING
 from trickbag.statistics.intervals import Interval
-from trickbag.statistics.scores import BEFORE, score
+from trickbag.statistics.scores import score
 from trickbag.statistics.variance import Part, spread
 
 BOXES = Population("boxes, few of one class", "detection", (3, 0.2), (0.8, 1.0), 0.1)
@@ -29,8 +30,8 @@ def test_of_several_seeds_what_they_add_is_drawn_to_nothing() -> None:
     rng = np.random.default_rng(1)
     parts = [Part(rng.normal(0.5 + 0.1 * rng.normal(), 0.1, 40), np.arange(40)) for _ in range(4)]
     found, (value, interval) = spread(parts), score(parts)
-    share, df = joined(found.seed / 4 / found.images, 3, *BEFORE)
-    half = stats.t.isf(0.025, df) * (found.images * (1 + max(share, 0.0))) ** 0.5
+    error, df = satterthwaite(*found[:2], 4, 40, *joined(found.seed / found.within, 3, *NOTHING))
+    half = stats.t.isf(0.025, df) * error
     assert value == pytest.approx(np.mean([part.values for part in parts]))
     assert tuple(interval) == pytest.approx((value - half, value + half))
 
@@ -53,7 +54,8 @@ def test_grain_is_a_variance_of_its_own() -> None:
     assert (more.high - more.low) ** 2 - (alone.high - alone.low) ** 2 == pytest.approx(4 * stats.t.isf(0.025, 3) ** 2 * 0.003)
     still = [Part(np.full(4, 0.9), np.arange(4))]
     assert score(still * 3)[1] is None
-    assert score(still * 3, grain=0.0001)[1] == (pytest.approx(0.876, abs=0.001), pytest.approx(0.924, abs=0.001))
+    half = stats.t.isf(0.025, 3) * 0.01
+    assert score(still * 3, grain=0.0001)[1] == (pytest.approx(0.9 - half), pytest.approx(0.9 + half))
 
 
 @pytest.mark.parametrize("population", [BOXES, REGIONS])

@@ -54,6 +54,16 @@ REFERENCES = {
   address = {New York},
   year = {1992}
 }""",
+    "satterthwaite1946": """@article{satterthwaite1946,
+  author = {Satterthwaite, Franklin E.},
+  title = {An Approximate Distribution of Estimates of Variance Components},
+  journal = {Biometrics Bulletin},
+  volume = {2},
+  number = {6},
+  pages = {110--114},
+  year = {1946},
+  doi = {10.2307/3002019}
+}""",
     "smyth2004": """@article{smyth2004,
   author = {Smyth, Gordon K.},
   title = {Linear Models and Empirical {Bayes} Methods for Assessing Differential Expression in Microarray Experiments},
@@ -162,9 +172,9 @@ def _estimates(f: Findings) -> list[str]:
         ),
         (
             "Their standard errors speak of new images from the same source and of new seeds: the cluster-robust variance over "
-            "independent images [@liang1986], times one plus the share that seeds add, from variance components "
-            "[@searle1992] that were pooled over the contrasts and moderated [@smyth2004], a twentieth of which is common to "
-            "all seeds [@nadeau2003]."
+            "independent images [@liang1986], and what seeds add to it, from variance components [@searle1992] whose share was "
+            "pooled over the contrasts and moderated [@smyth2004], a tenth of it being common to all seeds [@nadeau2003]; the "
+            "degrees of freedom of the sum are Satterthwaite's [@satterthwaite1946]."
         ),
         "To each difference of shares two images were added that one side or the other got right [@bonett2012].",
         (

@@ -14,15 +14,15 @@ import scipy  # its special functions take a third of a second to import, when t
 from numpy.typing import ArrayLike
 
 from trickbag.ground.errors import UsageError
-from trickbag.statistics.variance import ROUNDING, Floats, Ints, Part, Share, Spread, averaged, spread
+from trickbag.statistics.variance import ROUNDING, Floats, Ints, Part, Share, Spread, off, spread
 from trickbag.statistics.verdicts import SEEDS, Draft, Estimate, judged
 
 IDLE = "the seed changes nothing here: every run of an arm gets the same images right, so more seeds add nothing"
 ROUNDED = 1e-6
 """Of the largest value: below it lies what weights such as 1/3, or log-loss of float32 logits, leave of no difference."""
-PRIOR = 3.0
+PRIOR = 4.0
 """Degrees of freedom of what is known before of what seeds add, that it is nothing: with them intervals of pairs of arms cover
-93 to 99 % with 3, 5 and 10 seeds (``python -m benchmarks.population``); without, those with three seeds are twice as wide."""
+93 to 98 % with 3, 5 and 10 seeds (``python -m benchmarks.population``); without, those with three seeds are twice as wide."""
 NOTHING = Share(0.0, PRIOR)
 """What is known of what seeds add where nothing was measured before."""
 UNMOVED = "not one image has another answer, though the networks are not the same"
@@ -59,12 +59,12 @@ def effects(
     region of practical equivalence, in the unit of the values.
 
     The standard error speaks of new images from the same source and new seeds, of recipes that train on the data set at hand:
-    the variance by the images of the contrast itself, times one plus the share that seeds add. A contrast's own share, of few
-    degrees of freedom, is drawn to what seeds add to the family, by as much as the contrasts of the family agree, and to what
-    was known before, or to nothing with PRIOR degrees of freedom (empirical Bayes; Smyth, Statistical Applications in Genetics
-    and Molecular Biology 2004). Either counts the less, the rarer chance would make seeds move a contrast by so much more than
-    it says. Of shares, two images more are counted that one side or the other got right, so that no interval is a point where
-    a few images happen to agree (Bonett and Price, Journal of Educational and Behavioral Statistics 2012).
+    the variance by the images of the contrast itself, and what seeds add to it (``off``). A contrast's own share of that, of
+    few degrees of freedom, is drawn to what seeds add to the family, by as much as the contrasts of the family agree, and to
+    what was known before, or to nothing with PRIOR degrees of freedom (empirical Bayes; Smyth, Statistical Applications in
+    Genetics and Molecular Biology 2004). Either counts the less, the rarer chance would make seeds move a contrast by so much
+    more than it says. Of shares, two images more are counted that one side or the other got right, so that no interval is a
+    point where a few images happen to agree (Bonett and Price, Journal of Educational and Behavioral Statistics 2012).
 
     p is adjusted by Holm's method over all C contrasts. The interval of a contrast that Holm rejects has the level
     1 - alpha / C and is cut at 0; those of the others, a in number, have 1 - alpha / a. So an interval excludes 0 exactly where
@@ -171,7 +171,7 @@ def _family(alike: Floats, spreads: Mapping[int, Spread]) -> Share:
     Each 1 + share, with d degrees of freedom, is taken for a draw of s0^2 F(d, d0): s0^2 and d0 follow from the mean and the
     variance of the logarithms (Smyth 2004, section 6.2), d0 being no more than what the other contrasts know.
     """
-    shares = np.array([1 + one.seed / one.seeds / one.images for one in spreads.values()])
+    shares = np.array([1 + one.seed / one.within for one in spreads.values()])
     d = min(one.seeds for one in spreads.values()) - 1
     kept = list(spreads)
     most = (independent(alike[np.ix_(kept, kept)]) - 1) * d
@@ -194,13 +194,13 @@ def _trigamma_inverse(value: float) -> float:
 
 
 def _spreads(drafts: Sequence[Draft]) -> dict[int, Spread]:
-    """Of the contrasts that differ from image to image."""
-    return {number: draft.spread for number, draft in enumerate(drafts) if draft.spread and draft.spread.images > ROUNDING}
+    """Of the contrasts that images make another from seed to seed."""
+    return {number: draft.spread for number, draft in enumerate(drafts) if draft.spread and draft.spread.within > ROUNDING}
 
 
 def _shared(alike: Floats, spreads: Mapping[int, Spread]) -> Share:
-    """What seeds add to some contrasts with the correlations ``alike``: the mean of their shares of the variance by images."""
-    share = fmean(one.seed / one.seeds / one.images for one in spreads.values())
+    """What seeds add to some contrasts with the correlations ``alike``: the mean of their shares."""
+    share = fmean(one.seed / one.within for one in spreads.values())
     kept = list(spreads)
     return Share(share, independent(alike[np.ix_(kept, kept)]) * (min(one.seeds for one in spreads.values()) - 1))
 
@@ -240,12 +240,10 @@ def _on_new_images(draft: Draft, weights: Floats, added: Share, shares: bool) ->
     if found is None:
         return draft
     grain = float(weights @ weights) / found.groups**2 if shares else 0.0
-    images = found.images + grain
-    seed = max(added.share, 0.0) * images * found.seeds
-    variance = images + averaged(seed, found.seeds)
-    if not variance > ROUNDING:
+    variance, df, seed = off(found, added, grain)
+    if not variance:
         return draft._replace(notes=(*draft.notes, STILL))
-    return draft._replace(error=math.sqrt(variance), df=added.df, seed=seed)
+    return draft._replace(error=math.sqrt(variance), df=df, seed=seed)
 
 
 def _check(samples: Sequence[Sample], weights: Floats, delta: float, alpha: float) -> None:

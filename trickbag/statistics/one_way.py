@@ -44,7 +44,7 @@ def over_images(values: Floats, groups: Ints, *, same: bool, shares: bool) -> Dr
         return Draft(points, None, same, None)
     sums = np.bincount(places, values - values.mean())
     images = float((sums**2).sum()) / len(values) ** 2 * count / (count - 1) + (2 / count**2 if shares else 0.0)
-    return Draft(points, None, False, Spread(images, 0.0, 1, count, images), math.sqrt(images), count - 1.0)
+    return Draft(points, None, False, Spread(images, images, 0.0, 1, count, images), math.sqrt(images), count - 1.0)
 
 
 def paired(ours: Floats, theirs: Floats) -> Draft:

@@ -10,7 +10,7 @@ import numpy as np
 import scipy  # its special functions take a third of a second to import, when the first is called
 
 from trickbag.ground.errors import UsageError
-from trickbag.statistics.variance import Floats, Ints, Spread, averaged
+from trickbag.statistics.variance import Floats, Ints, Share, Spread, averaged, off
 
 POWER = 0.8
 PERSISTENT = 0.3
@@ -122,29 +122,42 @@ def churn(accuracy: float) -> float:
     return 2 * (1 - OWN) * accuracy * (1 - accuracy)
 
 
-def expected_error(weights: Floats, trainings: Ints, churn: float, images: int, seeds: float, pool: int) -> float:
-    """The standard error of a contrast that is expected before anything was trained.
+def squares(weights: Floats, trainings: Ints, churn: float) -> float:
+    """The variance of a contrast in one judgement that is expected before anything was trained.
 
     ``weights`` [A]: of the arms; ``trainings`` [A]: the number of the training from which each arm comes; ``churn``: the share
-    of the images on which two trainings disagree; ``images``: that a seed judges; ``pool``: that seeds judge in turn, or all at
-    a time. See BESIDE and PERSISTENT.
+    of the images on which two trainings disagree. See BESIDE.
 
-    >>> pair = np.array([1.0, -1.0])
-    >>> round(100 * expected_error(pair, np.array([0, 1]), 0.1, images=300, seeds=3, pool=900), 2)
-    1.05
+    >>> round(squares(np.array([1.0, -1.0]), np.array([0, 1]), 0.1), 3)
+    0.1
     """
-    squares = (1 - BESIDE) * (np.bincount(trainings, weights) ** 2).sum() + BESIDE * (weights**2).sum()
-    judged = images * seeds
-    return math.sqrt(squares * churn / 2 * again(judged, min(pool, judged)) / judged)
+    apart = (1 - BESIDE) * (np.bincount(trainings, weights) ** 2).sum() + BESIDE * (weights**2).sum()
+    return float(apart * churn / 2)
 
 
-def again(judged: float, images: float) -> float:
-    """By what factor the variance of a mean over so many judgements is larger where only so many images are among them.
+def expected(images: float, judged: float, seeds: float) -> Spread:
+    """The spread of a contrast whose variance in one judgement is 1, where seeds judge so many images so often in all.
 
-    >>> again(900, 900), again(900, 300)
-    (1.0, 1.6)
+    PERSISTENT of it is the same with every seed, and seeds add nothing.
+
+    >>> once, thrice = expected(900, judged=900, seeds=3), expected(300, judged=900, seeds=3)
+    >>> [round(900 * one.images, 2) for one in (once, thrice)], [round(300 * one.within, 2) for one in (once, thrice)]
+    ([1.0, 1.6], [1.0, 0.7])
     """
-    return 1 + PERSISTENT * (judged / images - 1)
+    more = judged / images - 1
+    by_next = more / (seeds - 1) if seeds > 1 else 0.0  # the share of a seed's images that the next one judges too
+    within = (1 - PERSISTENT * by_next) * seeds / judged
+    return Spread((1 + PERSISTENT * more) / judged, within, 0.0, seeds, round(images), PERSISTENT / images)
+
+
+def elsewhere(error: float, known: Share, here: Spread, there: Spread) -> tuple[float, float]:
+    """The standard error that a contrast has here, and its degrees of freedom, where it will be judged as ``there``.
+
+    ``known`` of what seeds add here; the seeds there, which know it too, are counted with it.
+    """
+    later = known.carried(here, there)
+    one, other = off(here, known), off(there, later._replace(df=later.df + there.seeds - 1))
+    return error * math.sqrt(other.variance / one.variance), other.df
 
 
 def seeds_within(budget: float, seconds: float) -> int:

@@ -7,14 +7,11 @@ from statistics import fmean
 import numpy as np
 import scipy  # its special functions take a third of a second to import, when the first is called
 
-from trickbag.statistics.effects import together
+from trickbag.statistics.effects import NOTHING, together
 from trickbag.statistics.intervals import Interval
-from trickbag.statistics.variance import ROUNDING, Part, Share, spread
+from trickbag.statistics.variance import ROUNDING, Part, Share, off, spread
 
 SHARE = Interval(0.0, 1.0)
-BEFORE = Share(0.0, 6.0)
-"""What is known before of what seeds add, that it is nothing. It counts for more than with a contrast, since images move a
-score more than a paired difference; chosen by coverage among 2, 3, 4 and 6 (``python -m benchmarks.intervals``)."""
 
 
 def score(
@@ -23,7 +20,7 @@ def score(
     """The mean over images and seeds of what each image says (``jackknife``), and its interval; ``parts`` are a seed each.
 
     Of one seed the interval says where the score of this network lies on new images from the same source: Student's t over
-    independent images. Of more, where that of the recipe lies, with new seeds too: what seeds add is drawn to BEFORE as it is
+    independent images. Of more, where that of the recipe lies, with new seeds too: what seeds add is drawn to nothing as it is
     for a contrast (``effects``). ``grain`` is a variance that is added to what the images say, so that no interval is a point
     where a few boxes happen to be found (``detection.grain``). The interval is cut at ``ends``, those of a share where nothing
     else is said. None where there are fewer than two independent images, or where all say the same and there is no grain.
@@ -46,9 +43,9 @@ def _variance(parts: Sequence[Part], grain: float) -> tuple[float, float]:
         found = spread(parts)
         if found is None or not found.images + grain > ROUNDING:
             return 0.0, 0.0
-        images = found.images + grain
-        added = together(Share(found.seed / found.seeds / images, found.seeds - 1), BEFORE)
-        return images * (1 + max(added.share, 0.0)), added.df
+        moved = found.within > ROUNDING
+        added = together(Share(found.seed / found.within, found.seeds - 1), NOTHING) if moved else NOTHING
+        return off(found, added, grain)[:2]
     ((values, groups),) = parts
     sums = np.bincount(np.unique(groups, return_inverse=True)[1], values - values.mean())
     df = len(sums) - 1

@@ -16,10 +16,10 @@ Ints = NDArray[np.int64]
 
 ROUNDING = 1e-20
 """A variance below this is what rounding leaves of 0."""
-TOGETHER = 0.05
-"""Correlation of what seeds add: they train on much the same images, so that a twentieth of it does not average out. Nadeau and
-Bengio (Machine Learning 2003) take the judged share of the images, a fifth with five folds, which is too cautious here; with
-nothing, ten seeds cover 92 % against a reference that is noisy (``python -m benchmarks.population``)."""
+TOGETHER = 0.1
+"""Correlation of what seeds add: they train on much the same images, so that a tenth of it does not average out. Nadeau and
+Bengio (Machine Learning 2003) take the judged share of the images, a fifth with five folds; chosen with PRIOR among 0.05 to 0.2
+(``python -m benchmarks.population``)."""
 
 
 class Part(NamedTuple):
@@ -35,7 +35,7 @@ def averaged(seed: float, seeds: float) -> float:
     """The variance that is left of what each of so many seeds adds. See TOGETHER.
 
     >>> round(averaged(1.0, 10), 3)
-    0.15
+    0.2
     """
     return seed * (1 / seeds + TOGETHER)
 
@@ -45,9 +45,11 @@ class Spread(NamedTuple):
 
     images: float
     """That of the mean, by the images alone."""
+    within: float
+    """That of one seed's mean, as far as its images make it another than the next seed's."""
     seed: float
     """That which a seed adds to the mean of all images that it judges; below 0 by chance where there is none."""
-    seeds: int
+    seeds: float
     groups: int
     """Independent images."""
     persistent: float
@@ -55,15 +57,42 @@ class Spread(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What seeds add to the variance by the images, as a share of it."""
+    """What seeds add to the spread of their means, as a share of what images make of it (``Spread.within``)."""
 
     share: float
     df: float
     """The degrees of freedom behind that."""
 
-    def carried(self, seeds: int, to: int, images: float) -> "Share":
-        """From a mean over so many ``seeds`` to one over others, whose variance by the images is ``images`` times as large."""
-        return self._replace(share=self.share * seeds / to / images)
+    def carried(self, one: Spread, other: Spread) -> "Share":
+        """From seeds that judge images as in one spread to seeds that do as in the other."""
+        return self._replace(share=self.share * one.within / other.within)
+
+
+class Off(NamedTuple):
+    """How far a mean may be off."""
+
+    variance: float
+    df: float
+    seed: float
+    """The variance that a seed adds to what it judges."""
+
+
+def off(found: Spread, added: Share, grain: float = 0.0) -> Off:
+    """How far a mean may be off on new images and with new seeds; ``grain`` is a variance that is added to that by the images.
+
+    What images do alike with every seed is known by all of them; what differs from seed to seed only as well as ``added``. The
+    degrees of freedom of their sum are those of Satterthwaite (Biometrics Bulletin 1946).
+
+    >>> found = Spread(images=3.0, within=2.0, seed=0.0, seeds=2, groups=101, persistent=2.0)
+    >>> [round(value, 3) for value in off(found, Share(0.5, 4.0))]
+    [3.6, 14.754, 1.0]
+    """
+    images, seed = found.images + grain, max(added.share, 0.0) * found.within
+    variance = images + averaged(seed, found.seeds)
+    alike = max(images - found.within / found.seeds, 0.0)
+    if not variance > ROUNDING:
+        return Off(0.0, added.df, 0.0)
+    return Off(variance, variance**2 / (alike**2 / (found.groups - 1) + (variance - alike) ** 2 / added.df), seed)
 
 
 def spread(parts: Sequence[Part]) -> Spread | None:
@@ -77,7 +106,7 @@ def spread(parts: Sequence[Part]) -> Spread | None:
 
     >>> one, other = Part(np.array([0.0, 1.0, 1.0]), np.arange(3)), Part(np.array([1.0, 1.0, 2.0]), np.arange(3))
     >>> [round(float(value), 6) for value in spread([one, other])]
-    [0.083333, 0.166667, 2.0, 3.0, 0.064815]
+    [0.083333, 0.055556, 0.166667, 2.0, 3.0, 0.064815]
     """
     known = np.unique(np.concatenate([part.groups for part in parts]))
     groups = len(known)
@@ -102,7 +131,8 @@ def spread(parts: Sequence[Part]) -> Spread | None:
     if again.any():
         ups = (sums**2).sum(0)[again] - sums.sum(0)[again] ** 2 / met[again]
         fresh = float((ups / (met[again] - 1)).mean()) * met.sum() / total**2
-    return Spread(images, by_seed - by_image, len(parts), groups, max(images - fresh, 0.0) if again.any() else images)
+    persistent = max(images - fresh, 0.0) if again.any() else images
+    return Spread(images, by_image, by_seed - by_image, len(parts), groups, persistent)
 
 
 def over_seen(values: Floats) -> Floats:

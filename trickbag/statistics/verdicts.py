@@ -153,6 +153,6 @@ def _with_more(made: Estimate, draft: Draft, delta: float, alpha: float, pool: i
     seeds, images = power.seeds_for(wanted, found, draft.seed, pool), power.images_for(wanted, found, draft.seed)
     return replace(
         made,
-        more_seeds=seeds and max(seeds - found.seeds, 1),
+        more_seeds=seeds and max(seeds - len(draft.points), 1),
         more_images=images and max(images - found.groups, 1),
     )

@@ -1,5 +1,6 @@
 """What a study will do and cost, and what it can resolve, before it runs."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -17,7 +18,8 @@ from trickbag.report.findings import CONTROLS
 from trickbag.runs.request import Request
 from trickbag.statistics.effects import PRIOR, by_arms, independent
 from trickbag.statistics.looks import LOOKS, planned
-from trickbag.statistics.power import churn, detectable, expected_error
+from trickbag.statistics.power import churn, detectable, expected, squares
+from trickbag.statistics.variance import Share, off
 from trickbag.statistics.verdicts import SEEDS
 from trickbag.studies.design import Arm, Design
 from trickbag.studies.folds import Judging, Role, who
@@ -29,7 +31,7 @@ from trickbag.trick import Trick
 
 ASSUMED = 0.75
 """What a network is taken to get right, 0 to 1, where nothing is known of it before it is trained."""
-PROOF_SEEDS = 5
+PROOF_SEEDS = 8
 MOST_SEEDS = 20
 """That a budget is spent on."""
 
@@ -45,7 +47,7 @@ class ProofPlan:
     seconds: float
     """At most, on one worker."""
     df: float
-    """Degrees of freedom behind its standard error, those of the study that comes before included."""
+    """Degrees of freedom behind what seeds add to it, those of the study that comes before included."""
 
     @classmethod
     def build(cls, images: Images, judging: Judging, seconds: float, design: Design, seeds: int) -> Self:
@@ -58,9 +60,9 @@ class ProofPlan:
 
     def line(self, churn: float) -> str:
         """For people; see ``StudyPlan.churn``."""
-        pair = np.array([1.0, -1.0]), np.arange(2)
-        error = expected_error(*pair, churn, self.judged // PROOF_SEEDS, PROOF_SEEDS, self.images)
-        least = 100 * detectable(error, self.df)
+        spread = expected(self.images, self.judged, PROOF_SEEDS)
+        one = off(spread, Share(0.0, self.df))
+        least = 100 * detectable(math.sqrt(squares(np.array([1.0, -1.0]), np.arange(2), churn) * one.variance), one.df)
         return (
             f"proof: the best candidate against the reference, {PROOF_SEEDS} fresh seeds on {counted(self.images, 'image')} "
             f"that choose nothing; {least:.2f} points are proved with 80 % power; at most {duration(self.seconds)} more"
@@ -169,9 +171,11 @@ class StudyPlan(Shown):
         declared = [question for question in asked if question.declared] or asked
         weights = np.array([[dict(question.weights).get(arm.name, 0.0) for arm in arms] for question in declared])
         trainings = np.unique([f"{shape(arm.recipe).key} {arm.seed_offset}" for arm in arms], return_inverse=True)[1]
-        errors = [expected_error(row, trainings, self.churn, self.images, seeds, self.pool) for row in weights]
-        df = independent(by_arms(weights)) * max(seeds - 1, 0.0) + PRIOR
-        return detectable(median(errors), df, 0.05 / len(declared))
+        judged = self.images * seeds
+        known = Share(0.0, independent(by_arms(weights)) * max(seeds - 1, 0.0) + PRIOR)
+        one = off(expected(min(self.pool, judged), judged, seeds), known)
+        variance = median(squares(row, trainings, self.churn) for row in weights) * one.variance
+        return detectable(math.sqrt(variance), one.df, 0.05 / len(declared))
 
     def _sheet(self) -> Sheet:
         arms = [(arm.name, arm.edits or "the reference recipe") for arm in self.design.arms]

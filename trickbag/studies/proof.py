@@ -6,8 +6,8 @@ from collections import defaultdict
 from trickbag.report.findings import CONTROLS, Proof
 from trickbag.statistics.belief import Belief
 from trickbag.statistics.effects import NOTHING, seeds_add
-from trickbag.statistics.power import again, assurance
-from trickbag.statistics.variance import Share
+from trickbag.statistics.power import assurance, elsewhere, expected
+from trickbag.statistics.variance import Share, Spread
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Question
 from trickbag.studies.questions import Table, dearer, effect, estimates, met, samples, weighted
@@ -54,11 +54,10 @@ def proof(study: Study, nominated: Nomination) -> Proof | None:
     # A recipe with another content of a plugin is another nominee, though it is spelled alike.
     edited = sum(departure.startswith("plugin ") for departure in study.facts["departures"])
     level = 0.05 / (1 + nominees.index(nominated.arm.recipe.key) + edited)
-    images, judged = met(study, runs)[0], sum(len(one.rows) for one in runs[NOMINEE] if one)
+    here, there = judged_here(study), judgements(study, runs, NOMINEE)
     found, loss = (
-        estimates(study, runs, [*pair], [question], of, level, before)[0]
+        estimates(study, runs, [*pair], [question], of, level, seeds_here(study, of).carried(here, there))[0]
         for of in ("correct", "calibrated")
-        for before in [seeds_here(study, of).carried(len(study.seeds), len(cells[NOMINEE]), widening(study, images, judged))]
     )
     results = {name: [study.result(cell) for cell in row] for name, row in cells.items()}
     told = effect(question, found, loss, dearer(question, results), study.arms[0].name)
@@ -66,7 +65,7 @@ def proof(study: Study, nominated: Nomination) -> Proof | None:
     reference, nominee = (tuple(float(j.correct.mean()) for j in runs[name] if j) for name in (study.arms[0].name, NOMINEE))
     return Proof(
         seeds=tuple(study.facts["proof_seeds"]),
-        images=images,
+        images=there.groups,
         level=level,
         reference=reference,
         nominee=nominee,
@@ -80,15 +79,13 @@ def likely(study: Study, nominated: Nomination, images: int, judged: int, seeds:
 
     How far the proof may be off is taken from the arm that is most like the recipe.
     """
-    near, scale, here = nearest(study, nominated.arm), widening(study, images, judged), seeds_here(study)
+    near, known = nearest(study, nominated.arm), seeds_here(study)
     runs, reference = table(study, study.arms), study.arms[0].name
     asked = [question for question in against_reference(study, runs) if question.name == near.name]
-    found = estimates(study, runs, [reference, near.name], asked, before=here)[0]
+    found = estimates(study, runs, [reference, near.name], asked, before=known)[0]
     if not found.error:
         return float(nominated.belief.gain > 0)
-    there = here.carried(len(study.seeds), seeds, scale)
-    error = found.error * math.sqrt(scale * (1 + max(there.share, 0.0)) / (1 + max(here.share, 0.0)))
-    return assurance(*nominated.belief, error, seeds - 1 + there.df)
+    return assurance(*nominated.belief, *elsewhere(found.error, known, judged_here(study), expected(images, judged, seeds)))
 
 
 def against_reference(study: Study, runs: Table) -> list[Question]:
@@ -106,11 +103,15 @@ def seeds_here(study: Study, of: str = "correct") -> Share:
     return seeds_add(samples(study, runs, arms, of), weighted(asked, arms)) if asked else NOTHING
 
 
-def widening(study: Study, images: int, judged: int) -> float:
-    """The variance by the images where so many of them judge a recipe so often, as a multiple of that in the study itself."""
-    runs = table(study, study.arms[:1])
-    met_images, counts = met(study, runs)[0], sum(len(one.rows) for one in runs[study.arms[0].name] if one)
-    return again(judged, images) / judged * counts / again(counts, met_images)
+def judged_here(study: Study) -> Spread:
+    """How images judge the reference in the study itself."""
+    return judgements(study, table(study, study.arms[:1]), study.arms[0].name)
+
+
+def judgements(study: Study, runs: Table, arm: str) -> Spread:
+    """The expected spread of a contrast that images judge as these runs judge an arm."""
+    counts = [len(one.rows) for one in runs[arm] if one]
+    return expected(met(study, runs)[0], sum(counts), len(counts))
 
 
 def nearest(study: Study, wanted: Planned) -> Planned:

@@ -44,7 +44,7 @@ def test_methods_say_what_was_done_and_no_more() -> None:
     plain = dataclasses.replace(full, effects=(), failures=(), departures=(), environment=(), groups=full.images)
     text = methods(plain)
     assert "There were no departures" in text
-    for other in ("fresh seeds", "Holm", "diverged", "independent groups", "empirical Bayes"):
+    for other in ("fresh seeds", "Holm", "diverged", "independent groups", "hierarchical"):
         assert other not in text, other
     assert cited(text) == set()
     assert "looks better than it is" in methods(dataclasses.replace(full, on_test=True))

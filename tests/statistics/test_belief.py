@@ -1,31 +1,10 @@
-"""Empirical Bayes: against its definition in another form, and against what is known when effects are drawn from the prior."""
+"""Beliefs: against their definition in another form, and against what is known when effects are drawn from the prior."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from trickbag.statistics.belief import Belief, Prior, around_zero, belief, common, paule_mandel
-
-
-def test_tau_squared_makes_the_weighted_spread_what_it_is_expected_to_be():
-    rng = np.random.default_rng(1)
-    b, v = rng.normal(0, 2, 9), rng.uniform(0.2, 1.5, 9) ** 2
-    tau2 = paule_mandel(b, v)
-    weights = 1 / (v + tau2)
-    mean = (weights * b).sum() / weights.sum()
-    assert tau2 > 0
-    assert (weights * (b - mean) ** 2).sum() == pytest.approx(len(b) - 1)
-
-
-def test_equal_errors_give_the_variance_less_what_the_errors_explain():
-    b, v = np.array([-1.0, 0.0, 4.0]), np.full(3, 0.5)
-    assert paule_mandel(b, v) == pytest.approx(b.var(ddof=1) - 0.5)
-
-
-def test_no_more_spread_than_the_errors_explain_is_none():
-    assert paule_mandel(np.array([0.1, -0.1, 0.0]), np.ones(3)) == 0
-    assert around_zero([0.1, -0.1], [1.0, 1.0]).variance == 0
-    assert paule_mandel(np.array([3.0]), np.ones(1)) == 0
+from trickbag.statistics.belief import Belief, Prior, alike, belief
 
 
 def test_a_belief_is_the_posterior_of_a_normal_mean():
@@ -48,20 +27,45 @@ def test_what_is_certain_is_certain():
     assert Belief(0.0, 0.0).helps == 0.5
 
 
-def test_over_many_families_beliefs_are_right_on_average_and_nearer_to_the_truth_than_what_was_measured():
-    """Eight effects drawn from N(0.3, 0.5^2), each measured with an error of 0.5."""
+def test_alike_effects_are_believed_as_the_model_has_it() -> None:
+    """By drawing what is not known from its distribution, and weighing each draw by what was measured."""
+    rng, b, s = np.random.default_rng(3), np.array([0.9, -0.2, 0.5]), np.array([0.4, 0.5, 0.3])
+    tau2 = 1 / np.mean(1 / s**2) * (1 / rng.uniform(size=400_000) - 1)
+    w = 1 / (s**2 + tau2[:, None])
+    omega2 = (1 / rng.uniform(size=len(tau2)) - 1) / w.sum(1)
+    for centred in (False, True):
+        m = np.zeros(len(tau2)) if centred else rng.normal(0, np.sqrt(omega2))
+        theta = m[:, None] + np.sqrt(tau2)[:, None] * rng.normal(size=(len(tau2), 3))
+        likely = np.exp(-(((b - theta) / s) ** 2).sum(1) / 2)
+        likely /= likely.sum()
+        mean = likely @ theta
+        found, together = alike(b.tolist(), s.tolist(), centred)
+        assert [one.gain for one in found] == pytest.approx(mean, abs=0.02)
+        assert together == pytest.approx((theta - mean).T @ (likely[:, None] * (theta - mean)), abs=0.01)
+        assert [one.sd**2 for one in found] == pytest.approx(np.diag(together))
+
+
+def test_beliefs_follow_the_unit_and_of_nothing_there_are_none() -> None:
+    b, s = np.array([0.9, -0.2, 0.5]), np.array([0.4, 0.5, 0.3])
+    found, scaled = alike(b.tolist(), s.tolist())[0], alike((b / 1000).tolist(), (s / 1000).tolist())[0]
+    assert [one.gain for one in scaled] == pytest.approx([one.gain / 1000 for one in found])
+    assert alike([], [])[0] == []
+    assert 0 < alike([1.0], [0.5])[0][0].gain < 1
+
+
+@pytest.mark.parametrize(("mean", "sd"), [(0.3, 0.5), (0.0, 0.0), (0.3, 0.0)])
+def test_over_many_families_beliefs_are_right_and_nearer_to_the_truth_than_what_was_measured(mean: float, sd: float) -> None:
+    """Eight effects drawn from N(mean, sd^2), each measured with an error of 0.5, and their sum."""
     rng = np.random.default_rng(2)
-    off, naive, claimed = [], [], []
+    off, naive, sums = [], [], []
     for _ in range(400):
-        truth = rng.normal(0.3, 0.5, 8)
+        truth = rng.normal(mean, sd, 8)
         measured = truth + rng.normal(0, 0.5, 8)
-        prior = common(measured.tolist(), [0.5] * 8)
-        beliefs = [belief(m, 0.5, prior) for m in measured]
-        off += [b.gain - t for b, t in zip(beliefs, truth, strict=True)]
-        naive += list(measured - truth)
-        claimed += [(b.helps, t > 0) for b, t in zip(beliefs, truth, strict=True)]
-    assert np.mean(np.square(off)) < 0.75 * np.mean(np.square(naive))
-    helps, did = np.array(claimed, float).T
-    sure = helps > 0.8
-    assert sure.sum() > 500
-    assert did[sure].mean() == pytest.approx(helps[sure].mean(), abs=0.06)
+        found, together = alike(measured.tolist(), [0.5] * 8)
+        gains = np.array([one.gain for one in found])
+        off += list((truth - gains) / [one.sd for one in found])
+        naive.append(np.mean((gains - truth) ** 2) / np.mean((measured - truth) ** 2))
+        sums.append((truth.sum() - gains.sum()) / together.sum() ** 0.5)
+    assert np.mean(naive) < 0.85
+    assert 0.5 < np.std(off) < 1.1
+    assert 0.5 < np.std(sums) < 1.1

@@ -10,7 +10,7 @@ from scipy import integrate, optimize, stats
 
 from trickbag.ground.errors import UsageError
 from trickbag.statistics.belief import belief
-from trickbag.statistics.meta import expected, pooled
+from trickbag.statistics.meta import expected, paule_mandel, pooled
 
 BCG = [
     (4, 119, 11, 128), (6, 300, 29, 274), (3, 228, 11, 209), (62, 13536, 248, 12619), (33, 5036, 47, 5761),
@@ -195,3 +195,23 @@ def test_a_new_measurement_is_joined_with_what_is_expected_by_bayes_rule() -> No
 def test_what_cannot_be_combined_is_refused(b: list[float], errors: list[float]) -> None:
     with pytest.raises(UsageError, match="two data sets or more"):
         pooled(b, errors)
+
+
+def test_tau_squared_makes_the_weighted_spread_what_it_is_expected_to_be() -> None:
+    rng = np.random.default_rng(1)
+    b, v = rng.normal(0, 2, 9), rng.uniform(0.2, 1.5, 9) ** 2
+    tau2 = paule_mandel(b, v)
+    weights = 1 / (v + tau2)
+    mean = (weights * b).sum() / weights.sum()
+    assert tau2 > 0
+    assert (weights * (b - mean) ** 2).sum() == pytest.approx(len(b) - 1)
+
+
+def test_equal_errors_give_the_variance_less_what_the_errors_explain() -> None:
+    b, v = np.array([-1.0, 0.0, 4.0]), np.full(3, 0.5)
+    assert paule_mandel(b, v) == pytest.approx(b.var(ddof=1) - 0.5)
+
+
+def test_no_more_spread_than_the_errors_explain_is_none() -> None:
+    assert paule_mandel(np.array([0.1, -0.1, 0.0]), np.ones(3)) == 0
+    assert paule_mandel(np.array([3.0]), np.ones(1)) == 0

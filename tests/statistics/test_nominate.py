@@ -51,6 +51,8 @@ def test_two_that_help_only_together_are_found_together():
     """Each alone hurts a little; the interaction makes up for it."""
     options = [Option("a", Belief(0.5, 0.1), 1.0), Option("b", Belief(0.5, 0.1), 1.0)]
     found = nominee(options, {frozenset("ab"): Belief(1.2, 0.1)}, NOTHING)
+    alike = nominee(options, {}, NOTHING, together={frozenset("ab"): 0.01, frozenset("ac"): 5.0})
+    assert alike.belief.sd == pytest.approx(0.2)  # as sure of the one as of the other
     assert found.options == ("a", "b")
     assert found.belief.gain == pytest.approx(1.0)
     assert found.belief.sd == pytest.approx(math.hypot(0.1, 0.1))

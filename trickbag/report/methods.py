@@ -21,16 +21,6 @@ REFERENCES = {
   pages = {65--70},
   year = {1979}
 }""",
-    "paule1982": """@article{paule1982,
-  author = {Paule, Robert C. and Mandel, John},
-  title = {Consensus Values and Weighting Factors},
-  journal = {Journal of Research of the National Bureau of Standards},
-  volume = {87},
-  number = {5},
-  pages = {377--385},
-  year = {1982},
-  doi = {10.6028/jres.087.022}
-}""",
     "efron1982": """@book{efron1982,
   author = {Efron, Bradley},
   title = {The Jackknife, the Bootstrap and Other Resampling Plans},
@@ -63,6 +53,16 @@ REFERENCES = {
   pages = {110--114},
   year = {1946},
   doi = {10.2307/3002019}
+}""",
+    "daniels1999": """@article{daniels1999,
+  author = {Daniels, Michael J.},
+  title = {A Prior for the Variance in Hierarchical Models},
+  journal = {Canadian Journal of Statistics},
+  volume = {27},
+  number = {3},
+  pages = {567--578},
+  year = {1999},
+  doi = {10.2307/3316112}
 }""",
     "smyth2004": """@article{smyth2004,
   author = {Smyth, Gordon K.},
@@ -191,8 +191,8 @@ def _estimates(f: Findings) -> list[str]:
         said.append(f"Interim analyses spent {mark(looks)}.")
     if any(effect.expected is not None for effect in family):
         said.append(
-            "Expected gains and probabilities that a change helps are those of a normal-normal empirical Bayes model whose "
-            f"variance was estimated by the method of Paule and Mandel [@paule1982]; the prior was {mark(f.prior)}."
+            "Expected gains and probabilities that a change helps are those of a hierarchical normal-normal model with uniform "
+            f"shrinkage priors [@daniels1999]; what is expected before was {mark(f.prior)}."
         )
     return said
 

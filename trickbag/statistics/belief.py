@@ -1,18 +1,21 @@
-"""What is believed of true effects once they were measured: empirical Bayes over effects that are alike.
+"""What is believed of true effects once they were measured.
 
 Each effect is known up to its standard error, and most effects of one study are alike. So they are shrunk together: with the
 true effects drawn from N(m, tau^2), the best guess of each lies between what was measured and m, the nearer to m the less is
-known (normal-normal; tau^2 after Paule and Mandel, J. Res. Natl. Bur. Stand. 1982).
+known (normal-normal).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import special
 
 from trickbag.statistics.variance import Floats
+
+SHARES = (np.arange(24) + 0.5) / 24
+"""Of what was measured that shrinking takes away, over which beliefs are averaged."""
 
 
 class Prior(NamedTuple):
@@ -38,59 +41,37 @@ class Belief(NamedTuple):
         return float(special.ndtr(self.gain / self.sd)) if self.sd else (1 + float(np.sign(self.gain))) / 2
 
 
-def common(measured: Sequence[float], errors: Sequence[float]) -> Prior:
-    """The prior that effects share, from what was measured of them and its standard errors, all above 0.
+def alike(measured: Sequence[float], errors: Sequence[float], centred: bool = False) -> tuple[list[Belief], Floats]:
+    """What is believed of effects that are alike, [n], and its covariances [n, n], by their standard errors, all above 0.
 
-    tau^2 solves sum (b - mean)^2 / (error^2 + tau^2) = n - 1, or is 0; the mean is what the weighted mean leaves when it is
-    shrunk to 0 itself. Where nothing was measured nothing is expected.
+    True effects are draws from N(m, tau^2), and m itself one from N(0, omega^2), or 0 if ``centred``. How far what was measured
+    is drawn to m, s^2 / (s^2 + tau^2) with the harmonic mean s^2 of the squared errors, and how far the mean is drawn to 0, may
+    be any share between 0 and 1, all equally probable before (the uniform shrinkage prior; Daniels, Canadian J. Stat. 1999).
+    What is believed is the mean over these shares, each as probable as what was measured makes it. Few effects say little of
+    how they are spread, and this counts that; they share m, so that a sum of them is less sure than if each stood for itself.
 
-    >>> common([0.01, 0.01, 0.01, 0.01], [0.001] * 4).mean > 0.0099, common([0.01, -0.01], [0.02, 0.02]).variance
-    (True, 0.0)
-    """
-    if not measured:
-        return Prior(0.0, 0.0)
-    b, v = np.asarray(measured, float), np.asarray(errors, float) ** 2
-    tau2 = paule_mandel(b, v)
-    weights = 1 / (v + tau2)
-    mean, spread = float(weights @ b / weights.sum()), float(1 / weights.sum())
-    left = max(0.0, 1 - spread / mean**2) if mean else 0.0
-    return Prior(left * mean, tau2, left * spread)
-
-
-def paule_mandel(b: Floats, v: Floats) -> float:
-    """The variance of true effects, at least 0, from what was measured of them [n] with the variances v [n].
-
-    >>> round(paule_mandel(np.array([-1.0, 1.0]), np.array([0.5, 0.5])), 6)
-    1.5
-    """
-    return between(b, v, len(b) - 1) if len(b) > 1 else 0.0
-
-
-def between(b: Floats, v: Floats, squares: float) -> float:
-    """The variance of true effects, at least 0, at which the weighted squares of what was measured sum to ``squares`` > 0."""
-
-    def excess(tau2: float) -> float:
-        weights = 1 / (v + tau2)
-        return float(weights @ (b - weights @ b / weights.sum()) ** 2) - squares
-
-    return _root(excess, float(b @ b) / squares)
-
-
-def around_zero(measured: Sequence[float], errors: Sequence[float]) -> Prior:
-    """The prior of effects whose mean is known to be 0, as ``common``.
-
-    >>> round(around_zero([1.0, -1.0], [0.5, 0.5]).variance, 6)
-    0.75
+    >>> found, together = alike([0.01, 0.01, 0.01, 0.01], [0.001] * 4)
+    >>> [round(one.gain, 4) for one in found], round(alike([0.01, -0.01], [0.02, 0.02])[0][0].gain, 4)
+    ([0.01, 0.01, 0.01, 0.01], 0.0023)
     """
     b, v = np.asarray(measured, float), np.asarray(errors, float) ** 2
-    return Prior(0.0, _root(lambda tau2: float((b**2 / (v + tau2)).sum()) - len(b), float(b @ b)))
-
-
-def _root(excess: Callable[[float], float], high: float) -> float:
-    """Where a falling function is 0; 0 where it nowhere is above. ``high`` is no lower than the root."""
-    from scipy import optimize  # a tenth of a second that most who import this do not need
-
-    return float(optimize.brentq(excess, 0.0, high)) if excess(0.0) > 0 else 0.0
+    if not len(b):
+        return [], np.zeros((0, 0))
+    tau2 = len(v) / (1 / v).sum() * (1 / SHARES - 1)[:, None]
+    weights, kept = 1 / (v + tau2), tau2 / (v + tau2)
+    spread = 1 / weights.sum(1, keepdims=True)
+    mean = (weights @ b)[:, None] * spread
+    said = (np.log(weights).sum(1, keepdims=True) + np.log(spread) - (weights * (b - mean) ** 2).sum(1, keepdims=True)) / 2
+    to_zero = np.ones(1) if centred else SHARES
+    said = said + (np.log(to_zero / spread) - to_zero * mean**2 / spread) / 2
+    probable = np.exp(said - said.max())[..., None] / np.exp(said - said.max()).sum()
+    m, of_m = (1 - to_zero) * mean, (1 - to_zero) * spread
+    gains = kept[:, None] * b + (1 - kept)[:, None] * m[..., None]
+    gain = (probable * gains).sum((0, 1))
+    off, drawn = gains - gain, (1 - kept)[:, None] * np.sqrt(of_m)[..., None]
+    together = sum(np.einsum("tzi,tzj->ij", probable * x, x) for x in (off, drawn))
+    together = together + np.diag((probable.sum(1) * kept * v).sum(0))
+    return [Belief(float(g), math.sqrt(c)) for g, c in zip(gain, np.diag(together), strict=True)], together
 
 
 def belief(measured: float, error: float, prior: Prior) -> Belief:

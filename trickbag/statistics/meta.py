@@ -6,14 +6,14 @@ say what to expect of the next one.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import special
 
 from trickbag.ground.errors import UsageError
-from trickbag.statistics.belief import Prior, between, paule_mandel
+from trickbag.statistics.belief import Prior
 from trickbag.statistics.intervals import Interval
 from trickbag.statistics.variance import Floats
 
@@ -131,3 +131,29 @@ def expected(found: Pooled, source: str) -> Prior | None:
 def _student(middle: float, error: float, df: int, alpha: float) -> Interval:
     half = float(special.stdtrit(df, 1 - alpha / 2)) * error
     return Interval(middle - half, middle + half)
+
+
+def paule_mandel(b: Floats, v: Floats) -> float:
+    """The variance of true effects, at least 0, from what was measured of them [n] with the variances v [n].
+
+    >>> round(paule_mandel(np.array([-1.0, 1.0]), np.array([0.5, 0.5])), 6)
+    1.5
+    """
+    return between(b, v, len(b) - 1) if len(b) > 1 else 0.0
+
+
+def between(b: Floats, v: Floats, squares: float) -> float:
+    """The variance of true effects, at least 0, at which the weighted squares of what was measured sum to ``squares`` > 0."""
+
+    def excess(tau2: float) -> float:
+        weights = 1 / (v + tau2)
+        return float(weights @ (b - weights @ b / weights.sum()) ** 2) - squares
+
+    return _root(excess, float(b @ b) / squares)
+
+
+def _root(excess: Callable[[float], float], high: float) -> float:
+    """Where a falling function is 0; 0 where it nowhere is above. ``high`` is no lower than the root."""
+    from scipy import optimize  # a tenth of a second that most who import this do not need
+
+    return float(optimize.brentq(excess, 0.0, high)) if excess(0.0) > 0 else 0.0

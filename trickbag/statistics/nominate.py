@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from trickbag.statistics.belief import Belief
 
@@ -33,13 +34,14 @@ def nominee(
     pairs: Mapping[frozenset[str], Belief],
     excluded: frozenset[frozenset[str]],
     most: float = math.inf,
+    together: Mapping[frozenset[str], float] = MappingProxyType({}),
 ) -> Nominee:
     """Of the sets of options whose price is at most ``most``, the one with the largest expected gain; none is a set too.
 
     ``pairs``: by how much the effect of one option is larger beside the other than without it; ``excluded``: pairs that cannot
-    stand together. An option's own belief is its mean over the other's absence and presence, so a pair takes half of its own
-    away from a set that holds one of the two. The search begins with none and with each option, and puts in, takes out or
-    exchanges single ones as long as that gains.
+    stand together; ``together``: the covariances of what is believed of two options. An option's own belief is its mean over
+    the other's absence and presence, so a pair takes half of its own away from a set that holds one of the two. The search
+    begins with none and with each option, and puts in, takes out or exchanges single ones as long as that gains.
 
     >>> one, other = Option("one", Belief(0.01, 0.0), 1.0), Option("other", Belief(-0.002, 0.0), 1.0)
     >>> nominee([one, other], {}, frozenset()).options, nominee([one, other], {}, frozenset()).belief.gain
@@ -71,8 +73,10 @@ def nominee(
         best = max(best, here, key=gain)
     spoken = tuple((pair, share) for pair in pairs if (share := _share(pair, best)))
     variance = sum(by_name[name].belief.sd ** 2 for name in best)
+    variance += sum(2 * covariance for pair, covariance in together.items() if pair <= best)
     variance += sum((share * pairs[pair].sd) ** 2 for pair, share in spoken)
-    return Nominee(tuple(name for name in names if name in best), spoken, Belief(gain(best), math.sqrt(variance)), price(best))
+    chosen = tuple(name for name in names if name in best)
+    return Nominee(chosen, spoken, Belief(gain(best), math.sqrt(max(variance, 0.0))), price(best))
 
 
 def _share(pair: frozenset[str], chosen: frozenset[str]) -> float:

@@ -80,8 +80,8 @@ def nominating(
     answered = answers(study, arms, runs, results)
     beliefs = recommend.believed(answered, study.priors)
     with_beliefs = (
-        replace(e, expected=beliefs[e.name].gain, helps=beliefs[e.name].helps)
-        if e.kind in recommend.DECIDING and e.name in beliefs
+        replace(e, expected=beliefs.of[e.name].gain, helps=beliefs.of[e.name].helps)
+        if e.kind in recommend.DECIDING and e.name in beliefs.of
         else e
         for e in answered
     )

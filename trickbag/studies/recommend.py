@@ -1,16 +1,16 @@
 """Which recipe a study nominates for the proof: what is believed of each trick and value, and the best they make together."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from trickbag.ground.errors import UsageError
 from trickbag.ground.spec import Spec
 from trickbag.recipe import Recipe
 from trickbag.report.findings import Effect
-from trickbag.statistics.belief import Belief, Prior, around_zero, belief, common
+from trickbag.statistics.belief import Belief, Prior, alike, belief
 from trickbag.statistics.nominate import Nominee, Option, nominee
 from trickbag.studies.arms import Arm, Bench
 from trickbag.studies.design import PROBE
@@ -63,18 +63,41 @@ def deciding(effects: Sequence[Effect]) -> dict[str, Effect]:
     return {effect.name: found[effect.name] for effect in effects if found.get(effect.name) is effect}
 
 
-def believed(effects: Sequence[Effect], priors: Mapping[str, Prior]) -> dict[str, Belief]:
+class Beliefs(NamedTuple):
+    """What is believed of tricks and values."""
+
+    of: dict[str, Belief]
+    """Each."""
+    together: dict[frozenset[str], float]
+    """Covariances of two."""
+
+
+def believed(effects: Sequence[Effect], priors: Mapping[str, Prior]) -> Beliefs:
     """What is believed of each trick and value that was measured; those in ``priors`` were expected before.
 
     The others are shrunk together, towards the mean of them all.
     """
     measured = {name: e for name, e in deciding(effects).items() if e.error}
-    alike = common([e.difference for e in measured.values()], [e.error or 0.0 for e in measured.values()])
-    found = {name: belief(e.difference, e.error or 0.0, priors.get(name, alike)) for name, e in measured.items()}
+    shrunk, covariances = alike(*known(measured.values()))
+    found = {
+        name: belief(e.difference, e.error or 0.0, priors[name]) if name in priors else own
+        for (name, e), own in zip(measured.items(), shrunk, strict=True)
+    }
+    together = {
+        frozenset({a, b}): float(covariances[i, j])
+        for (i, a), (j, b) in combinations(enumerate(measured), 2)
+        if a not in priors and b not in priors
+    }
     same = {name: Belief(0.0, 0.0) for name, e in deciding(effects).items() if e.verdict == "identical"}
     # Training nothing is no trick among others: what was measured of it stands for itself.
     probe = {e.name: Belief(e.difference, e.error) for e in effects if e.name == PROBE and e.error}
-    return found | same | probe
+    return Beliefs(found | same | probe, together)
+
+
+def known(effects: Iterable[Effect]) -> tuple[list[float], list[float]]:
+    """What was measured of effects, and the standard errors."""
+    own = list(effects)
+    return [e.difference for e in own], [e.error or 0.0 for e in own]
 
 
 def source(effects: Sequence[Effect], priors: Mapping[str, Prior]) -> str:
@@ -88,16 +111,16 @@ def source(effects: Sequence[Effect], priors: Mapping[str, Prior]) -> str:
     return f"{files}, for {', '.join(given)}" + (f"; for the others {own}" if len(given) < len(names) else "")
 
 
-def nominate(study: Study, effects: Sequence[Effect], beliefs: Mapping[str, Belief]) -> Nomination:
+def nominate(study: Study, effects: Sequence[Effect], beliefs: Beliefs) -> Nomination:
     """The recipe that is worth a proof: the reference itself where no change is expected to gain."""
     bench = Bench(study.arms[0].recipe, map(parse, study.facts["tricks"]))
-    changes = changed(study, bench, beliefs)
+    changes = changed(study, bench, beliefs.of)
     measured = {effect.name: effect for effect in [*effects, *deciding(effects).values()]}
     prices = {name: effect.seconds_ratio or 1.0 for name, effect in measured.items()}
     options = [
         Option(name, Belief(-b.gain, b.sd), 1 / prices[name]) if change.held else Option(name, b, prices[name])
         for name, change in changes.items()
-        for b in [beliefs[name]]
+        for b in [beliefs.of[name]]
     ]
     clear = {question.name for question in study.questions if question.kind == "pair" and not question.aliases}
     pairs, sign = (
@@ -105,7 +128,10 @@ def nominate(study: Study, effects: Sequence[Effect], beliefs: Mapping[str, Beli
         {n: -1.0 if c.held else 1.0 for n, c in changes.items()},
     )
     beyond, excluded = together(pairs, sign), excluding(bench, changes)
-    chosen = nominee(options, beyond, excluded, study.facts["options"]["price"])
+    shared = {
+        pair: math.prod(sign[name] for name in pair) * value for pair, value in beliefs.together.items() if pair <= set(sign)
+    }
+    chosen = nominee(options, beyond, excluded, study.facts["options"]["price"], shared)
     free = nominee(options, beyond, excluded)
     recipe = made(bench, [changes[name] for name in chosen.options])
     own = next((arm for arm in study.arms if arm.recipe.key == recipe.key and arm.seed_offset == 0), None)
@@ -151,10 +177,8 @@ def paired(effects: Sequence[Effect], changes: Mapping[str, Change]) -> dict[fro
 
 def together(pairs: Mapping[frozenset[str], Effect], sign: Mapping[str, float]) -> dict[frozenset[str], Belief]:
     """What two changes give beyond each, shrunk towards nothing."""
-    prior = around_zero([e.difference for e in pairs.values()], [e.error or 0.0 for e in pairs.values()])
-    return {
-        pair: belief(math.prod(sign[name] for name in pair) * e.difference, e.error or 0.0, prior) for pair, e in pairs.items()
-    }
+    found = zip(pairs, alike(*known(pairs.values()), centred=True)[0], strict=True)
+    return {pair: own._replace(gain=math.prod(sign[name] for name in pair) * own.gain) for pair, own in found}
 
 
 def excluding(bench: Bench, changes: Mapping[str, Change]) -> frozenset[frozenset[str]]:

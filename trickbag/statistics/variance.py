@@ -92,7 +92,7 @@ def off(found: Spread, added: Share, grain: float = 0.0) -> Off:
     alike = max(images - found.within / found.seeds, 0.0)
     if not variance > ROUNDING:
         return Off(0.0, added.df, 0.0)
-    return Off(variance, variance**2 / (alike**2 / (found.groups - 1) + (variance - alike) ** 2 / added.df), seed)
+    return Off(variance, variance**2 / (alike**2 / max(found.groups - 1, 1) + (variance - alike) ** 2 / added.df), seed)
 
 
 def spread(parts: Sequence[Part]) -> Spread | None:

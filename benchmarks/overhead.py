@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.machine import origin
 from trickbag.ground import store
 from trickbag.ground.events import Event, Note
-from trickbag.studies import analysis, conduct, worker
+from trickbag.studies import analysis, conduct, finished, worker
 from trickbag.studies.record import Study
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -93,14 +93,14 @@ def main() -> None:
         folder, whole, jobs, training = study(place)
         runs = len(list((folder / "runs").glob("[!.]*/result.json")))
         began = time.monotonic()
-        conduct.report(folder)
+        finished.report(folder)
         small = time.monotonic() - began
         enlarge(folder)
         began, spent = time.monotonic(), time.process_time()
         analysis.findings(Study.load(folder))
         findings, findings_cpu = time.monotonic() - began, time.process_time() - spent
         began, spent = time.monotonic(), time.process_time()
-        conduct.report(folder)
+        finished.report(folder)
         report, report_cpu = time.monotonic() - began, time.process_time() - spent
     outside = whole - jobs
     lines = [

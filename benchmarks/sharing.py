@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import origin
-from trickbag.studies.conduct import Finished, Means, study
+from trickbag.studies.conduct import Means, study
+from trickbag.studies.finished import Finished
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import study_lab

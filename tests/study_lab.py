@@ -11,7 +11,8 @@ from PIL import Image
 
 from trickbag.ground import store
 from trickbag.studies.arms import Arm
-from trickbag.studies.conduct import Finished, report, study
+from trickbag.studies.conduct import study
+from trickbag.studies.finished import Finished, report
 from trickbag.studies.record import Study
 
 SIDE = 12

@@ -19,7 +19,7 @@ from processes import SERVER, command_line
 from trickbag import plugins
 from trickbag.ground import store
 from trickbag.ground.streams import generator, uniform
-from trickbag.studies import conduct
+from trickbag.studies import finished
 from trickbag.studies.folder import StudyRecord
 
 TIMES = ("seconds", "training_seconds", "images_per_second", "latency", "memory_bytes")
@@ -127,7 +127,7 @@ class Studying:
         facts = {k: v for k, v in json.loads((copy / "study.json").read_text()).items() if k not in ("command", "digest")}
         with plugins.using((copy / plugins.KEPT).glob("*.py")):
             store.write(copy / "study.json", store.to_json(StudyRecord.of(facts | {"command": ""}).signed()))
-            conduct.report(copy)
+            finished.report(copy)
         report = {name: re.sub(rb"\d{4}-\d\d-\d\d( \d\d:\d\d)?", b"", (copy / name).read_bytes()) for name in FILES}
         shutil.rmtree(copy)
         return {"runs": runs, "facts": facts, **report}

@@ -41,7 +41,7 @@ _ROOMS = {
     "trickbag.runs.run": ("Result",),
     "trickbag.scenes.audit": ("ScenesAudit",),
     "trickbag.scenes.table": ("Scenes",),
-    "trickbag.studies.conduct": ("Finished",),
+    "trickbag.studies.finished": ("Finished",),
     "trickbag.studies.options": ("Options",),
     "trickbag.studies.plan": ("StudyPlan",),
     "trickbag.transfers.evaluation": ("TransferEvaluation",),

@@ -35,7 +35,7 @@ from trickbag.runs.forecast import Plan as Plan
 from trickbag.runs.run import Result as Result
 from trickbag.scenes.audit import ScenesAudit as ScenesAudit
 from trickbag.scenes.table import Scenes as Scenes
-from trickbag.studies.conduct import Finished as Finished
+from trickbag.studies.finished import Finished as Finished
 from trickbag.studies.options import Options as Options
 from trickbag.studies.plan import StudyPlan as StudyPlan
 from trickbag.transfers.evaluation import TransferEvaluation as TransferEvaluation

@@ -29,7 +29,7 @@ from trickbag.scenes import audit as scenes
 from trickbag.scenes.audit import ScenesAudit
 from trickbag.scenes.table import Task
 from trickbag.serving.limits import Limits
-from trickbag.studies import conduct
+from trickbag.studies import conduct, finished
 from trickbag.studies.options import DESIGNS, Options, plugins_of
 from trickbag.studies.plan import StudyPlan
 from trickbag.transfers import evaluation as transfer_evaluation
@@ -666,7 +666,7 @@ def study(
     command: str = "",
     began: float | None = None,
     progress: Progress = None,
-) -> conduct.Finished:
+) -> finished.Finished:
     """Measure which tricks help on a data set: by how much, how certainly and at what cost.
 
     The same call again continues a study that was stopped; with more tricks or seeds, only new runs are trained. None of a

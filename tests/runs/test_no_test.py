@@ -14,7 +14,7 @@ from trickbag.display.screen import Screen
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Event, Note
 from trickbag.runs.request import request
-from trickbag.studies import conduct
+from trickbag.studies import finished
 from trickbag.terminal import cli
 
 KINDS = {"a": 0, "b": 1, "c": 2}
@@ -119,7 +119,7 @@ def test_a_study_goes_without_a_test_and_refuses_what_reads_it(tmp_path: Path) -
     asked = {"recipe": "tiny.toml", "set_": {"test_share": 0, "epochs": 1}, "tricks": ["flip_tta"]}
     made = tb.study("given", **asked, seeds=1, out=tmp_path / "study")
     assert made.findings.images == 12
-    assert conduct.report(tmp_path / "study").findings == made.findings
+    assert finished.report(tmp_path / "study").findings == made.findings
     assert (tmp_path / "study" / "arms.csv").read_text("utf-8").count("flip_tta")
     with pytest.raises(tb.UsageError, match="reads the test images, and there are none"):
         tb.study("given", **asked, seeds=1, out=tmp_path / "other", on="test")

@@ -21,7 +21,7 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.state import digest
 from trickbag.statistics.effects import Sample, effects
 from trickbag.statistics.jackknife import of_precision
-from trickbag.studies import conduct
+from trickbag.studies import finished
 from trickbag.studies.folder import StudyRecord
 from trickbag.studies.record import Study
 from trickbag.transfers.body import identity
@@ -109,11 +109,11 @@ def test_the_same_network_shares_a_training_and_its_effect_is_exactly_0(studied:
     assert [*keys] == [*ARMS]
     assert keys["reference"] == keys["flip_tta"] == keys["placebo"]
     assert len({*keys["reference"], *keys["mixup"]}) == TRAININGS
-    found = {e.name: e for e in conduct.report(studied.out).findings.downstream[0].effects}
+    found = {e.name: e for e in finished.report(studied.out).findings.downstream[0].effects}
     for name in ("flip_tta", "placebo"):
         assert (found[name].difference, found[name].interval, found[name].verdict) == (0.0, (0.0, 0.0), "identical")
     assert found["mixup"].verdict != "identical"
-    accuracy = {e.name: e for e in conduct.report(studied.out).effects}
+    accuracy = {e.name: e for e in finished.report(studied.out).effects}
     assert accuracy["flip_tta"].verdict != "identical"
 
 
@@ -155,12 +155,12 @@ def _key(arm: dict[str, Any]) -> str:
 def test_the_figures_are_those_of_a_direct_call(studied: Studied) -> None:
     samples, arms = values(studied)
     direct = effects(samples, [[-1, 1, 0], [-1, 0, 1]], same=[False, True], shares=False, delta=0.0)
-    finished = conduct.report(studied.out)
-    own = {e.name: e for e in finished.findings.downstream[0].effects}
+    known = finished.report(studied.out)
+    own = {e.name: e for e in known.findings.downstream[0].effects}
     for name, one in zip(arms[1:], direct, strict=True):
         assert own[name].difference == pytest.approx(one.difference, abs=1e-15)
         assert own[name].interval == pytest.approx(one.interval, abs=1e-12)
-    assert finished.findings.downstream[0].reference == pytest.approx(np.mean([s.values[0].mean() for s in samples]))
+    assert known.findings.downstream[0].reference == pytest.approx(np.mean([s.values[0].mean() for s in samples]))
     rows = {row["name"]: row for row in csv.DictReader(io.StringIO((studied.out / "effects.csv").read_text()))}
     assert float(rows["mixup"]["detection_on_boxes_difference"]) == own["mixup"].difference
     assert rows["flip_tta"]["detection_on_boxes_verdict"] == "identical"
@@ -190,7 +190,7 @@ def test_a_damaged_training_counts_as_not_made_and_is_made_again(studied: Studie
     folder = copy / "transfers" / "detection" / one.keys[held.cell(mixup, 1).key]
     judged = (folder / "judged.npz").read_bytes()
     (folder / "judged.npz").write_bytes(judged[:-9])
-    findings = conduct.report(copy).findings
+    findings = finished.report(copy).findings
     (own,) = (e for e in findings.downstream[0].effects if e.name == "mixup")
     assert (own.seeds, own.verdict) == (2, "descriptive")
     assert own.note.startswith("1 of 3 seeds left out, as a run has no result")
@@ -205,7 +205,7 @@ def test_a_damaged_training_counts_as_not_made_and_is_made_again(studied: Studie
     changed = {name for name, when in manifests(copy).items() if before.get(name) != when}
     assert changed == {str(path.relative_to(copy) / "MANIFEST.json") for path in made}
     assert findings.failures == ()
-    assert findings.downstream == conduct.report(studied.out).findings.downstream
+    assert findings.downstream == finished.report(studied.out).findings.downstream
 
 
 def test_trainings_that_fail_stop_nothing_and_are_told(studied: Studied, copy: Path) -> None:
@@ -214,7 +214,7 @@ def test_trainings_that_fail_stop_nothing_and_are_told(studied: Studied, copy: P
         (f"{arm}, detection on boxes", "error") for arm in ("reference", "mixup")
     }
     assert all(e.difference is None for e in findings.downstream[0].effects)
-    assert findings.effects == conduct.report(studied.out).findings.effects
+    assert findings.effects == finished.report(studied.out).findings.effects
 
 
 def test_a_body_is_known_wherever_it_lies_and_by_nothing_but_itself(studied: Studied, tmp_path: Path) -> None:
@@ -275,4 +275,4 @@ def test_a_study_of_before_reads_as_it_did(copy: Path) -> None:
     held = json.loads((copy / "study.json").read_text())
     del held["downstream"], held["options"]["transfer"], held["options"]["transfer_set"], held["digest"]
     store.write(copy / "study.json", store.to_json(StudyRecord.of(held).signed()))
-    assert conduct.report(copy).findings.downstream == ()
+    assert finished.report(copy).findings.downstream == ()

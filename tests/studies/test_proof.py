@@ -11,7 +11,7 @@ from atlases import found, measured
 from study_lab import done, effect
 
 from trickbag.ground import store
-from trickbag.studies import analysis, conduct, questions, recommend
+from trickbag.studies import analysis, finished, questions, recommend
 from trickbag.studies.atlas import combined
 from trickbag.studies.folder import StudyRecord
 from trickbag.studies.prior import AtlasRecord
@@ -106,7 +106,7 @@ def test_another_candidate_on_the_same_images_has_a_stricter_proof(proved, place
     other = record.nominees[0].model_copy(update={"recipe": record.nominees[0].recipe | {"epochs": 3}})
     changed = record.model_copy(update={"nominees": [other, *record.nominees]})
     store.write(tmp_path / "again" / "study.json", store.to_json(StudyRecord.of(changed.plain()).signed()))
-    found = conduct.report(tmp_path / "again").proof
+    found = finished.report(tmp_path / "again").proof
     assert (proved.proof.level, found.level) == (0.05, 0.025)
     assert found.interval.low < proved.proof.interval.low
 
@@ -135,7 +135,7 @@ def test_a_damaged_run_of_the_proof_is_among_the_failures(proved, tmp_path):
     held = study_lab.held(copy)
     for arm in held.arms[0], held.held.nominees[0].arm():
         (held.place.run(held.proofs(arm)[1].key) / "predictions.npz").write_bytes(b"no archive")
-    found = conduct.report(copy).findings
+    found = finished.report(copy).findings
     seed = held.held.proof_seeds[1]
     names = {"reference", held.held.nominees[0].name}
     assert {(f.arm, f.seed, f.kind) for f in found.failures} == {(name, seed, "damaged") for name in names}

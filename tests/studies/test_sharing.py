@@ -13,7 +13,7 @@ from study_lab import study
 from trickbag.engine import judge, loop
 from trickbag.runs import run, under_way
 from trickbag.studies import worker
-from trickbag.studies.conduct import Finished
+from trickbag.studies.finished import Finished
 from trickbag.tricks.ema import Ema
 
 AFTERWARDS = ("calibrate", "crop_tta", "crt", "flip_tta", "knn")

@@ -10,7 +10,7 @@ from study_lab import done, effect, study
 import trickbag as tb
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
-from trickbag.studies import conduct
+from trickbag.studies import finished
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_run_that_was_not_made_yet_is_no_failure(controls, tmp_path):
     held = study_lab.held(tmp_path / "stopped")
     arm = next(arm for arm in held.arms if arm.name == "flip_tta")
     store.remove(held.place.run(held.cell(arm, 1).key))
-    found = {arm.name: arm for arm in conduct.report(tmp_path / "stopped").findings.arms}
+    found = {arm.name: arm for arm in finished.report(tmp_path / "stopped").findings.arms}
     assert [accuracy is None for accuracy in found["flip_tta"].accuracies] == [False, True, False]
     assert (found["flip_tta"].failed, found["flip_tta"].failure_interval) == (0, None)
 
@@ -114,11 +114,11 @@ def test_the_report_is_a_pure_function_of_the_folder(controls):
     folder = controls.folder
     names = ("report.html", "report.md", "effects.csv", "arms.csv", "recommended.toml")
     before = {name: (folder / name).read_bytes() for name in names}
-    conduct.report(folder)
+    finished.report(folder)
     assert {name: (folder / name).read_bytes() for name in names} == before
     for name in names:
         (folder / name).unlink()
-    conduct.report(folder)
+    finished.report(folder)
     assert {name: (folder / name).read_bytes() for name in names} == before
 
 
@@ -149,7 +149,7 @@ def test_stored_scores_are_those_of_the_stored_predictions(controls):
 def test_a_damaged_study_is_told_in_a_sentence(place):
     (place / "damaged").mkdir()
     with pytest.raises(UsageError, match=r"holds no study.*Give the folder"):
-        conduct.report(place / "damaged")
+        finished.report(place / "damaged")
     store.write(place / "damaged" / "study.json", "{")
     with pytest.raises(TrickbagError, match=r"study\.json is damaged.*Give the same trickbag study command again"):
-        conduct.report(place / "damaged")
+        finished.report(place / "damaged")

@@ -16,7 +16,7 @@ from study_lab import album, study
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError
 from trickbag.ground.events import Note
-from trickbag.studies import conduct
+from trickbag.studies import finished
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_damaged_runs_are_passed_over_then_set_aside_and_trained_again(made, cop
     folders = {run(copied, arm, seed): (arm, seed) for arm, seed in HARMS}
     for folder, which in folders.items():
         HARMS[which][0](folder)
-    found = conduct.report(copied).findings
+    found = finished.report(copied).findings
     assert [arm.name for arm in found.arms] == ["reference"]
     assert found.arms[0].accuracies == (*made.findings.arms[0].accuracies[:2], None)
     told = {(f.arm, f.seed): f.cause for f in found.failures}
@@ -127,7 +127,7 @@ def test_exchanged_runs_are_noticed(made, copied):
     one, other = run(copied, "flip_tta", 0), run(copied, "reference", 0)
     for old, new in ((one, one.with_name("x")), (other, one), (one.with_name("x"), other)):
         old.rename(new)
-    told = {(f.arm, f.seed): f.cause for f in conduct.report(copied).findings.failures}
+    told = {(f.arm, f.seed): f.cause for f in finished.report(copied).findings.failures}
     assert told.keys() == {("flip_tta", 0), ("reference", 0)}
     assert f"it holds the run {other.name}" in told["flip_tta", 0]
     made.again(copied)
@@ -138,10 +138,10 @@ def test_a_report_before_the_references_first_run_says_so(copied):
     for seed in range(3):
         shutil.rmtree(run(copied, "reference", seed))
     with pytest.raises(TrickbagError, match=r"no run of the reference has finished yet.*to continue it"):
-        conduct.report(copied)
+        finished.report(copied)
     shutil.rmtree(copied / "runs")
     with pytest.raises(TrickbagError, match="no run of the reference has finished yet"):
-        conduct.report(copied)
+        finished.report(copied)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_damaged_study_is_refused_and_the_same_command_mends_it(made, copied, 
     file = copied / "study.json"
     file.write_text(harm(json.loads(file.read_text())))
     with pytest.raises(TrickbagError) as refused:
-        conduct.report(copied)
+        finished.report(copied)
     assert str(refused.value).startswith(f"{file} is damaged: {says}")
     assert "Give the same trickbag study command again" in str(refused.value)
     before = study_lab.manifests(copied)

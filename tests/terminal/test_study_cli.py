@@ -19,7 +19,7 @@ from trickbag.display.board import Board
 from trickbag.display.screen import Screen
 from trickbag.ground import store
 from trickbag.ground.events import CellDone
-from trickbag.studies import conduct
+from trickbag.studies import finished
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_a_terminal_gets_tables_that_fit(place, made):
     """Cells break and nothing is cut; what there is no room for stands in the report."""
     screen, width = Screen(), 100
     screen.out = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
-    screen.study(conduct.report(place / "made"))
+    screen.study(finished.report(place / "made"))
     told = screen.out.file.getvalue()
     assert max(map(len, told.splitlines())) <= width
     assert {"placebo", "network", "descriptive"} <= set(told.split())

@@ -237,10 +237,10 @@ def report(
     open_: Annotated[bool, typer.Option("--open", help="Show the report in the browser.")] = False,
 ) -> None:
     """Recompute the findings of a study from its stored predictions, and write its report and tables."""
-    from trickbag.studies import conduct
+    from trickbag.studies.finished import report as recomputed
 
     with screen_of() as screen:
-        finished = conduct.report(folder)
+        finished = recomputed(folder)
         screen.study(finished)
     if open_:
         webbrowser.open((finished.folder / "report.html").resolve().as_uri())

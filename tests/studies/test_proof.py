@@ -52,7 +52,7 @@ def test_what_costs_nothing_is_recommended_without_a_proof_and_called_unproved(p
 
 def test_the_proof_has_fresh_seeds_and_images_that_chose_nothing(proved, mended):
     found, held = proved.proof, study_lab.held(proved)
-    assert len(found.seeds) == 5
+    assert len(found.seeds) == 8
     assert not set(found.seeds) & set(proved.findings.seeds)
     assert found.images == held.held.counts.proof
     read, judged, proving = {}, set(), set()

@@ -10,10 +10,14 @@ from study_lab import COUNTS, album, done, study
 
 import trickbag as tb
 from trickbag.data.images import Images
+from trickbag.engine.assemble import assemble
+from trickbag.engine.loop import Diverged
 from trickbag.ground.errors import UsageError
 from trickbag.ground.events import Note, silent
 from trickbag.studies import conduct
 from trickbag.studies.folds import Judging
+from trickbag.studies.pilot import ASSUMED, PROBED, TRAINED
+from trickbag.studies.plan import StudyPlan
 from trickbag.studies.planning import Planner
 
 FEW = {"a": 40, "b": 40, "c": 40}
@@ -56,19 +60,39 @@ def test_an_arm_is_judged_by_the_network_that_its_trick_shaped(place, fitted):
     assert study_lab.held(best).arms[0].recipe.keep == "best"
 
 
-def test_what_a_plan_resolves_follows_from_what_the_initial_features_get_right(place, fitted):
-    """The more they do, the less two trainings disagree; from scratch nothing is known."""
-    asked = {"recipe": study_lab.recipe(place, epochs=1), "tricks": ["mixup"], "seeds": 3}
-    known, unknown = conduct.plan(place / "album", weights=str(fitted), **asked), conduct.plan(place / "album", **asked)
+def test_what_a_plan_resolves_follows_from_what_the_reference_gets_right(place, fitted):
+    """One training of it, where that is short; else what a classifier on the initial features does; else nothing is known."""
     album(place / "hard", FEW, noise=200, seed=3)
-    harder = conduct.plan(place / "hard", weights=str(fitted), **asked)
-    assert unknown.accuracy is None
-    assert harder.accuracy < 0.9 < known.accuracy
-    assert known.churn < harder.churn
-    assert known.resolves(3) < 0.8 * unknown.resolves(3)
-    said = f"as networks do that get {100 * known.accuracy:.0f} % right: a classifier on its initial features does"
-    assert said in "\n".join(known.lines())
-    assert "75 % right; what the network will get right is not known" in "\n".join(unknown.lines())
+
+    def plan(data: str, epochs: int, weights: str = "none") -> StudyPlan:
+        recipe = study_lab.recipe(place, epochs=epochs)
+        return conduct.plan(place / data, recipe=recipe, weights=weights, tricks=["mixup"], seeds=3)
+
+    short, harder = plan("album", 1, str(fitted)), plan("hard", 1, str(fitted))
+    long, longer, unknown = plan("album", 10**5, str(fitted)), plan("hard", 10**5, str(fitted)), plan("album", 10**5)
+    assert {one.expected.known for one in (short, harder)} == {TRAINED}
+    assert {one.expected.known for one in (long, longer)} == {PROBED}
+    assert unknown.expected == ASSUMED
+    for easy, hard in ((short, harder), (long, longer)):
+        assert hard.expected.right < 0.9 < easy.expected.right < 1
+        assert easy.churn < hard.churn
+    assert long.resolves(3) < 0.8 * unknown.resolves(3)
+    said = f"as networks do that get {100 * short.expected.right:.0f} % right: the reference does, trained once"
+    assert said in "\n".join(short.lines())
+    assert "75 % right: what the network will get right is not known" in "\n".join(unknown.lines())
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("of the trial"), Diverged(3, 0.1, [])])
+def test_a_reference_that_fails_in_its_trial_fails_when_its_turn_comes(place, fitted, failure, monkeypatch):
+    def trial(recipe, *rest):
+        if recipe.epochs:
+            raise failure
+        return assemble(recipe, *rest)
+
+    monkeypatch.setattr("trickbag.studies.pilot.assemble", trial)
+    recipe = study_lab.recipe(place, epochs=1)
+    made = conduct.plan(place / "album", recipe=recipe, weights=str(fitted), tricks=["mixup"], seeds=3)
+    assert made.expected.known == PROBED
 
 
 def test_each_seed_judges_other_images_and_learns_from_none_of_them(place, rotated):

@@ -25,12 +25,10 @@ from trickbag.studies.design import Arm, Design
 from trickbag.studies.folds import Judging, Role, who
 from trickbag.studies.jobs import Cell, Job, jobs, key, shape
 from trickbag.studies.options import Options
-from trickbag.studies.pilot import Pilot
+from trickbag.studies.pilot import Expected, Pilot
 from trickbag.studies.transfers import TransferPlan
 from trickbag.trick import Trick
 
-ASSUMED = 0.75
-"""What a network is taken to get right, 0 to 1, where nothing is known of it before it is trained."""
 PROOF_SEEDS = 8
 MOST_SEEDS = 20
 """That a budget is spent on."""
@@ -103,8 +101,8 @@ class StudyPlan(Shown):
     """That a run is judged on."""
     pool: int
     """Independent images that seeds judge, in turn or all at a time."""
-    accuracy: float | None
-    """What a classifier on the initial features gets right; see ``Pilot.accuracy``."""
+    expected: Expected
+    """What the network will get right; see ``Pilot.expected``."""
     rivals: tuple[tuple[str, float], ...]
     """What other designs resolve with as many trainings; see ``resolves``."""
     proof: ProofPlan | None
@@ -151,7 +149,7 @@ class StudyPlan(Shown):
             judging,
             images,
             pool,
-            pilot.accuracy,
+            pilot.expected,
             (),
             proof,
         )
@@ -162,7 +160,7 @@ class StudyPlan(Shown):
     @property
     def churn(self) -> float:
         """The share of the images on which two trainings of a recipe are expected to disagree."""
-        return churn(ASSUMED if self.accuracy is None else self.accuracy)
+        return churn(self.expected.right)
 
     @public
     def resolves(self, seeds: Annotated[float, Between(0)], design: Design | None = None) -> float:
@@ -204,11 +202,9 @@ class StudyPlan(Shown):
             f"trainings: {len(self.jobs)}, with {100 * self.steps_share:.0f} % of the steps of runs trained alone",
             f"time: about {duration(self.seconds)} on one worker; disk: about {self.disk / 1e9:.2f} GB",
             f"smallest effect found with 80 % power, in points on new photos: {least}",
-            f"this assumes that two trainings disagree on {100 * self.churn:.0f} % of the images, as networks do that get "
-            + (
-                f"{100 * ASSUMED:.0f} % right; what the network will get right is not known before it is trained"
-                if self.accuracy is None
-                else f"{100 * self.accuracy:.0f} % right: a classifier on its initial features does, on a sample"
+            (
+                f"this assumes that two trainings disagree on {100 * self.churn:.0f} % of the images, as networks do that get "
+                f"{100 * self.expected.right:.0f} % right: {self.expected.known}"
             ),
         ]
         if self.rivals:

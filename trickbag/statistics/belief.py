@@ -52,7 +52,7 @@ def alike(measured: Sequence[float], errors: Sequence[float], centred: bool = Fa
 
     >>> found, together = alike([0.01, 0.01, 0.01, 0.01], [0.001] * 4)
     >>> [round(one.gain, 4) for one in found], round(alike([0.01, -0.01], [0.02, 0.02])[0][0].gain, 4)
-    ([0.01, 0.01, 0.01, 0.01], 0.0023)
+    ([0.0099, 0.0099, 0.0099, 0.0099], 0.0035)
     """
     b, v = np.asarray(measured, float), np.asarray(errors, float) ** 2
     if not len(b):

@@ -80,7 +80,7 @@ def effects(
     >>> samples = [Sample((rng.random((2, 400)) < [[0.7], [0.9]]).astype(float), np.arange(400) + 400 * s) for s in range(3)]
     >>> found = effects(samples, [[-1, 1]])[0]
     >>> found.verdict, round(found.difference, 3), [round(end, 3) for end in found.interval]
-    ('worthwhile', 0.203, [0.094, 0.311])
+    ('worthwhile', 0.203, [0.09, 0.315])
     """
     weights = np.asarray(contrasts, dtype=float)
     _check(samples, weights, delta, alpha)

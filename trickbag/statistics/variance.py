@@ -85,7 +85,7 @@ def off(found: Spread, added: Share, grain: float = 0.0) -> Off:
 
     >>> found = Spread(images=3.0, within=2.0, seed=0.0, seeds=2, groups=101, persistent=2.0)
     >>> [round(value, 3) for value in off(found, Share(0.5, 4.0))]
-    [3.6, 14.754, 1.0]
+    [3.6, 19.059, 1.0]
     """
     images, seed = found.images + grain, max(added.share, 0.0) * found.within
     variance = images + averaged(seed, found.seeds)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from benchmarks.machine import origin
-from trickbag.statistics.belief import Belief, Prior, alike, belief
+from trickbag.statistics.belief import Belief, Prior, alike, belief, off_by
 from trickbag.statistics.effects import Sample, effects, seeds_add
 from trickbag.statistics.nominate import Option, nominee
 from trickbag.statistics.power import assurance, elsewhere, expected
@@ -129,7 +129,7 @@ def ours(world: World, number: int) -> Ended:
     names = [f"t{n}" for n in range(TRICKS)]
     contrasts = [_main(cells, n, world) for n in range(TRICKS)]
     found = effects(samples, np.array(contrasts), pool=JUDGING * POOL // FOLDS)
-    beliefs, shared = alike([e.difference or 0.0 for e in found], [e.error or 1.0 for e in found])
+    beliefs, shared = alike([e.difference or 0.0 for e in found], [off_by(e.error or 1.0, e.df or 1.0) for e in found])
     together = {frozenset({names[i], names[j]}): float(shared[i, j]) for i, j in combinations(range(TRICKS), 2)}
     excluded = frozenset({frozenset(names[n] for n in world.excluded)} if world.excluded else set())
     options = [Option(n, b, 1.0) for n, b in zip(names, beliefs, strict=True)]
@@ -154,7 +154,7 @@ def ours(world: World, number: int) -> Ended:
     gain = chosen.belief._replace(sd=chosen.belief.sd * max(1.0, whole / apart))  # as trickbag.studies.proof.rests_on has it
     likely, power = (printed(samples, cells, on, one, known, here, there) for one in (gain, Belief(true / 100, 0.0)))
     proved = seen.verdict in ("helps", "worthwhile")
-    after = belief(seen.difference or 0.0, seen.error or 1.0, Prior(gain.gain, max(gain.sd, 1e-9) ** 2))
+    after = belief(seen.difference or 0.0, off_by(seen.error or 1.0, seen.df or 1.0), Prior(gain.gain, max(gain.sd, 1e-9) ** 2))
     taken = proved or (after.gain > 0 and seen.verdict != "hurts")
     return Ended(proved, true if taken else 0.0, likely, power, True)
 

@@ -2,12 +2,14 @@
 
 import itertools
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import study_lab
 from atlases import found, measured
+from scipy import stats
 from study_lab import done, effect
 
 from trickbag.ground import store
@@ -76,6 +78,15 @@ def test_the_proof_has_fresh_seeds_and_images_that_chose_nothing(proved, mended)
     }
     assert found.difference == pytest.approx(np.mean(found.nominee) - np.mean(found.reference))
     assert found.expected == pytest.approx(mended.expected)
+
+
+def test_an_error_with_few_degrees_of_freedom_is_believed_the_less(mended):
+    """As sure as a normal distribution that is as wide as Student's interval for 95 %."""
+    found = replace(mended, difference=0.01, error=0.01)
+    surer, less = (recommend.believed([replace(found, df=df)], {}) for df in (1e9, 3.0))
+    assert surer.of[found.name].helps > less.of[found.name].helps > 0.5
+    wide = replace(found, error=0.01 * stats.t.isf(0.025, 3.0) / stats.norm.isf(0.025), df=1e9)
+    assert less.of[found.name].helps == pytest.approx(recommend.believed([wide], {}).of[found.name].helps)
 
 
 def test_a_nomination_that_rests_on_a_restless_reference_is_believed_the_less(place, tmp_path):

@@ -41,8 +41,19 @@ class Belief(NamedTuple):
         return float(special.ndtr(self.gain / self.sd)) if self.sd else (1 + float(np.sign(self.gain))) / 2
 
 
+def off_by(error: float, df: float) -> float:
+    """The standard deviation of the normal distribution of which 95 % lie within Student's interval for a standard error.
+
+    A standard error with few degrees of freedom may be too small, which a belief must not take for being sure.
+
+    >>> [round(off_by(1.0, df), 2) for df in (2, 6, 1e9)]
+    [2.2, 1.25, 1.0]
+    """
+    return error * float(special.stdtrit(df, 0.975) / special.ndtri(0.975))
+
+
 def alike(measured: Sequence[float], errors: Sequence[float], centred: bool = False) -> tuple[list[Belief], Floats]:
-    """What is believed of effects that are alike, [n], and its covariances [n, n], by their standard errors, all above 0.
+    """What is believed of effects that are alike, [n], and its covariances [n, n], by how far each may be off, all above 0.
 
     True effects are draws from N(m, tau^2), and m itself one from N(0, omega^2), or 0 if ``centred``. How far what was measured
     is drawn to m, s^2 / (s^2 + tau^2) with the harmonic mean s^2 of the squared errors, and how far the mean is drawn to 0, may
@@ -75,7 +86,7 @@ def alike(measured: Sequence[float], errors: Sequence[float], centred: bool = Fa
 
 
 def belief(measured: float, error: float, prior: Prior) -> Belief:
-    """What is known of an effect whose measurement has a standard error, given the prior.
+    """What is known of an effect that was measured, given the prior; ``error``: how far the measurement may be off, as one sd.
 
     >>> [round(value, 6) for value in belief(0.02, 0.01, Prior(0.0, 0.0001))]
     [0.01, 0.007071]

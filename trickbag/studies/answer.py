@@ -36,7 +36,7 @@ class Found:
         seen = self.proof and self.proof.effect
         if not seen or not seen.error:
             return self.nominated.belief
-        return after_proof(self.nominated, seen.difference, seen.error)
+        return after_proof(self.nominated, seen)
 
     @property
     def ratio(self) -> float:

@@ -10,7 +10,7 @@ from trickbag.ground.errors import UsageError
 from trickbag.ground.spec import Spec
 from trickbag.recipe import Recipe
 from trickbag.report.findings import Effect
-from trickbag.statistics.belief import Belief, Prior, alike, belief
+from trickbag.statistics.belief import Belief, Prior, alike, belief, off_by
 from trickbag.statistics.nominate import Nominee, Option, nominee
 from trickbag.studies.arms import Arm, Bench
 from trickbag.studies.design import PROBE
@@ -80,7 +80,7 @@ def believed(effects: Sequence[Effect], priors: Mapping[str, Prior]) -> Beliefs:
     measured = {name: e for name, e in deciding(effects).items() if e.error}
     shrunk, covariances = alike(*known(measured.values()))
     found = {
-        name: belief(e.difference, e.error or 0.0, priors[name]) if name in priors else own
+        name: belief(e.difference, sd(e), priors[name]) if name in priors else own
         for (name, e), own in zip(measured.items(), shrunk, strict=True)
     }
     together = {
@@ -90,14 +90,19 @@ def believed(effects: Sequence[Effect], priors: Mapping[str, Prior]) -> Beliefs:
     }
     same = {name: Belief(0.0, 0.0) for name, e in deciding(effects).items() if e.verdict == "identical"}
     # Training nothing is no trick among others: what was measured of it stands for itself.
-    probe = {e.name: Belief(e.difference, e.error) for e in effects if e.name == PROBE and e.error}
+    probe = {e.name: Belief(e.difference, sd(e)) for e in effects if e.name == PROBE and e.error}
     return Beliefs(found | same | probe, together)
 
 
 def known(effects: Iterable[Effect]) -> tuple[list[float], list[float]]:
-    """What was measured of effects, and the standard errors."""
+    """What was measured of effects, and how far each may be off."""
     own = list(effects)
-    return [e.difference for e in own], [e.error or 0.0 for e in own]
+    return [e.difference for e in own], [sd(e) for e in own]
+
+
+def sd(effect: Effect) -> float:
+    """How far an effect may be off, 0 of one and the same network."""
+    return off_by(effect.error, effect.df) if effect.error and effect.df else 0.0
 
 
 def source(effects: Sequence[Effect], priors: Mapping[str, Prior]) -> str:
@@ -211,6 +216,6 @@ def made(bench: Bench, changes: Sequence[Change]) -> Recipe:
     return recipe
 
 
-def after_proof(nomination: Nomination, gain: float, error: float) -> Belief:
-    """What is believed of a nominated recipe once the proof has measured its gain with a standard error."""
-    return belief(gain, error, Prior(nomination.belief.gain, max(nomination.belief.sd, math.ulp(1.0)) ** 2))
+def after_proof(nomination: Nomination, seen: Effect) -> Belief:
+    """What is believed of a nominated recipe once the proof has measured its gain."""
+    return belief(seen.difference, sd(seen), Prior(nomination.belief.gain, max(nomination.belief.sd, math.ulp(1.0)) ** 2))

@@ -110,6 +110,24 @@ def test_a_nomination_that_rests_on_a_restless_reference_is_believed_the_less(pl
     assert wider[1] > 1.25
 
 
+def test_of_two_changes_what_is_believed_counts_what_they_share(place, tmp_path):
+    """Planted: both help. What is not known of the mean of all effects does not average out over the two."""
+    trained = done(place, "without", {"epochs": 2}, tricks=["mixup", "label_smoothing"])
+    made = study_lab.answered(
+        trained, tmp_path / "both", lambda arm: 0.6 + 0.2 * ("mixup" in arm.edits) + 0.15 * ("smoothing" in arm.edits)
+    )
+    held = study_lab.held(made)
+    runs, known, results, _ = analysis.measured(held)
+    found = questions.answers(held, known, runs, results)
+    beliefs = recommend.believed(found, {})
+    nominated = recommend.nominate(held, found, beliefs)
+    assert set(nominated.changes) == {"+mixup", "+label_smoothing"}
+    (shared,) = beliefs.together.values()
+    alone = sum(one.sd**2 for one in beliefs.of.values())
+    assert shared > 0
+    assert nominated.belief.sd == pytest.approx((alone + 2 * shared) ** 0.5)
+
+
 def test_another_candidate_on_the_same_images_has_a_stricter_proof(proved, place, tmp_path):
     """Planted: the study put another recipe to the proof before."""
     shutil.copytree(proved.folder, tmp_path / "again")

@@ -30,7 +30,7 @@ def test_what_is_certain_is_certain():
 def test_alike_effects_are_believed_as_the_model_has_it() -> None:
     """By drawing what is not known from its distribution, and weighing each draw by what was measured."""
     rng, b, s = np.random.default_rng(3), np.array([0.9, -0.2, 0.5]), np.array([0.4, 0.5, 0.3])
-    tau2 = 1 / np.mean(1 / s**2) * (1 / rng.uniform(size=400_000) - 1)
+    tau2 = np.median(s**2) * (1 / rng.uniform(size=400_000) - 1)
     w = 1 / (s**2 + tau2[:, None])
     omega2 = (1 / rng.uniform(size=len(tau2)) - 1) / w.sum(1)
     for centred in (False, True):
@@ -69,3 +69,11 @@ def test_over_many_families_beliefs_are_right_and_nearer_to_the_truth_than_what_
     assert np.mean(naive) < 0.85
     assert 0.5 < np.std(off) < 1.1
     assert 0.5 < np.std(sums) < 1.1
+
+
+@pytest.mark.parametrize("least", [1.0, 1e-3, 1e-6])
+def test_one_effect_that_is_known_far_better_than_the_others_does_not_make_these_sure(least: float) -> None:
+    """Four of them were measured at five times their error, so most of that is believed."""
+    found, together = alike([0.0, 0.05, 0.05, 0.05, 0.05], [0.01 * least, 0.01, 0.01, 0.01, 0.01], centred=True)
+    assert all(0.043 < one.gain < 0.05 and 0.008 < one.sd < 0.011 for one in found[1:])
+    assert np.linalg.eigvalsh(together).min() > 0

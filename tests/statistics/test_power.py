@@ -24,7 +24,7 @@ from trickbag.statistics.power import (
     variance,
     variance_for,
 )
-from trickbag.statistics.variance import Part, Share, Spread, spread
+from trickbag.statistics.variance import Part, Share, Spread, off, spread
 
 ERROR = 0.004
 
@@ -183,3 +183,12 @@ def test_a_budget_holds_the_seeds_it_says() -> None:
 def test_mistakes_are_refused_with_a_sentence(call, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         call()
+
+
+@pytest.mark.parametrize(("images", "judged", "seeds"), [(30, 300, 3), (2, 18, 3), (48, 384, 3), (3, 23, 3)])
+def test_an_expected_spread_is_one_whatever_is_asked(images: int, judged: int, seeds: int) -> None:
+    """More judgements of each image than there are seeds: nothing is left that differs, and nothing is below 0."""
+    one = expected(images, judged, seeds)
+    assert one.within > 0
+    assert off(one, Share(0.5, 10.0)).variance > off(one, Share(0.0, 10.0)).variance
+    assert Share(0.5, 10.0).carried(one, expected(90, 90, 3)).share > 0

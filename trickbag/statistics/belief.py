@@ -14,8 +14,11 @@ from scipy import special
 
 from trickbag.statistics.variance import Floats
 
-SHARES = (np.arange(24) + 0.5) / 24
-"""Of what was measured that shrinking takes away, over which beliefs are averaged."""
+ODDS = np.arange(-16, 16.5, 0.5)
+"""Logarithms of the odds of shares that shrinking takes away, over which beliefs are averaged."""
+SHARES = special.expit(ODDS)
+PROBABLE = SHARES * (1 - SHARES)
+"""How probable each of them is before, where all shares are equally probable."""
 
 
 class Prior(NamedTuple):
@@ -56,7 +59,7 @@ def alike(measured: Sequence[float], errors: Sequence[float], centred: bool = Fa
     """What is believed of effects that are alike, [n], and its covariances [n, n], by how far each may be off, all above 0.
 
     True effects are draws from N(m, tau^2), and m itself one from N(0, omega^2), or 0 if ``centred``. How far what was measured
-    is drawn to m, s^2 / (s^2 + tau^2) with the harmonic mean s^2 of the squared errors, and how far the mean is drawn to 0, may
+    is drawn to m, s^2 / (s^2 + tau^2) with the median s^2 of the squared errors, and how far the mean is drawn to 0, may
     be any share between 0 and 1, all equally probable before (the uniform shrinkage prior; Daniels, Canadian J. Stat. 1999).
     What is believed is the mean over these shares, each as probable as what was measured makes it. Few effects say little of
     how they are spread, and this counts that; they share m, so that a sum of them is less sure than if each stood for itself.
@@ -68,13 +71,13 @@ def alike(measured: Sequence[float], errors: Sequence[float], centred: bool = Fa
     b, v = np.asarray(measured, float), np.asarray(errors, float) ** 2
     if not len(b):
         return [], np.zeros((0, 0))
-    tau2 = len(v) / (1 / v).sum() * (1 / SHARES - 1)[:, None]
+    tau2 = np.median(v) * np.exp(-ODDS)[:, None]
     weights, kept = 1 / (v + tau2), tau2 / (v + tau2)
     spread = 1 / weights.sum(1, keepdims=True)
     mean = (weights @ b)[:, None] * spread
     said = (np.log(weights).sum(1, keepdims=True) + np.log(spread) - (weights * (b - mean) ** 2).sum(1, keepdims=True)) / 2
-    to_zero = np.ones(1) if centred else SHARES
-    said = said + (np.log(to_zero / spread) - to_zero * mean**2 / spread) / 2
+    to_zero, before = (np.ones(1), np.ones(1)) if centred else (SHARES, PROBABLE)
+    said = said + (np.log(to_zero / spread) - to_zero * mean**2 / spread) / 2 + np.log(PROBABLE[:, None] * before)
     probable = np.exp(said - said.max())[..., None] / np.exp(said - said.max()).sum()
     m, of_m = (1 - to_zero) * mean, (1 - to_zero) * spread
     gains = kept[:, None] * b + (1 - kept)[:, None] * m[..., None]

@@ -111,7 +111,7 @@ def correlations(samples: Sequence[Sample], weights: Floats) -> Floats:
         sums += between @ between.T
     scale = np.sqrt(np.diag(sums))
     together = np.outer(scale, scale)
-    alike: Floats = np.divide(sums, together, out=np.zeros_like(sums), where=together > ROUNDING)
+    alike: Floats = np.divide(sums, together, out=np.eye(len(sums)), where=together > ROUNDING)
     return alike
 
 
@@ -174,7 +174,7 @@ def _family(alike: Floats, spreads: Mapping[int, Spread]) -> Share:
     shares = np.array([1 + one.seed / one.within for one in spreads.values()])
     d = min(one.seeds for one in spreads.values()) - 1
     kept = list(spreads)
-    most = (independent(alike[np.ix_(kept, kept)]) - 1) * d
+    most = max(independent(alike[np.ix_(kept, kept)]) - 1, 0.0) * d
     logs = np.log(np.maximum(shares, LEAST))
     varies = float(logs.var(ddof=1)) - float(scipy.special.polygamma(1, d / 2))
     if varies <= 0:
@@ -243,7 +243,8 @@ def _on_new_images(draft: Draft, weights: Floats, added: Share, shares: bool) ->
     variance, df, seed = off(found, added, grain)
     if not variance:
         return draft._replace(notes=(*draft.notes, STILL))
-    return draft._replace(error=math.sqrt(variance), df=df, seed=seed)
+    most = float(weights[weights > 0].sum()) if shares else math.inf
+    return draft._replace(error=math.sqrt(variance), df=df, seed=seed, most=most)
 
 
 def _check(samples: Sequence[Sample], weights: Floats, delta: float, alpha: float) -> None:

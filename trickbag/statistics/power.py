@@ -138,6 +138,8 @@ def squares(weights: Floats, trainings: Ints, churn: float) -> float:
 def expected(images: float, judged: float, seeds: float) -> Spread:
     """The spread of a contrast whose variance in one judgement is 1, where seeds judge so many images so often in all.
 
+    Images are independent ones: groups, where these judge together.
+
     PERSISTENT of it is the same with every seed, and seeds add nothing.
 
     >>> once, thrice = expected(900, judged=900, seeds=3), expected(300, judged=900, seeds=3)
@@ -145,7 +147,7 @@ def expected(images: float, judged: float, seeds: float) -> Spread:
     ([1.0, 1.6], [1.0, 0.7])
     """
     more = judged / images - 1
-    by_next = more / (seeds - 1) if seeds > 1 else 0.0  # the share of a seed's images that the next one judges too
+    by_next = min(more / (seeds - 1), 1.0) if seeds > 1 else 0.0  # of a seed's images, what share the next one judges too
     within = (1 - PERSISTENT * by_next) * seeds / judged
     return Spread((1 + PERSISTENT * more) / judged, within, 0.0, seeds, round(images), PERSISTENT / images)
 

@@ -16,6 +16,9 @@ Ints = NDArray[np.int64]
 
 ROUNDING = 1e-20
 """A variance below this is what rounding leaves of 0."""
+FLOOR = 0.01
+"""Of what images and seeds do to a mean: what images make of the difference of two seeds counts as no less, so that what seeds
+add is a share of it also where images are the same for all and each says the same."""
 TOGETHER = 0.1
 """Correlation of what seeds add: they train on much the same images, so that a tenth of it does not average out. Nadeau and
 Bengio (Machine Learning 2003) take the judged share of the images, a fifth with five folds; chosen with PRIOR among 0.05 to 0.2
@@ -132,7 +135,8 @@ def spread(parts: Sequence[Part]) -> Spread | None:
         ups = (sums**2).sum(0)[again] - sums.sum(0)[again] ** 2 / met[again]
         fresh = float((ups / (met[again] - 1)).mean()) * met.sum() / total**2
     persistent = max(images - fresh, 0.0) if again.any() else images
-    return Spread(images, by_image, by_seed - by_image, len(parts), groups, persistent)
+    within = max(by_image, FLOOR * images * len(parts), FLOOR * by_seed)
+    return Spread(images, within, by_seed - by_image, len(parts), groups, persistent)
 
 
 def over_seen(values: Floats) -> Floats:

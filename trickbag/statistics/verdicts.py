@@ -58,6 +58,8 @@ class Draft(NamedTuple):
     seed: float = 0.0
     """Variance that a seed adds to what it judges."""
     notes: tuple[str, ...] = ()
+    most: float = math.inf
+    """No difference is larger."""
 
     @property
     def difference(self) -> float:
@@ -95,7 +97,8 @@ def _estimate(draft: Draft, p: float, level: float, equal: bool, delta: float, a
     sd = float(draft.points.std(ddof=1)) if count > 1 else None
     interval = over_seeds = Interval(0.0, 0.0) if draft.same else None
     if draft.error:
-        interval = _cut(_student(draft.difference, draft.error, draft.df, level), rejected=p <= alpha)
+        low, high = _cut(_student(draft.difference, draft.error, draft.df, level), rejected=p <= alpha)
+        interval = Interval(max(low, -draft.most), min(high, draft.most))
     if draft.error and sd is not None:
         over_seeds = _student(draft.difference, sd / math.sqrt(count), count - 1, alpha)
     verdict = _verdict(interval, draft.same, p <= alpha, equal, delta)

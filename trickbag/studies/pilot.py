@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from trickbag import plugins
+from trickbag.data.folds import partitioned
 from trickbag.data.splits import Ints
 from trickbag.engine.assemble import assemble, kept_pixels
 from trickbag.engine.loop import Diverged, Judged
@@ -36,9 +37,11 @@ class Expected(NamedTuple):
     """By what, as the end of a sentence."""
 
 
-TRAINED = "the reference does, trained once on three quarters of them"
+TRAINED = "trained once on three quarters of them"
 PROBED = "a classifier on its initial features does, on a sample"
 ASSUMED = Expected(0.75, "what the network will get right is not known before it is trained")
+QUARTER = 4
+"""Of as many parts of the images one judges a network that is tried."""
 SAMPLE = 600
 """Images on which a classifier is tried."""
 EACH = 8
@@ -67,33 +70,43 @@ class Pilot:
         pool = pool[torch.randperm(len(pool), generator=generator(self.wanted.seed, "pilot")).numpy()]
         timing, least = self.timing(recipe), EACH * len(images.classes)
         seconds = min(self.until - time.monotonic(), auto.TRIAL_SECONDS)
-        alone = recipe.edit(without=[trick.name() for trick in recipe.tricks if trick.networks or trick.place()])
-        whole = len(pool) if recipe.epochs and self.seconds(recipe) <= seconds else 0
-        some = min(len(pool), max(SAMPLE, least), max(int(seconds / max(timing.judge + timing.decode, 1e-9)), 0))
+        aside = [trick.name() for trick in recipe.tricks if trick.networks or trick.place()]
+        alone = recipe.edit(without=aside)
+        whole = len(pool) if alone.epochs and self.seconds(alone) <= seconds else 0
+        trained = f"the reference{' without ' + ', '.join(aside) if aside else ''} does, {TRAINED}"
         probe = untrained(recipe, "linear-probe")
-        for tried, rows, known in ((alone, whole, TRAINED), (probe, some * (probe.weights != "none"), PROBED)):
-            right = self.right(tried, pool[:rows]) if rows >= least else None
+        some = min(len(pool), max(SAMPLE, least), max(int(seconds / max(timing.judge + timing.decode, 1e-9)), 0))
+        some = some if probe.weights != "none" else 0
+        late = time.monotonic() + seconds
+        for tried, rows, until, known in ((alone, whole, late, trained), (probe, some, math.inf, PROBED)):
+            right = self.right(tried, pool[:rows], until) if rows >= least else None
             if right is not None:
                 return Expected(right, known)
         return ASSUMED
 
-    def right(self, recipe: Recipe, rows: Ints) -> float | None:
-        """The share of a quarter of these images that a network gets right which learned from the others; None if it fails.
+    def right(self, recipe: Recipe, rows: Ints, until: float) -> float | None:
+        """The share of a quarter of these images that a network gets right which learned from the others.
 
-        One image more is counted that it gets right, and one that it does not: no network is perfect on new images.
+        None if it fails, or is not finished when the monotonic clock passes ``until``. One image more is counted that it gets
+        right, and one that it does not: no network is perfect on new images.
         """
-        sample = self.wanted.data.images.take(np.sort(rows))
-        sample = replace(sample, splits=np.where(np.arange(len(rows)) % 4, "train", "val"))
-        data = self.wanted.data._replace(images=sample)
-        pixels = Files(sample, data.channels, kept_pixels(recipe), recipe.fit)
+        images, judged = self.wanted.data.images, list[Judged]()
         try:
+            judging = partitioned(images, np.sort(rows), QUARTER, self.wanted.seed)[0]
+            splits = np.where(np.isin(np.arange(len(images)), judging), "val", "train")
+            sample = replace(images, splits=splits).take(np.sort(rows))
+            data = self.wanted.data._replace(images=sample)
+            pixels = Files(sample, data.channels, kept_pixels(recipe), recipe.fit)
             loop = assemble(recipe, data, pixels, self.wanted.seed, fabric_for(recipe.precision), lambda *_: nn.Identity())
-            judged = [event for event in chain(loop.prepare(), loop.train()) if isinstance(event, Judged)]
+            for event in chain(loop.prepare(), loop.train()):
+                judged += [event] if isinstance(event, Judged) else []
+                if time.monotonic() > until:
+                    return None
         except Exception as error:  # as it fails when its turn comes
             if not isinstance(error, TrickbagError | RuntimeError | Diverged) and not plugins.place(error):
                 raise
             return None
-        count = len(sample.split("val"))
+        count = len(judging)
         return (cast(Scores, judged[-1].scores[""]).top1 * count + 1) / (count + 2)
 
     def timing(self, recipe: Recipe) -> Timing:

@@ -19,7 +19,7 @@ from trickbag.runs.request import Request
 from trickbag.statistics.effects import PRIOR, by_arms, independent
 from trickbag.statistics.looks import LOOKS, planned
 from trickbag.statistics.power import churn, detectable, expected, squares
-from trickbag.statistics.variance import Share, off
+from trickbag.statistics.variance import Share, Spread, off
 from trickbag.statistics.verdicts import SEEDS
 from trickbag.studies.design import Arm, Design
 from trickbag.studies.folds import Judging, Role, who
@@ -40,6 +40,8 @@ class ProofPlan:
 
     images: int
     """That judge, over all its seeds."""
+    groups: int
+    """Independent ones among them."""
     judged: int
     """Judgements of a recipe: images times the seeds that each of them judges."""
     seconds: float
@@ -50,16 +52,21 @@ class ProofPlan:
     @classmethod
     def build(cls, images: Images, judging: Judging, seconds: float, design: Design, seeds: int) -> Self:
         """With the images that have chosen nothing, after a study of the design with so many seeds."""
-        judged = sum(len(judging.judges(images, turn, "proof")) for turn in range(PROOF_SEEDS))
+        rows = [judging.judges(images, turn, "proof") for turn in range(PROOF_SEEDS)]
+        judged, groups = sum(map(len, rows)), len(np.unique(images.groups[np.concatenate(rows)]))
         others = [arm for arm in design.arms[1:] if arm.role not in CONTROLS]
         to_reference = np.hstack([-np.ones((len(others), 1)), np.eye(len(others))])
         known = independent(by_arms(to_reference)) * (seeds - 1) if others else 0.0
-        return cls(judging.proof_images(images), judged, seconds, PROOF_SEEDS - 1 + known + PRIOR)
+        return cls(judging.proof_images(images), groups, judged, seconds, PROOF_SEEDS - 1 + known + PRIOR)
+
+    @property
+    def spread(self) -> Spread:
+        """How images will judge a recipe; see ``trickbag.statistics.power.expected``."""
+        return expected(self.groups, self.judged * self.groups / self.images, PROOF_SEEDS)
 
     def line(self, churn: float) -> str:
         """For people; see ``StudyPlan.churn``."""
-        spread = expected(self.images, self.judged, PROOF_SEEDS)
-        one = off(spread, Share(0.0, self.df))
+        one = off(self.spread, Share(0.0, self.df))
         least = 100 * detectable(math.sqrt(squares(np.array([1.0, -1.0]), np.arange(2), churn) * one.variance), one.df)
         return (
             f"proof: the best candidate against the reference, {PROOF_SEEDS} fresh seeds on {counted(self.images, 'image')} "
@@ -99,6 +106,8 @@ class StudyPlan(Shown):
     judging: Judging
     images: int
     """That a run is judged on."""
+    groups: int
+    """Independent ones among them."""
     pool: int
     """Independent images that seeds judge, in turn or all at a time."""
     expected: Expected
@@ -130,7 +139,8 @@ class StudyPlan(Shown):
         runs = cells(design.arms, enumerate(seeds), fingerprint, judging)
         made = jobs(runs, fingerprint, judging, options.sharing)
         table, classes = wanted.data.images, len(wanted.data.images.classes)
-        images, pool = len(judging.judges(table, 0)), len(np.unique(table.groups[judging.pool(table)]))
+        judges, pool = judging.judges(table, 0), len(np.unique(table.groups[judging.pool(table)]))
+        images, groups = len(judges), len(np.unique(table.groups[judges]))
         once = images * pilot.timing(reference).judge
         model = build_model(reference, (), classes, wanted.data.channels, wanted.seed, "none")
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -148,6 +158,7 @@ class StudyPlan(Shown):
             sum((1 - job.fork) * job.recipe.epochs for job in made) / max(1, sum(cell.recipe.epochs for cell in runs)),
             judging,
             images,
+            groups,
             pool,
             pilot.expected,
             (),
@@ -165,11 +176,13 @@ class StudyPlan(Shown):
     @public
     def resolves(self, seeds: Annotated[float, Between(0)], design: Design | None = None) -> float:
         """The smallest effect of a trick that so many seeds find with 80 % power: the median over the declared questions."""
+        if not seeds:
+            return math.inf
         arms, asked = (design or self.design).arms, (design or self.design).questions
         declared = [question for question in asked if question.declared] or asked
         weights = np.array([[dict(question.weights).get(arm.name, 0.0) for arm in arms] for question in declared])
         trainings = np.unique([f"{shape(arm.recipe).key} {arm.seed_offset}" for arm in arms], return_inverse=True)[1]
-        judged = self.images * seeds
+        judged = self.groups * seeds
         known = Share(0.0, independent(by_arms(weights)) * max(seeds - 1, 0.0) + PRIOR)
         one = off(expected(min(self.pool, judged), judged, seeds), known)
         variance = median(squares(row, trainings, self.churn) for row in weights) * one.variance

@@ -65,7 +65,7 @@ def proof(study: Study, nominated: Nomination) -> Proof | None:
     reference, nominee = (tuple(float(j.correct.mean()) for j in runs[name] if j) for name in (study.arms[0].name, NOMINEE))
     return Proof(
         seeds=tuple(study.facts["proof_seeds"]),
-        images=there.groups,
+        images=met(study, runs)[0],
         level=level,
         reference=reference,
         nominee=nominee,
@@ -74,8 +74,8 @@ def proof(study: Study, nominated: Nomination) -> Proof | None:
     )
 
 
-def likely(study: Study, nominated: Nomination, images: int, judged: int, seeds: int) -> float:
-    """The probability that the proof proves the nominated recipe, with fresh seeds on so many images, judged so often in all.
+def likely(study: Study, nominated: Nomination, there: Spread) -> float:
+    """The probability that the proof proves the nominated recipe, with fresh seeds, which images will judge like this.
 
     How far the proof may be off is taken from the arm that is most like the recipe.
     """
@@ -85,7 +85,7 @@ def likely(study: Study, nominated: Nomination, images: int, judged: int, seeds:
     found = estimates(study, runs, [reference, near.name], asked, before=known)[0]
     if not found.error:
         return float(nominated.belief.gain > 0)
-    return assurance(*nominated.belief, *elsewhere(found.error, known, judged_here(study), expected(images, judged, seeds)))
+    return assurance(*nominated.belief, *elsewhere(found.error, known, judged_here(study), there))
 
 
 def against_reference(study: Study, runs: Table) -> list[Question]:
@@ -110,8 +110,8 @@ def judged_here(study: Study) -> Spread:
 
 def judgements(study: Study, runs: Table, arm: str) -> Spread:
     """The expected spread of a contrast that images judge as these runs judge an arm."""
-    counts = [len(one.rows) for one in runs[arm] if one]
-    return expected(met(study, runs)[0], sum(counts), len(counts))
+    counts, (images, groups) = [len(one.rows) for one in runs[arm] if one], met(study, runs)
+    return expected(groups, sum(counts) * groups / images, len(counts))
 
 
 def nearest(study: Study, wanted: Planned) -> Planned:

@@ -95,6 +95,30 @@ def test_a_reference_that_fails_in_its_trial_fails_when_its_turn_comes(place, fi
     assert made.expected.known == PROBED
 
 
+def test_a_trial_keeps_groups_together_and_a_plan_counts_them(place, tmp_path, monkeypatch):
+    """Ten photos of each of twelve patients: the trial's quarter are other patients, and only patients count as independent."""
+    photos = sorted((place / "album").rglob("*.png"))[:120]
+    rows = [f"{photo},{photo.parent.name},{n // 10}" for n, photo in enumerate(photos)]
+    (tmp_path / "grouped.csv").write_text("\n".join(["path,class,group", *rows]))
+    seen = []
+
+    def trial(recipe, data, *rest):
+        seen.append(data.images)
+        return assemble(recipe, data, *rest)
+
+    monkeypatch.setattr("trickbag.studies.pilot.assemble", trial)
+    asked = {"recipe": study_lab.recipe(place, epochs=1), "tricks": ["mixup"], "seeds": 3}
+    made = conduct.plan(tmp_path / "grouped.csv", **asked)
+    assert seen
+    for images in seen:
+        groups = [set(images.groups[images.splits == split].tolist()) for split in ("train", "val")]
+        assert groups[0]
+        assert groups[1]
+        assert not groups[0] & groups[1]
+    assert made.groups < made.images
+    assert made.proof.groups < made.proof.images
+
+
 def test_each_seed_judges_other_images_and_learns_from_none_of_them(place, rotated):
     held = study_lab.held(rotated)
     images = asked(place / "album", recipe=study_lab.recipe(place, epochs=1)).data.images

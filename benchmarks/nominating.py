@@ -237,11 +237,8 @@ def sized(studies: int) -> Iterator[str]:
             rng = np.random.default_rng(number)
             data, folds = photos(rng), np.array_split(rng.permutation(POOL), FOLDS)
             samples = [Sample(data.right(world, cells, folds[s], rng), folds[s]) for s in range(SEEDS)]
-            pair, rows = (
-                np.array([np.zeros(TRICKS, bool), on]),
-                [np.append(fold, np.arange(POOL, POOL + TEST)) for fold in folds],
-            )
-            judges = [rows[JUDGING + seed % 2] for seed in range(PROOF_SEEDS)]
+            pair, test = np.array([np.zeros(TRICKS, bool), on]), np.arange(POOL, POOL + TEST)
+            judges = [np.append(folds[JUDGING + seed % 2], test) for seed in range(PROOF_SEEDS)]
             proof = [Sample(data.right(world, pair, own, rng), own) for own in judges]
             adds = seeds_add(samples, to_reference)
             likely.append(printed(samples, cells, on, Belief(gain / 100, 0.0), adds, here, there))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trickbag.statistics.belief import Belief, Prior, alike, belief
+from trickbag.statistics.belief import SMALLER, Belief, Prior, alike, belief
 
 
 def test_a_belief_is_the_posterior_of_a_normal_mean():
@@ -29,17 +29,18 @@ def test_what_is_certain_is_certain():
 
 def test_alike_effects_are_believed_as_the_model_has_it() -> None:
     """By drawing what is not known from its distribution, and weighing each draw by what was measured."""
-    rng, b, s = np.random.default_rng(3), np.array([0.9, -0.2, 0.5]), np.array([0.4, 0.5, 0.3])
-    tau2 = np.median(s**2) * (1 / rng.uniform(size=400_000) - 1)
-    w = 1 / (s**2 + tau2[:, None])
-    omega2 = (1 / rng.uniform(size=len(tau2)) - 1) / w.sum(1)
-    for centred in (False, True):
-        m = np.zeros(len(tau2)) if centred else rng.normal(0, np.sqrt(omega2))
-        theta = m[:, None] + np.sqrt(tau2)[:, None] * rng.normal(size=(len(tau2), 3))
+    rng, b, s = np.random.default_rng(3), np.array([0.9, -0.2, 0.5, 0.4]), np.array([0.4, 0.5, 0.3, 0.2])
+    for pairs in (0, 1):
+        effects, scale = len(b) - pairs, np.array([1.0, 1.0, 1.0, SMALLER if pairs else 1.0])
+        tau2 = np.median(s[:effects] ** 2) * (1 / rng.uniform(size=400_000) - 1)
+        w = 1 / (s[:effects] ** 2 + tau2[:, None])
+        omega2 = (1 / rng.uniform(size=len(tau2)) - 1) / w.sum(1)
+        m = rng.normal(0, np.sqrt(omega2))[:, None] * (np.arange(len(b)) < effects)
+        theta = m + np.sqrt(tau2)[:, None] * scale * rng.normal(size=(len(tau2), len(b)))
         likely = np.exp(-(((b - theta) / s) ** 2).sum(1) / 2)
         likely /= likely.sum()
         mean = likely @ theta
-        found, together = alike(b.tolist(), s.tolist(), centred)
+        found, together = alike(b.tolist(), s.tolist(), pairs)
         assert [one.gain for one in found] == pytest.approx(mean, abs=0.02)
         assert together == pytest.approx((theta - mean).T @ (likely[:, None] * (theta - mean)), abs=0.01)
         assert [one.sd**2 for one in found] == pytest.approx(np.diag(together))
@@ -74,6 +75,19 @@ def test_over_many_families_beliefs_are_right_and_nearer_to_the_truth_than_what_
 @pytest.mark.parametrize("least", [1.0, 1e-3, 1e-6])
 def test_one_effect_that_is_known_far_better_than_the_others_does_not_make_these_sure(least: float) -> None:
     """Four of them were measured at five times their error, so most of that is believed."""
-    found, together = alike([0.0, 0.05, 0.05, 0.05, 0.05], [0.01 * least, 0.01, 0.01, 0.01, 0.01], centred=True)
-    assert all(0.043 < one.gain < 0.05 and 0.008 < one.sd < 0.011 for one in found[1:])
+    found, together = alike([0.0, 0.05, -0.05, 0.05, -0.05], [0.01 * least, 0.01, 0.01, 0.01, 0.01])
+    assert all(0.043 < abs(one.gain) < 0.05 and 0.008 < one.sd < 0.011 for one in found[1:])
     assert np.linalg.eigvalsh(together).min() > 0
+
+
+def test_what_a_pair_does_beyond_its_two_is_believed_the_less_and_leaves_the_mean_alone() -> None:
+    """Four effects are clear; two interactions of the same size, measured as badly, may be chance."""
+    effects, errors = [0.02, 0.03, 0.04, 0.03], [0.005] * 4
+    alone, (*found, one, other) = (
+        alike(effects, errors)[0],
+        alike([*effects, 0.01, -0.01], [0.005] * 4 + [0.01] * 2, pairs=2)[0],
+    )
+    assert [b.gain for b in found] == pytest.approx([b.gain for b in alone], rel=0.1)
+    assert one.gain == pytest.approx(-other.gain)
+    assert 0 < one.gain < 0.0025
+    assert alike([], [], 0)[0] == []

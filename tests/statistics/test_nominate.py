@@ -51,7 +51,8 @@ def test_two_that_help_only_together_are_found_together():
     """Each alone hurts a little; the interaction makes up for it."""
     options = [Option("a", Belief(0.5, 0.1), 1.0), Option("b", Belief(0.5, 0.1), 1.0)]
     found = nominee(options, {frozenset("ab"): Belief(1.2, 0.1)}, NOTHING)
-    alike = nominee(options, {}, NOTHING, together={frozenset("ab"): 0.01, frozenset("ac"): 5.0})
+    one, other, third = map(frozenset, "abc")
+    alike = nominee(options, {}, NOTHING, together={frozenset({one, other}): 0.01, frozenset({one, third}): 5.0})
     assert alike.belief.sd == pytest.approx(0.2)  # as sure of the one as of the other
     assert found.options == ("a", "b")
     assert found.belief.gain == pytest.approx(1.0)
@@ -60,4 +61,15 @@ def test_two_that_help_only_together_are_found_together():
 
 def test_of_two_that_exclude_each_other_the_better_one_stands():
     options = [Option("a", Belief(0.3, 0.1), 1.0), Option("b", Belief(0.4, 0.2), 1.1)]
-    assert nominee(options, {}, frozenset({frozenset("ab")})) == Nominee(("b",), (), Belief(0.4, 0.2), 1.1)
+    assert nominee(options, {}, frozenset({frozenset("ab")})) == Nominee(
+        ("b",), ((frozenset("b"), 1.0),), Belief(0.4, 0.2), 1.1
+    )
+
+
+def test_how_sure_a_nominee_is_counts_what_its_effects_share_with_their_interaction():
+    """A recipe with the one alone takes half of the interaction away, and with it half of what both do not know."""
+    options = [Option("a", Belief(0.5, 0.3), 1.0), Option("b", Belief(-0.5, 0.3), 1.0)]
+    one, pair = frozenset("a"), frozenset("ab")
+    found = nominee(options, {pair: Belief(-0.1, 0.2)}, NOTHING, together={frozenset({one, pair}): 0.03})
+    assert found.terms == ((one, 1.0), (pair, -0.5))
+    assert found.belief == Belief(pytest.approx(0.55), pytest.approx(math.sqrt(0.3**2 + 0.1**2 - 0.03)))

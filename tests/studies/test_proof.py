@@ -103,7 +103,7 @@ def test_a_nomination_that_rests_on_a_restless_reference_is_believed_the_less(pl
         held = study_lab.held(made)
         runs, known, results, _ = analysis.measured(held)
         found = questions.answers(held, known, runs, results)
-        nominated = recommend.nominate(held, found, recommend.believed(found, {}))
+        nominated = recommend.nominate(held, found, recommend.believed(found, {}, recommend.clear(held)))
         assert nominated.changes == ("+mixup",)
         wider.append(rests_on(held, runs, nominated).sd / nominated.belief.sd)
     assert wider[0] < 1.1

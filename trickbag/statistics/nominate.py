@@ -3,9 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from types import MappingProxyType
 
 from trickbag.statistics.belief import Belief
+
+Term = frozenset[str]
+"""An effect, by the one option that it speaks of, or by the two of an interaction."""
 
 
 @dataclass(frozen=True)
@@ -23,23 +27,23 @@ class Nominee:
     """The options of the largest expected gain."""
 
     options: tuple[str, ...]
-    pairs: tuple[tuple[frozenset[str], float], ...]
-    """Pairs of options that its gain speaks of, with the factor of each."""
+    terms: tuple[tuple[Term, float], ...]
+    """Effects of which its gain is made, with the factor of each."""
     belief: Belief
     price: float
 
 
 def nominee(
     options: Sequence[Option],
-    pairs: Mapping[frozenset[str], Belief],
+    pairs: Mapping[Term, Belief],
     excluded: frozenset[frozenset[str]],
     most: float = math.inf,
-    together: Mapping[frozenset[str], float] = MappingProxyType({}),
+    together: Mapping[frozenset[Term], float] = MappingProxyType({}),
 ) -> Nominee:
     """Of the sets of options whose price is at most ``most``, the one with the largest expected gain; none is a set too.
 
     ``pairs``: by how much the effect of one option is larger beside the other than without it; ``excluded``: pairs that cannot
-    stand together; ``together``: the covariances of what is believed of two options. An option's own belief is its mean over
+    stand together; ``together``: the covariances of what is believed of two terms. An option's own belief is its mean over
     the other's absence and presence, so a pair takes half of its own away from a set that holds one of the two. The search
     begins with none and with each option, and puts in, takes out or exchanges single ones as long as that gains.
 
@@ -71,15 +75,15 @@ def nominee(
         while (there := max(nearby(here), key=gain, default=here)) and gain(there) > gain(here):
             here = there
         best = max(best, here, key=gain)
-    spoken = tuple((pair, share) for pair in pairs if (share := _share(pair, best)))
-    variance = sum(by_name[name].belief.sd ** 2 for name in best)
-    variance += sum(2 * covariance for pair, covariance in together.items() if pair <= best)
-    variance += sum((share * pairs[pair].sd) ** 2 for pair, share in spoken)
     chosen = tuple(name for name in names if name in best)
-    return Nominee(chosen, spoken, Belief(gain(best), math.sqrt(max(variance, 0.0))), price(best))
+    beliefs = {Term({name}): by_name[name].belief for name in chosen} | dict(pairs)
+    terms = {Term({name}): 1.0 for name in chosen} | {pair: share for pair in pairs if (share := _share(pair, best))}
+    variance = sum((share * beliefs[term].sd) ** 2 for term, share in terms.items())
+    variance += sum(2 * terms[a] * terms[b] * together.get(frozenset({a, b}), 0.0) for a, b in combinations(terms, 2))
+    return Nominee(chosen, tuple(terms.items()), Belief(gain(best), math.sqrt(max(variance, 0.0))), price(best))
 
 
-def _share(pair: frozenset[str], chosen: frozenset[str]) -> float:
+def _share(pair: Term, chosen: frozenset[str]) -> float:
     """With what factor an interaction enters the gain of a set over that of none.
 
     In coordinates of -1 and +1 an interaction b adds b x y / 4: nothing beyond the reference where both or none are there.

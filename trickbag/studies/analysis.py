@@ -78,7 +78,7 @@ def nominating(
 ) -> tuple[tuple[Effect, ...], recommend.Nomination]:
     """The effects, with what is believed of them, and the nominated recipe."""
     answered = answers(study, arms, runs, results)
-    beliefs = recommend.believed(answered, study.priors)
+    beliefs = recommend.believed(answered, study.priors, recommend.clear(study))
     with_beliefs = (
         replace(e, expected=beliefs.of[e.name].gain, helps=beliefs.of[e.name].helps)
         if e.kind in recommend.DECIDING and e.name in beliefs.of

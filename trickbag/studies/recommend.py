@@ -1,7 +1,7 @@
 """Which recipe a study nominates for the proof: what is believed of each trick and value, and the best they make together."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from trickbag.ground.spec import Spec
 from trickbag.recipe import Recipe
 from trickbag.report.findings import Effect
 from trickbag.statistics.belief import Belief, Prior, alike, belief, off_by
-from trickbag.statistics.nominate import Nominee, Option, nominee
+from trickbag.statistics.nominate import Option, Term, nominee
 from trickbag.studies.arms import Arm, Bench
 from trickbag.studies.design import PROBE
 from trickbag.studies.record import Study
@@ -64,7 +64,7 @@ def deciding(effects: Sequence[Effect]) -> dict[str, Effect]:
 
 
 class Beliefs(NamedTuple):
-    """What is believed of tricks and values."""
+    """What is believed of tricks and values, and of interactions of two, by the names of effects."""
 
     of: dict[str, Belief]
     """Each."""
@@ -72,20 +72,26 @@ class Beliefs(NamedTuple):
     """Covariances of two."""
 
 
-def believed(effects: Sequence[Effect], priors: Mapping[str, Prior]) -> Beliefs:
-    """What is believed of each trick and value that was measured; those in ``priors`` were expected before.
+def clear(study: Study) -> set[str]:
+    """The interactions of two that the design tells from all others, by name."""
+    return {question.name for question in study.questions if question.kind == "pair" and not question.aliases}
 
-    The others are shrunk together, towards the mean of them all.
+
+def believed(effects: Sequence[Effect], priors: Mapping[str, Prior], pairs: Collection[str] = ()) -> Beliefs:
+    """What is believed of each trick and value that was measured, and of these ``pairs``; those in ``priors`` were expected.
+
+    The others are shrunk together, towards the mean of them all, and interactions towards nothing.
     """
     measured = {name: e for name, e in deciding(effects).items() if e.error}
-    shrunk, covariances = alike(*known(measured.values()))
+    both = measured | {e.name: e for e in effects if e.name in pairs and e.error}
+    shrunk, covariances = alike(*known(both.values()), pairs=len(both) - len(measured))
     found = {
         name: belief(e.difference, sd(e), priors[name]) if name in priors else own
-        for (name, e), own in zip(measured.items(), shrunk, strict=True)
+        for (name, e), own in zip(both.items(), shrunk, strict=True)
     }
     together = {
         frozenset({a, b}): float(covariances[i, j])
-        for (i, a), (j, b) in combinations(enumerate(measured), 2)
+        for (i, a), (j, b) in combinations(enumerate(both), 2)
         if a not in priors and b not in priors
     }
     same = {name: Belief(0.0, 0.0) for name, e in deciding(effects).items() if e.verdict == "identical"}
@@ -121,41 +127,30 @@ def nominate(study: Study, effects: Sequence[Effect], beliefs: Beliefs) -> Nomin
     bench = Bench(study.arms[0].recipe, map(parse, study.facts["tricks"]))
     changes = changed(study, bench, beliefs.of)
     measured = {effect.name: effect for effect in [*effects, *deciding(effects).values()]}
-    prices = {name: effect.seconds_ratio or 1.0 for name, effect in measured.items()}
-    options = [
-        Option(name, Belief(-b.gain, b.sd), 1 / prices[name]) if change.held else Option(name, b, prices[name])
-        for name, change in changes.items()
-        for b in [beliefs.of[name]]
-    ]
-    clear = {question.name for question in study.questions if question.kind == "pair" and not question.aliases}
-    pairs, sign = (
-        paired([e for e in effects if e.name in clear], changes),
-        {n: -1.0 if c.held else 1.0 for n, c in changes.items()},
-    )
-    beyond, excluded = together(pairs, sign), excluding(bench, changes)
-    shared = {
-        pair: math.prod(sign[name] for name in pair) * value for pair, value in beliefs.together.items() if pair <= set(sign)
+    terms = {name: Term({name}) for name in changes} | paired(changes, beliefs.of)
+    sign = {name: math.prod(-1.0 if changes[change].held else 1.0 for change in term) for name, term in terms.items()}
+    own = {name: Belief(sign[name] * beliefs.of[name].gain, beliefs.of[name].sd) for name in terms}
+    options = [Option(name, own[name], (measured[name].seconds_ratio or 1.0) ** sign[name]) for name in changes]
+    pairs = {term: own[name] for name, term in terms.items() if name not in changes}
+    together = {
+        frozenset({terms[a], terms[b]}): sign[a] * sign[b] * value
+        for (a, b), value in beliefs.together.items()
+        if {a, b} <= terms.keys()
     }
-    chosen = nominee(options, beyond, excluded, study.facts["options"]["price"], shared)
-    free = nominee(options, beyond, excluded)
+    excluded = excluding(bench, changes)
+    chosen = nominee(options, pairs, excluded, study.facts["options"]["price"], together)
+    free = nominee(options, pairs, excluded)
     recipe = made(bench, [changes[name] for name in chosen.options])
-    own = next((arm for arm in study.arms if arm.recipe.key == recipe.key and arm.seed_offset == 0), None)
-    says = tuple(changes[name].says for name in chosen.options)
-    parts = [(measured[name], sign[name]) for name in chosen.options]
-    parts += [(pairs[pair], math.prod(sign[name] for name in pair) * share) for pair, share in chosen.pairs]
+    arm = next((arm for arm in study.arms if arm.recipe.key == recipe.key and arm.seed_offset == 0), None)
+    says, factors = tuple(changes[name].says for name in chosen.options), dict(chosen.terms)
     return Nomination(
-        own or Arm(NOMINEE, NOMINEE, " ".join(says), recipe),
+        arm or Arm(NOMINEE, NOMINEE, " ".join(says), recipe),
         says,
-        tuple(parts),
+        tuple((measured[name], sign[name] * factors[term]) for name, term in terms.items() if term in factors),
         chosen.belief,
         chosen.price,
-        dearer(free, chosen, changes),
+        tuple(changes[name].says for name in free.options if name not in chosen.options),
     )
-
-
-def dearer(free: Nominee, chosen: Nominee, changes: Mapping[str, Change]) -> tuple[str, ...]:
-    """The changes that the price alone kept out."""
-    return tuple(changes[name].says for name in free.options if name not in chosen.options)
 
 
 def changed(study: Study, bench: Bench, beliefs: Mapping[str, Belief]) -> dict[str, Change]:
@@ -174,16 +169,9 @@ def changed(study: Study, bench: Bench, beliefs: Mapping[str, Belief]) -> dict[s
     return {name: change for name, change in (tricks | fields | probe).items() if name in beliefs}
 
 
-def paired(effects: Sequence[Effect], changes: Mapping[str, Change]) -> dict[frozenset[str], Effect]:
-    """The interactions of two changes."""
-    pairs = {f"{a} × {b}": frozenset((a, b)) for a in changes for b in changes}
-    return {pairs[e.name]: e for e in effects if e.error and e.name in pairs}
-
-
-def together(pairs: Mapping[frozenset[str], Effect], sign: Mapping[str, float]) -> dict[frozenset[str], Belief]:
-    """What two changes give beyond each, shrunk towards nothing."""
-    found = zip(pairs, alike(*known(pairs.values()), centred=True)[0], strict=True)
-    return {pair: own._replace(gain=math.prod(sign[name] for name in pair) * own.gain) for pair, own in found}
+def paired(changes: Collection[str], beliefs: Collection[str]) -> dict[str, Term]:
+    """The interactions of two changes, by name."""
+    return {name: Term({a, b}) for a in changes for b in changes if (name := f"{a} × {b}") in beliefs}
 
 
 def excluding(bench: Bench, changes: Mapping[str, Change]) -> frozenset[frozenset[str]]:

@@ -23,17 +23,18 @@ from scipy import optimize, special
 
 from benchmarks.machine import origin
 from trickbag.statistics.belief import Belief, Prior, alike, belief, off_by
-from trickbag.statistics.effects import PRIOR, Sample, by_arms, effects, independent, seeds_add
+from trickbag.statistics.effects import Sample, by_arms, effects, independent, seeds_add, spread_of
 from trickbag.statistics.nominate import Option, nominee
-from trickbag.statistics.power import assurance, churn, detectable, elsewhere, expected, squares
-from trickbag.statistics.variance import Share, Spread, off
+from trickbag.statistics.power import assurance, detectable, elsewhere, two
+from trickbag.statistics.variance import Share, Spread, off, taken
+from trickbag.statistics.verdicts import Estimate
 from trickbag.studies import factorial
 from trickbag.studies.plan import PROOF_SEEDS
 
 Floats = NDArray[np.float64]
 BOUNDS = (0, 0.1, 0.25, 0.5, 0.75, 1.01)
 TRICKS, POOL, TEST, FOLDS, JUDGING, SEEDS = 8, 1500, 375, 5, 3, 3
-ACCURACY, LUCK, OWN = 0.85, 0.45, 0.28
+ACCURACY, LUCK, OWN, CHURN = 0.85, 0.45, 0.14, 0.108
 """Of the reference; sd of a run's luck in a photo, and of what a trick does to one beyond its mean; that of the ease is 1.
 Two runs of the reference then disagree on about a tenth of the photos, and of what five tricks together change in a photo 27 %
 is the same in every run, as ``python -m benchmarks.population`` finds it for half of its learners."""
@@ -43,10 +44,12 @@ class World(NamedTuple):
     """What is true."""
 
     gains: Floats
-    """[TRICKS] in points, of each trick alone; of a pair that helps only together, of the pair."""
+    """[K] in points, of each trick alone; of a pair that helps only together, of the pair."""
     pair: tuple[int, int] | None = None
     """Tricks of which each does half of its harm alone and both their gain together."""
     excluded: tuple[int, int] | None = None
+    instead: tuple[int, int] | None = None
+    """Tricks of which the second adds nothing to the first."""
 
 
 WORLDS = {
@@ -57,6 +60,11 @@ WORLDS = {
     "mixed": World(np.array([1, 0.5, 0.3, 0, 0, -0.3, -0.5, -1])),
     "two that help only together, +1.5": World(np.array([1.5, 1.5] + [0.0] * 6), pair=(0, 1)),
     "two of +1 that exclude each other": World(np.array([1.0, 1.0] + [0.0] * 6), excluded=(0, 1)),
+    "null, four tricks": World(np.zeros(4)),
+    "4 of +0.5": World(np.full(4, 0.5)),
+    "1, 0.5, 0, −0.5": World(np.array([1, 0.5, 0, -0.5])),
+    "two of four that help only together, +1.5": World(np.array([1.5, 1.5, 0, 0]), pair=(0, 1)),
+    "two of four, +1 each and +1 together": World(np.array([1.0, 1.0, 0, 0]), instead=(0, 1)),
 }
 
 
@@ -72,6 +80,8 @@ def mean_of(world: World, on: NDArray[np.bool_]) -> float:
     moves = np.array([shift(gain) for gain in world.gains])
     if world.pair:
         moves[list(world.pair)] = on[list(world.pair)].all() * moves[world.pair[0]] / 2
+    if world.instead:
+        moves[world.instead[1]] *= not on[world.instead[0]]
     return float(special.ndtri(ACCURACY)) * math.sqrt(1 + LUCK**2) + float(moves @ on)
 
 
@@ -109,95 +119,135 @@ class Ended(NamedTuple):
     """Whether there was a nominee."""
 
 
-def photos(rng: np.random.Generator) -> Photos:
-    return Photos(rng.normal(size=POOL + TEST), OWN * rng.normal(size=(TRICKS, POOL + TEST)))
+def photos(rng: np.random.Generator, tricks: int = TRICKS) -> Photos:
+    return Photos(rng.normal(size=POOL + TEST), OWN * rng.normal(size=(tricks, POOL + TEST)))
 
 
 def ours(world: World, number: int) -> Ended:
     """Nominate and prove."""
     rng = np.random.default_rng(number)
-    data, order = photos(rng), rng.permutation(POOL)
-    folds = np.array_split(order, FOLDS)
-    signs = factorial.crossed(TRICKS, 0)
-    cells = signs > 0
-    if world.excluded:  # as a design does: the second is tried alone
-        second = world.excluded[1]
-        others = np.arange(TRICKS) != second
-        cells = np.zeros((16, TRICKS), bool)
-        cells[:, others] = factorial.crossed(TRICKS - 1, 0)[:, :] > 0
-        cells = np.vstack([cells, np.arange(TRICKS) == second])
-    samples = [Sample(data.right(world, cells, folds[s], rng), folds[s]) for s in range(SEEDS)]
-    names = [f"t{n}" for n in range(TRICKS)]
-    contrasts = [_main(cells, n, world) for n in range(TRICKS)]
-    found = effects(samples, np.array(contrasts), pool=JUDGING * POOL // FOLDS)
-    beliefs, shared = alike([e.difference or 0.0 for e in found], [off_by(e.error or 1.0, e.df or 1.0) for e in found])
-    together = {frozenset({names[i], names[j]}): float(shared[i, j]) for i, j in combinations(range(TRICKS), 2)}
-    excluded = frozenset({frozenset(names[n] for n in world.excluded)} if world.excluded else set())
-    options = [Option(n, b, 1.0) for n, b in zip(names, beliefs, strict=True)]
-    chosen = nominee(options, {}, excluded, together=together)
-    on = np.isin(names, chosen.options)
+    data, folds = photos(rng, len(world.gains)), np.array_split(rng.permutation(POOL), FOLDS)
+    made = designed(world)
+    samples = [Sample(data.right(world, made.cells, folds[s], rng), folds[s]) for s in range(SEEDS)]
+    on, gain = nominated(made, world, samples)
     if not on.any():
         return Ended(False, 0.0, 0.0, 0.0, False)
-    pair = np.array([np.zeros(TRICKS, bool), on])
-    test = np.arange(POOL, POOL + TEST)
-    proof = []
-    for seed in range(PROOF_SEEDS):
-        rows = np.concatenate([folds[JUDGING + seed % 2], test])
-        proof.append(Sample(data.right(world, pair, rows, rng), rows))
-    images, judged = len(np.unique(np.concatenate([s.groups for s in proof]))), sum(len(s.groups) for s in proof)
-    met = POOL * JUDGING // FOLDS
-    here, there = expected(met, met, SEEDS), expected(images, judged, PROOF_SEEDS)
-    known = seeds_add(samples, np.hstack([-np.ones((len(cells) - 1, 1)), np.eye(len(cells) - 1)]))
-    seen = effects(proof, [[-1.0, 1.0]], before=known.carried(here, there))[0]
     true = 100 * (accuracy(world, on) - ACCURACY)
-    whole = effects(samples, [np.array(contrasts)[on].sum(0)], before=known)[0].error or 0.0
-    apart = math.hypot(*(e.error or 0.0 for e, held in zip(found, on, strict=True) if held))
-    gain = chosen.belief._replace(sd=chosen.belief.sd * max(1.0, whole / apart))  # as trickbag.studies.proof.rests_on has it
-    likely, power = (printed(samples, cells, on, one, known, here, there) for one in (gain, Belief(true / 100, 0.0)))
+    likely, power = (printed(samples, made.cells, on, one) for one in (gain, Belief(true / 100, 0.0)))
+    seen = proof(data, world, samples, folds, on, rng)
     proved = seen.verdict in ("helps", "worthwhile")
     after = belief(seen.difference or 0.0, off_by(seen.error or 1.0, seen.df or 1.0), Prior(gain.gain, max(gain.sd, 1e-9) ** 2))
     taken = proved or (after.gain > 0 and seen.verdict != "hurts")
     return Ended(proved, true if taken else 0.0, likely, power, True)
 
 
-def _main(cells: NDArray[np.bool_], trick: int, world: World) -> Floats:
-    if world.excluded and trick == world.excluded[1]:
-        weights = np.zeros(len(cells))
-        weights[[0, -1]] = -1, 1
-        return weights
-    own = cells[:16] if world.excluded else cells
-    weights = np.where(own[:, trick], 2.0, -2.0) / len(own)
-    return np.append(weights, 0.0) if world.excluded else weights
+class Designed(NamedTuple):
+    """A study's cells and what they are asked."""
+
+    cells: NDArray[np.bool_]
+    """[A, K]"""
+    mains: list[Floats]
+    pairs: dict[frozenset[str], Floats]
+    """Those that the cells tell apart."""
 
 
-def printed(
+def designed(world: World) -> Designed:
+    """As ``trickbag.studies.design`` does it: of two that exclude each other the second is tried alone."""
+    tricks = len(world.gains)
+    names = [f"t{n}" for n in range(tricks)]
+    if world.excluded:
+        others = np.arange(tricks) != world.excluded[1]
+        cells = np.zeros((17, tricks), bool)
+        cells[:16, others] = factorial.crossed(tricks - 1, 0) > 0
+        cells[16] = ~others
+        mains = [np.append(np.where(cells[:16, n], 2.0, -2.0) / 16, 0.0) for n in range(tricks)]
+        mains[world.excluded[1]] = np.array([-1.0, *[0.0] * 15, 1.0])
+        return Designed(cells, mains, {})
+    signs = factorial.crossed(tricks, 0)
+    clear = [chain[0][0] for chain in factorial.chains(signs) if len(chain) == 1]
+    pairs = {frozenset({names[i], names[j]}): factorial.pair(signs, i, j) for i, j in clear}
+    return Designed(signs > 0, list(factorial.main(signs).T), pairs)
+
+
+def nominated(made: Designed, world: World, samples: Sequence[Sample]) -> tuple[NDArray[np.bool_], Belief]:
+    """The recipe that is put to the proof, and what is believed of its gain; see ``trickbag.studies.recommend``."""
+    names = [f"t{n}" for n in range(made.cells.shape[1])]
+    terms = [*(frozenset({name}) for name in names), *made.pairs]
+    contrasts = np.array([*made.mains, *made.pairs.values()])
+    pool = JUDGING * POOL // FOLDS
+    families = [effects(samples, own, pool=pool) for own in (made.mains, [*made.pairs.values()]) if len(own)]
+    found = [one for family in families for one in family]
+    beliefs, shared = alike(
+        [e.difference or 0.0 for e in found], [off_by(e.error or 1.0, e.df or 1.0) for e in found], len(made.pairs)
+    )
+    chosen = nominee(
+        [Option(name, own, 1.0) for name, own in zip(names, beliefs, strict=False)],
+        dict(zip(made.pairs, beliefs[len(names) :], strict=True)),
+        frozenset({frozenset(names[n] for n in world.excluded)} if world.excluded else set()),
+        together={frozenset({terms[i], terms[j]}): float(shared[i, j]) for i, j in combinations(range(len(terms)), 2)},
+    )
+    on = np.isin(names, chosen.options)
+    if not on.any():
+        return on, chosen.belief
+    factors = np.array([dict(chosen.terms).get(term, 0.0) for term in terms])
+    whole = effects(samples, [factors @ contrasts], before=adds(samples))[0].error or 0.0
+    apart = math.hypot(*(factor * (e.error or 0.0) for factor, e in zip(factors, found, strict=True)))
+    # as trickbag.studies.proof.rests_on has it
+    return on, chosen.belief._replace(sd=chosen.belief.sd * max(1.0, whole / apart))
+
+
+def adds(samples: Sequence[Sample]) -> Share:
+    """What seeds add to a cell against the reference."""
+    others = len(samples[0].values) - 1
+    return seeds_add(samples, np.hstack([-np.ones((others, 1)), np.eye(others)]))
+
+
+def judging(changes: int) -> tuple[Spread, Spread]:
+    """How photos judge a recipe of so many changes in the study, and in the proof."""
+    met, images, judged = POOL * JUDGING // FOLDS, POOL * 2 // FOLDS + TEST, PROOF_SEEDS * (POOL // FOLDS + TEST)
+    return (
+        two(met, met, SEEDS, changes),
+        two(images, judged, PROOF_SEEDS, changes),
+    )
+
+
+def proof(
+    data: Photos,
+    world: World,
     samples: Sequence[Sample],
-    cells: NDArray[np.bool_],
+    folds: Sequence[NDArray[np.int64]],
     on: NDArray[np.bool_],
-    gain: Belief,
-    known: Share,
-    here: Spread,
-    there: Spread,
-) -> float:
+    rng: np.random.Generator,
+) -> Estimate:
+    """A recipe against the reference with fresh seeds, on photos that chose nothing."""
+    pair, test = np.array([np.zeros_like(on), on]), np.arange(POOL, POOL + TEST)
+    judges = [np.append(folds[JUDGING + seed % 2], test) for seed in range(PROOF_SEEDS)]
+    found = [Sample(data.right(world, pair, rows, rng), rows) for rows in judges]
+    return effects(found, [[-1.0, 1.0]], before=adds(samples).carried(*judging(int(on.sum()))))[0]
+
+
+def printed(samples: Sequence[Sample], cells: NDArray[np.bool_], on: NDArray[np.bool_], gain: Belief) -> float:
     """The probability of the proof as ``trickbag.studies.proof.likely`` has it: by the cell that is most like the recipe."""
     near = int((cells[1:] != on).sum(1).argmin()) + 1
     row = np.zeros(len(cells))
     row[[0, near]] = -1, 1
-    found = effects(samples, [row], before=known)[0]
-    return assurance(*gain, *elsewhere(found.error or 1.0, known, here, there))
+    found = spread_of(samples, row)
+    assert found
+    here, there = judging(int(cells[near].sum()))[0], judging(int(on.sum()))[1]
+    return assurance(*gain, *elsewhere(found.images, adds(samples), here, there))
 
 
 def before(world: World, number: int) -> Ended:
     """Each trick alone and left out of all, a fixed tenth that all seeds judge; recommended is what is proved."""
-    rng = np.random.default_rng(number)
-    data, rows = photos(rng), rng.permutation(POOL)[: POOL // 10]
-    eye = np.eye(TRICKS, dtype=bool)
-    cells = np.vstack([np.zeros((1, TRICKS), bool), eye, np.ones((1, TRICKS), bool), ~eye])
+    rng, tricks = np.random.default_rng(number), len(world.gains)
+    data, rows = photos(rng, tricks), rng.permutation(POOL)[: POOL // 10]
+    eye = np.eye(tricks, dtype=bool)
+    cells = np.vstack([np.zeros((1, tricks), bool), eye, np.ones((1, tricks), bool), ~eye])
     seeds = max(3, round(16 * SEEDS / len(cells)))
     samples = [Sample(data.right(world, cells, rows, rng), rows) for _ in range(seeds)]
-    contrasts = np.zeros((TRICKS, len(cells)))
-    for n in range(TRICKS):
-        contrasts[n, [1 + n, 0, 1 + TRICKS, 2 + TRICKS + n]] = 0.5, -0.5, 0.5, -0.5
+    contrasts = np.zeros((tricks, len(cells)))
+    for n in range(tricks):
+        contrasts[n, [1 + n, 0, 1 + tricks, 2 + tricks + n]] = 0.5, -0.5, 0.5, -0.5
     found = effects(samples, contrasts)
     on = np.array([e.verdict in ("helps", "worthwhile") for e in found])
     return Ended(bool(on.any()), 100 * (accuracy(world, on) - ACCURACY), 0.0, 0.0, False)
@@ -223,27 +273,19 @@ def gaining(count: int, gain: float) -> World:
 
 def sized(studies: int) -> Iterator[str]:
     """Rows of a table: how often the gain that a plan says is proved with 80 % power is proved, by the tricks that make it."""
-    to_reference = np.hstack([-np.ones((15, 1)), np.eye(15)])
-    images, judged, met = POOL * 2 // FOLDS + TEST, PROOF_SEEDS * (POOL // FOLDS + TEST), POOL * JUDGING // FOLDS
-    here, there = expected(met, met, SEEDS), expected(images, judged, PROOF_SEEDS)
-    known = Share(0.0, PROOF_SEEDS - 1 + independent(by_arms(to_reference)) * (SEEDS - 1) + PRIOR)
-    one = off(there, known)
-    variance = squares(np.array([1.0, -1.0]), np.arange(2), churn(ACCURACY)) * one.variance
-    gain = 100 * detectable(math.sqrt(variance), one.df)
+    known = Share(0.0, independent(by_arms(np.hstack([-np.ones((15, 1)), np.eye(15)]))) * (SEEDS - 1))
+    df = PROOF_SEEDS - 1 + known.carried(*judging(1)).df
     cells = factorial.crossed(TRICKS, 0) > 0
     for count in (1, 3, 5, 8):
+        one = off(judging(count)[1], taken(Share(0.0, df)))
+        gain = 100 * detectable(math.sqrt(CHURN * one.variance), one.df)
         world, on, proved, likely = gaining(count, gain), np.arange(TRICKS) < count, list[bool](), list[float]()
         for number in range(studies):
             rng = np.random.default_rng(number)
             data, folds = photos(rng), np.array_split(rng.permutation(POOL), FOLDS)
             samples = [Sample(data.right(world, cells, folds[s], rng), folds[s]) for s in range(SEEDS)]
-            pair, test = np.array([np.zeros(TRICKS, bool), on]), np.arange(POOL, POOL + TEST)
-            judges = [np.append(folds[JUDGING + seed % 2], test) for seed in range(PROOF_SEEDS)]
-            proof = [Sample(data.right(world, pair, own, rng), own) for own in judges]
-            adds = seeds_add(samples, to_reference)
-            likely.append(printed(samples, cells, on, Belief(gain / 100, 0.0), adds, here, there))
-            seen = effects(proof, [[-1.0, 1.0]], before=adds.carried(here, there))[0]
-            proved.append(seen.verdict in ("helps", "worthwhile"))
+            likely.append(printed(samples, cells, on, Belief(gain / 100, 0.0)))
+            proved.append(proof(data, world, samples, folds, on, rng).verdict in ("helps", "worthwhile"))
         yield f"| {count} | {gain:.2f} | {100 * np.mean(likely):.1f} | {100 * np.mean(proved):.1f} |"
 
 

@@ -14,7 +14,8 @@ from scipy import stats
 from trickbag.comparison.compare import compare
 from trickbag.ground.errors import UsageError
 from trickbag.statistics.calibration import cross_calibrated
-from trickbag.statistics.effects import PRIOR, Sample, effects
+from trickbag.statistics.effects import Sample, effects
+from trickbag.statistics.variance import PRIOR
 
 Table = Callable[..., Path]
 CLOSE = {"rel": 1e-8, "abs": 1e-12}

@@ -13,10 +13,10 @@ from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 
 from trickbag.ground.errors import UsageError
-from trickbag.statistics.effects import PRIOR, UNMOVED, Sample, by_arms, effects, independent, seeds_add
+from trickbag.statistics.effects import UNMOVED, Sample, by_arms, effects, independent, seeds_add
 from trickbag.statistics.intervals import clopper_pearson, holm, ratio
 from trickbag.statistics.looks import LOOKS, decide, planned
-from trickbag.statistics.variance import Part, Share, spread
+from trickbag.statistics.variance import ONCE, PRIOR, Part, Share, spread, taken
 
 NONE = np.nan
 
@@ -73,7 +73,7 @@ def test_on_other_images_for_each_seed_the_spread_is_the_nested_components() -> 
     assert found.images == pytest.approx(within / 200, rel=1e-12)
     assert found.within == pytest.approx(within / 50, rel=1e-12)
     assert found.seed == pytest.approx(between - within / 50, rel=1e-12)
-    assert found.persistent == found.images
+    assert found.persistent == ONCE * found.images  # no image says what is the same in every seed
 
 
 @pytest.mark.parametrize(("seeds", "turns"), [(5, 1), (5, 5), (5, 3), (8, 3)])
@@ -177,6 +177,7 @@ def test_what_is_known_before_of_what_seeds_add_counts_by_its_degrees_of_freedom
     found = spread(parts(samples, np.array([-1.0, 1.0])))
     share, df = joined(found.seed / found.within, 3, 0.3, 12.0)
     assert df - 3 <= 12 * counts
+    share, df = joined(share, df, 0.0, PRIOR)
     one = effects(samples, [[-1, 1]], shares=False, before=Share(0.3, 12.0))[0]
     assert one.error == pytest.approx(satterthwaite(*found[:2], 4, found.groups, share, df)[0], rel=1e-9)
     assert one.p == pytest.approx(2 * stats.t.sf(abs(one.difference) / one.error, df), rel=1e-9)
@@ -195,7 +196,30 @@ def test_what_seeds_add_is_carried_to_other_seeds_and_images() -> None:
     few, many = (seeds_add(samples, contrasts) for samples in sizes)
     here, there = (spread(parts(samples, contrasts[0])) for samples in sizes)
     assert few.carried(here, there).share == pytest.approx(many.share, rel=0.25)
-    assert 0 < few.df - freedom(sizes[0], contrasts) < PRIOR
+    assert few.df == pytest.approx(freedom(sizes[0], contrasts))
+
+
+@pytest.mark.parametrize("times", [0.4, 2.5])
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_what_is_carried_is_known_as_well_as_its_spread_over_studies_says(share: float, times: float) -> None:
+    """A mean square of which the part of the images is known, so that only that of the seeds is carried."""
+    squares = (1 + share) * stats.chi2.rvs(20, size=200_000, random_state=0) / 20
+    carried = 1 + (squares - 1) * times
+    known = Share(share, 20.0).carried(
+        *(spread([Part(w * np.array([0.0, 1.0, 2.0]), np.arange(3) + 3 * s) for s in range(3)]) for w in (times**0.5, 1.0))
+    )
+    assert known.share == pytest.approx(carried.mean() - 1, abs=0.02)
+    assert 2 / known.df == pytest.approx(carried.var() / carried.mean() ** 2, rel=0.03)
+
+
+@pytest.mark.parametrize("known", [Share(0.0, 2.0), Share(0.0, 12.0), Share(0.8, 6.0)])
+def test_what_will_be_taken_for_what_seeds_add_is_the_mean_of_what_is_taken(known: Share) -> None:
+    """Less than nothing is taken for nothing."""
+    squares = (1 + known.share) * stats.chi2.rvs(known.df, size=400_000, random_state=1) / known.df
+    each = np.maximum(known.df * (squares - 1) / (known.df + PRIOR), 0.0)
+    assert taken(known).share == pytest.approx(each.mean(), abs=0.005)
+    assert taken(known).df == known.df + PRIOR
+    assert taken(Share(0.0, 0.0)) == Share(0.0, PRIOR)
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e-9])

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from reference import joined
 from scipy import integrate, stats
 
 from trickbag.ground.errors import UsageError
@@ -21,10 +22,11 @@ from trickbag.statistics.power import (
     seeds_for,
     seeds_within,
     squares,
+    two,
     variance,
     variance_for,
 )
-from trickbag.statistics.variance import Part, Share, Spread, off, spread
+from trickbag.statistics.variance import PRIOR, Part, Share, Spread, off, spread, taken
 
 ERROR = 0.004
 
@@ -99,11 +101,11 @@ def test_the_expected_error_is_that_of_answers_with_so_much_churn(rotating: bool
     rng, churn, images, seeds = np.random.default_rng(0), 0.1, 200, 3
     means = []
     for _ in range(4000):
-        kept = rng.normal(0, math.sqrt(PERSISTENT * churn), (seeds if rotating else 1, images))
-        means.append((kept + rng.normal(0, math.sqrt((1 - PERSISTENT) * churn), (seeds, images))).mean())
+        kept = rng.normal(0, math.sqrt(5 * PERSISTENT * churn), (seeds if rotating else 1, images))
+        means.append((kept + rng.normal(0, math.sqrt(churn), (seeds, images))).mean())
     pool = seeds * images if rotating else images
-    one = squares(np.array([1.0, -1.0]), np.arange(2), churn)
-    assert math.sqrt(one * expected(pool, seeds * images, seeds).images) == pytest.approx(np.std(means), rel=0.04)
+    assert squares(np.array([1.0, -1.0]), np.arange(2)) == 1
+    assert math.sqrt(churn * two(pool, seeds * images, seeds, changes=5).images) == pytest.approx(np.std(means), rel=0.04)
 
 
 @pytest.mark.parametrize("trick", ["shaping", "beside"])
@@ -117,29 +119,32 @@ def test_arms_of_one_training_err_together(trick: str) -> None:
         training = rng.normal(0, math.sqrt((1 - BESIDE) * churn / 2), (4, images))
         judged = training[trainings] + rng.normal(0, math.sqrt(BESIDE * churn / 2), (8, images))
         means.append((weights @ judged).mean())
-    assert math.sqrt(squares(weights, trainings, churn) / images) == pytest.approx(np.std(means), rel=0.04)
+    assert math.sqrt(churn * squares(weights, trainings) / images) == pytest.approx(np.std(means), rel=0.04)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 5])
 def test_the_expected_spread_is_the_one_that_is_measured(turns: int) -> None:
-    """Of a contrast of which PERSISTENT is the same with every seed, over many draws; the images are judged in turn."""
+    """Of a contrast of which a part is the same with every seed, over many draws; the images are judged in turn."""
     rng, found = np.random.default_rng(3), []
     for _ in range(400):
-        kept = rng.normal(0, math.sqrt(PERSISTENT), 60 * turns)
+        kept = rng.normal(0, math.sqrt(0.3), 60 * turns)
         rows = [np.arange(60) + 60 * (seed % turns) for seed in range(5)]
-        found.append(spread([Part(kept[own] + rng.normal(0, math.sqrt(1 - PERSISTENT), 60), own) for own in rows])[:2])
-    assert np.mean(found, 0) == pytest.approx(expected(60 * turns, 300, 5)[:2], rel=0.05)
+        found.append(spread([Part(kept[own] + rng.normal(0, math.sqrt(0.7), 60), own) for own in rows])[:2])
+    assert np.mean(found, 0) == pytest.approx(expected(60 * turns, 300, 5, 0.7, 0.3)[:2], rel=0.05)
 
 
 def test_an_error_is_carried_to_other_judgements() -> None:
-    """What seeds add stays as it is, what images add is that of these images."""
-    here, there = expected(900, 900, 3), expected(500, 1500, 5)
-    error, df = elsewhere(0.01, Share(0.5, 6.0), here, there)
-    seed, images = 0.5 * 3 / 900, (1 + PERSISTENT * 2) / 1500
-    before, after = 1 / 900 + seed * (1 / 3 + 0.1), images + seed * (1 / 5 + 0.1)
-    assert error == pytest.approx(0.01 * math.sqrt(after / before))
-    assert df > 6 + 4
-    assert elsewhere(0.01, Share(0.0, 6.0), here, here) == pytest.approx((0.01, 6 + 2))
+    """What seeds add stays as it is, what images add is that of these images; later seeds say what they add, too."""
+    here, there, images = expected(900, 900, 3, 0.8, 0.2), expected(500, 1500, 5, 0.8, 0.4), 2e-5
+    known = Share(0.5, 6.0)
+    error, df = elsewhere(images, known, here, there)
+    carried = known.carried(here, there)
+    share = joined(*carried, 0.0, PRIOR)[0]
+    seed = taken(Share(share, carried.df + 4)).share * there.within
+    after = there.images + seed * (1 / 5 + 0.1)
+    assert error == pytest.approx(math.sqrt(after * images / here.images))
+    assert df > carried.df + 4 + PRIOR
+    assert elsewhere(images, known, here, there)[0] < elsewhere(images, Share(2.0, 6.0), here, there)[0]
 
 
 @pytest.mark.parametrize("accuracy", [0.6, 0.9])
@@ -188,7 +193,7 @@ def test_mistakes_are_refused_with_a_sentence(call, says: str) -> None:
 @pytest.mark.parametrize(("images", "judged", "seeds"), [(30, 300, 3), (2, 18, 3), (48, 384, 3), (3, 23, 3)])
 def test_an_expected_spread_is_one_whatever_is_asked(images: int, judged: int, seeds: int) -> None:
     """More judgements of each image than there are seeds: nothing is left that differs, and nothing is below 0."""
-    one = expected(images, judged, seeds)
+    one = two(images, judged, seeds, changes=3)
     assert one.within > 0
     assert off(one, Share(0.5, 10.0)).variance > off(one, Share(0.0, 10.0)).variance
     assert Share(0.5, 10.0).carried(one, expected(90, 90, 3)).share > 0

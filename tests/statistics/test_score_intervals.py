@@ -8,10 +8,9 @@ from scipy import stats
 
 from benchmarks import intervals
 from benchmarks.intervals import Population
-from trickbag.statistics.effects import NOTHING
 from trickbag.statistics.intervals import Interval
 from trickbag.statistics.scores import score
-from trickbag.statistics.variance import Part, spread
+from trickbag.statistics.variance import NOTHING, Part, spread
 
 BOXES = Population("boxes, few of one class", "detection", (3, 0.2), (0.8, 1.0), 0.1)
 REGIONS = Population("regions", "segmentation", (1.0, 0.5, 0.3, 0.1), (0.8, 1.0), 0.2)

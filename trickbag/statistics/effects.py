@@ -6,6 +6,7 @@ correctness (0 or 1), or minus log-loss, so that more is better. Arms are compar
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from statistics import fmean
 from typing import NamedTuple
 
@@ -14,17 +15,12 @@ import scipy  # its special functions take a third of a second to import, when t
 from numpy.typing import ArrayLike
 
 from trickbag.ground.errors import UsageError
-from trickbag.statistics.variance import ROUNDING, Floats, Ints, Part, Share, Spread, off, spread
+from trickbag.statistics.variance import NOTHING, ROUNDING, UNKNOWN, Floats, Ints, Part, Share, Spread, off, spread, together
 from trickbag.statistics.verdicts import SEEDS, Draft, Estimate, judged
 
 IDLE = "the seed changes nothing here: every run of an arm gets the same images right, so more seeds add nothing"
 ROUNDED = 1e-6
 """Of the largest value: below it lies what weights such as 1/3, or log-loss of float32 logits, leave of no difference."""
-PRIOR = 4.0
-"""Degrees of freedom of what is known before of what seeds add, that it is nothing: with them intervals of pairs of arms cover
-93 to 98 % with 3, 5 and 10 seeds (``python -m benchmarks.population``); without, those with three seeds are twice as wide."""
-NOTHING = Share(0.0, PRIOR)
-"""What is known of what seeds add where nothing was measured before."""
 UNMOVED = "not one image has another answer, though the networks are not the same"
 STILL = "the difference is the same in every image: there is no spread to judge it by"
 LEAST = 0.05
@@ -47,7 +43,7 @@ def effects(
     same: Sequence[bool] | None = None,
     shares: bool = True,
     pool: int = 0,
-    before: Share = NOTHING,
+    before: Share = UNKNOWN,
     delta: float = 0.002,
     alpha: float = 0.05,
 ) -> tuple[Estimate, ...]:
@@ -55,13 +51,13 @@ def effects(
 
     ``samples`` are a seed each; ``contrasts`` [C, A] are weights that sum to 0; ``same`` says of which contrasts the two sides
     are one and the same network (None: where no value differs); ``shares``: the values are 0 or 1; ``pool`` are the images
-    that further seeds can judge in turn; ``before`` is what is known of what seeds add; ``delta`` is half the width of the
+    that further seeds can judge in turn; ``before`` is what was measured of what seeds add; ``delta`` is half the width of the
     region of practical equivalence, in the unit of the values.
 
     The standard error speaks of new images from the same source and new seeds, of recipes that train on the data set at hand:
     the variance by the images of the contrast itself, and what seeds add to it (``off``). A contrast's own share of that, of
-    few degrees of freedom, is drawn to what seeds add to the family, by as much as the contrasts of the family agree, and to
-    what was known before, or to nothing with PRIOR degrees of freedom (empirical Bayes; Smyth, Statistical Applications in
+    few degrees of freedom, is drawn to what seeds add to the family, by as much as the contrasts of the family agree, to what
+    was measured before, and to nothing with PRIOR degrees of freedom (empirical Bayes; Smyth, Statistical Applications in
     Genetics and Molecular Biology 2004). Either counts the less, the rarer chance would make seeds move a contrast by so much
     more than it says. Of shares, two images more are counted that one side or the other got right, so that no interval is a
     point where a few images happen to agree (Bonett and Price, Journal of Educational and Behavioral Statistics 2012).
@@ -90,11 +86,16 @@ def effects(
     return judged(drafts, delta, alpha, pool)
 
 
+def spread_of(samples: Sequence[Sample], weights: ArrayLike) -> Spread | None:
+    """The spread of one contrast with the weights [A]; None where there are too few seeds, or no value differs."""
+    return _paired(samples, np.asarray(weights, dtype=float), None).spread
+
+
 def seeds_add(samples: Sequence[Sample], contrasts: ArrayLike) -> Share:
     """What seeds add to some contrasts together, for later contrasts of the same kind; see ``effects``."""
     weights = np.asarray(contrasts, dtype=float)
     spreads = _spreads([_paired(samples, row, None) for row in weights])
-    return together(_shared(correlations(samples, weights), spreads), NOTHING) if spreads else NOTHING
+    return _shared(correlations(samples, weights), spreads) if spreads else UNKNOWN
 
 
 def correlations(samples: Sequence[Sample], weights: Floats) -> Floats:
@@ -160,9 +161,9 @@ def _correlation(weights: Floats, means: Floats) -> float | None:
 def _shares_of_seeds(drafts: Sequence[Draft], alike: Floats, before: Share) -> list[Share]:
     """What seeds add to each contrast: its own share, drawn to those of the family as far as these agree, and to ``before``."""
     spreads = _spreads(drafts)
-    family = _family(alike, spreads) if len(spreads) > 1 else Share(0.0, 0.0)
+    family = _family(alike, spreads) if len(spreads) > 1 else UNKNOWN
     own = {number: _shared(alike, {number: one}) for number, one in spreads.items()}
-    return [together(together(own[number], family) if number in own else family, before) for number in range(len(drafts))]
+    return [reduce(together, (own.get(number, UNKNOWN), family, before, NOTHING)) for number in range(len(drafts))]
 
 
 def _family(alike: Floats, spreads: Mapping[int, Spread]) -> Share:
@@ -222,16 +223,6 @@ def by_arms(weights: Floats) -> Floats:
     """
     unit = weights / np.linalg.norm(weights, axis=1, keepdims=True)
     return np.asarray(unit @ unit.T)
-
-
-def together(one: Share, other: Share) -> Share:
-    """What two sources know; the other counts the less, the rarer chance would make one so much larger than it says."""
-    if not one.df or not other.df:
-        return one if one.df else other
-    chance = float(scipy.special.fdtrc(one.df, other.df, max(1 + one.share, 0.0) / (1 + max(other.share, 0.0))))
-    counted = other.df * min(1.0, 2 * chance)
-    df = one.df + counted
-    return Share((one.df * one.share + counted * other.share) / df, df)
 
 
 def _on_new_images(draft: Draft, weights: Floats, added: Share, shares: bool) -> Draft:

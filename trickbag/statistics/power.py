@@ -10,12 +10,12 @@ import numpy as np
 import scipy  # its special functions take a third of a second to import, when the first is called
 
 from trickbag.ground.errors import UsageError
-from trickbag.statistics.variance import Floats, Ints, Share, Spread, averaged, off
+from trickbag.statistics.variance import NOTHING, Floats, Ints, Share, Spread, averaged, off, taken, together
 
 POWER = 0.8
-PERSISTENT = 0.3
-"""Share of the variance of a contrast in one image that is the same with every seed, where nothing else is known: 0 to 0.65 of
-the pairs of learners of ``python -m benchmarks.population``, 0.27 in the median."""
+PERSISTENT = 0.02
+"""The variance over images of what one change of a recipe does to each in every training, as a multiple of the churn: 0.00 to
+0.04 in the studies of ``python -m benchmarks.assumed``."""
 OWN = 0.44
 """Share of the variance over images of being right that is the image's own, the same in every training: 0.57, 0.56, 0.48 and
 0.34 in the four studies of ``python -m benchmarks.resolution``, 0.27 in that of ``trickbag demo``; 0.44 is their mean."""
@@ -122,44 +122,53 @@ def churn(accuracy: float) -> float:
     return 2 * (1 - OWN) * accuracy * (1 - accuracy)
 
 
-def squares(weights: Floats, trainings: Ints, churn: float) -> float:
-    """The variance of a contrast in one judgement that is expected before anything was trained.
+def squares(weights: Floats, trainings: Ints) -> float:
+    """The variance of a contrast in one judgement that is expected before anything was trained, as a multiple of the churn.
 
-    ``weights`` [A]: of the arms; ``trainings`` [A]: the number of the training from which each arm comes; ``churn``: the share
-    of the images on which two trainings disagree. See BESIDE.
+    ``weights`` [A]: of the arms; ``trainings`` [A]: the number of the training from which each arm comes. See BESIDE.
 
-    >>> round(squares(np.array([1.0, -1.0]), np.array([0, 1]), 0.1), 3)
-    0.1
+    >>> squares(np.array([1.0, -1.0]), np.array([0, 1]))
+    1.0
     """
     apart = (1 - BESIDE) * (np.bincount(trainings, weights) ** 2).sum() + BESIDE * (weights**2).sum()
-    return float(apart * churn / 2)
+    return float(apart / 2)
 
 
-def expected(images: float, judged: float, seeds: float) -> Spread:
-    """The spread of a contrast whose variance in one judgement is 1, where seeds judge so many images so often in all.
+def expected(images: float, judged: float, seeds: float, fresh: float = 1.0, kept: float = 0.0) -> Spread:
+    """The spread of a contrast where seeds judge so many images so often in all.
 
-    Images are independent ones: groups, where these judge together.
+    Images are independent ones: groups, where these judge together. In one judgement its variance is ``fresh`` by what differs
+    from seed to seed, and ``kept`` by what is the same with each; seeds add nothing.
 
-    PERSISTENT of it is the same with every seed, and seeds add nothing.
-
-    >>> once, thrice = expected(900, judged=900, seeds=3), expected(300, judged=900, seeds=3)
+    >>> once, thrice = (expected(images, judged=900, seeds=3, fresh=0.7, kept=0.3) for images in (900, 300))
     >>> [round(900 * one.images, 2) for one in (once, thrice)], [round(300 * one.within, 2) for one in (once, thrice)]
     ([1.0, 1.6], [1.0, 0.7])
     """
     more = judged / images - 1
     by_next = min(more / (seeds - 1), 1.0) if seeds > 1 else 0.0  # of a seed's images, what share the next one judges too
-    within = (1 - PERSISTENT * by_next) * seeds / judged
-    return Spread((1 + PERSISTENT * more) / judged, within, 0.0, seeds, round(images), PERSISTENT / images)
+    within = (fresh + kept * (1 - by_next)) * seeds / judged
+    return Spread((fresh + kept * (1 + more)) / judged, within, 0.0, seeds, round(images), kept / images)
 
 
-def elsewhere(error: float, known: Share, here: Spread, there: Spread) -> tuple[float, float]:
-    """The standard error that a contrast has here, and its degrees of freedom, where it will be judged as ``there``.
+def two(images: float, judged: float, seeds: float, changes: float) -> Spread:
+    """The spread that is expected of the difference of two recipes with so many changes, as a multiple of the churn.
 
-    ``known`` of what seeds add here; the seeds there, which know it too, are counted with it.
+    >>> [round(900 * two(900, judged=900, seeds=3, changes=changes).images, 2) for changes in (0, 5)]
+    [1.0, 1.1]
     """
-    later = known.carried(here, there)
-    one, other = off(here, known), off(there, later._replace(df=later.df + there.seeds - 1))
-    return error * math.sqrt(other.variance / one.variance), other.df
+    return expected(images, judged, seeds, 1.0, PERSISTENT * changes)
+
+
+def elsewhere(images: float, known: Share, here: Spread, there: Spread) -> tuple[float, float]:
+    """The standard error that a contrast will have where it is judged as ``there``, and its degrees of freedom.
+
+    ``images`` is its variance by the images where it is judged as ``here``, and ``known`` what was measured there of what seeds
+    add; the later seeds will measure it too, and are counted with it.
+    """
+    before = known.carried(here, there)
+    added = Share(max(together(before, NOTHING).share, 0.0), before.df + there.seeds - 1)
+    later = off(there, taken(added))
+    return math.sqrt(later.variance * images / here.images), later.df
 
 
 def seeds_within(budget: float, seconds: float) -> int:

@@ -7,9 +7,8 @@ from statistics import fmean
 import numpy as np
 import scipy  # its special functions take a third of a second to import, when the first is called
 
-from trickbag.statistics.effects import NOTHING, together
 from trickbag.statistics.intervals import Interval
-from trickbag.statistics.variance import ROUNDING, Part, Share, off, spread
+from trickbag.statistics.variance import NOTHING, ROUNDING, Part, Share, off, spread, together
 
 SHARE = Interval(0.0, 1.0)
 

@@ -70,6 +70,15 @@ class Design:
                 raise ValueError(f"{question.kind} of {question.name}: there is no arm {', '.join(sorted(missing))}")
 
 
+def differences(one: Recipe, other: Recipe) -> int:
+    """In how many fields and tricks two recipes differ."""
+    ours, theirs = (
+        {name: value for name, value in recipe if name != "tricks"} | {f"+{trick.name()}": trick for trick in recipe.tricks}
+        for recipe in (one, other)
+    )
+    return sum(bool(ours.get(name) != theirs.get(name)) for name in ours.keys() | theirs.keys())
+
+
 class Bench:
     """Where a design is laid out: the arms so far, and what could not be one."""
 

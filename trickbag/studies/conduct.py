@@ -252,7 +252,7 @@ class Conductor:
             self.tell(Note("nothing to prove: no change that was tried is expected to gain"))
             return
         fresh = [self.options.seed + FRESH + n for n in range(PROOF_SEEDS)]
-        likely = proof.likely(held, nominated, plan.spread)
+        likely = proof.likely(held, nominated, plan)
         self.tell(
             Note(
                 f"proof of {' '.join(nominated.changes)}: expected to gain {points(nominated.belief.gain)} points, which "

@@ -16,11 +16,12 @@ from trickbag.ground.text import counted, duration
 from trickbag.recipe import Recipe
 from trickbag.report.findings import CONTROLS
 from trickbag.runs.request import Request
-from trickbag.statistics.effects import PRIOR, by_arms, independent
+from trickbag.statistics.effects import by_arms, independent
 from trickbag.statistics.looks import LOOKS, planned
-from trickbag.statistics.power import churn, detectable, expected, squares
-from trickbag.statistics.variance import Share, Spread, off
+from trickbag.statistics.power import PERSISTENT, churn, detectable, expected, squares, two
+from trickbag.statistics.variance import Share, Spread, off, taken
 from trickbag.statistics.verdicts import SEEDS
+from trickbag.studies.arms import differences
 from trickbag.studies.design import Arm, Design
 from trickbag.studies.folds import Judging, Role, who
 from trickbag.studies.jobs import Cell, Job, jobs, key, shape
@@ -43,35 +44,48 @@ class ProofPlan:
     groups: int
     """Independent ones among them."""
     judged: int
-    """Judgements of a recipe: images times the seeds that each of them judges."""
+    """Judgements of a recipe by these, as many for each as seeds judge it."""
     seconds: float
     """At most, on one worker."""
-    df: float
-    """Degrees of freedom behind what seeds add to it, those of the study that comes before included."""
+    before: float
+    """Degrees of freedom behind what the study before it says of what seeds add."""
+    most: int
+    """Changes from the reference that a candidate can have."""
 
     @classmethod
     def build(cls, images: Images, judging: Judging, seconds: float, design: Design, seeds: int) -> Self:
         """With the images that have chosen nothing, after a study of the design with so many seeds."""
-        rows = [judging.judges(images, turn, "proof") for turn in range(PROOF_SEEDS)]
-        judged, groups = sum(map(len, rows)), len(np.unique(images.groups[np.concatenate(rows)]))
         others = [arm for arm in design.arms[1:] if arm.role not in CONTROLS]
         to_reference = np.hstack([-np.ones((len(others), 1)), np.eye(len(others))])
-        known = independent(by_arms(to_reference)) * (seeds - 1) if others else 0.0
-        return cls(judging.proof_images(images), groups, judged, seconds, PROOF_SEEDS - 1 + known + PRIOR)
+        here, there = _judged(images, judging, seeds, "study"), _judged(images, judging, PROOF_SEEDS, "proof")
+        known = Share(0.0, independent(by_arms(to_reference)) * (seeds - 1) if others else 0.0)
+        before = known.carried(two(*here, seeds, 1), two(*there, PROOF_SEEDS, 1))
+        most = max((differences(arm.recipe, design.arms[0].recipe) for arm in others), default=1)
+        return cls(judging.proof_images(images), *there, seconds, before.df, most)
 
-    @property
-    def spread(self) -> Spread:
-        """How images will judge a recipe; see ``trickbag.statistics.power.expected``."""
-        return expected(self.groups, self.judged * self.groups / self.images, PROOF_SEEDS)
+    def spread(self, changes: int) -> Spread:
+        """How images will judge a recipe of so many changes; see ``trickbag.statistics.power.two``."""
+        return two(self.groups, self.judged, PROOF_SEEDS, changes)
+
+    def least(self, churn: float, changes: int) -> float:
+        """The smallest gain of a recipe of so many changes that is proved with 80 % power; see ``StudyPlan.churn``."""
+        one = off(self.spread(changes), taken(Share(0.0, self.before + PROOF_SEEDS - 1)))
+        return detectable(math.sqrt(churn * one.variance), one.df)
 
     def line(self, churn: float) -> str:
-        """For people; see ``StudyPlan.churn``."""
-        one = off(self.spread, Share(0.0, self.df))
-        least = 100 * detectable(math.sqrt(squares(np.array([1.0, -1.0]), np.arange(2), churn) * one.variance), one.df)
+        """For people."""
+        one, most = (f"{100 * self.least(churn, changes):.2f} points" for changes in (1, self.most))
+        gain = f"a gain of {one} by one change, or of {most} by {self.most}," if self.most > 1 else f"a gain of {one}"
         return (
             f"proof: the best candidate against the reference, {PROOF_SEEDS} fresh seeds on {counted(self.images, 'image')} "
-            f"that choose nothing; {least:.2f} points are proved with 80 % power; at most {duration(self.seconds)} more"
+            f"that choose nothing; {gain} is proved with 80 % power; at most {duration(self.seconds)} more"
         )
+
+
+def _judged(images: Images, judging: Judging, seeds: int, role: Role) -> tuple[int, int]:
+    """How many independent images so many seeds judge, and how often in all."""
+    groups = [np.unique(images.groups[judging.judges(images, turn, role)]) for turn in range(seeds)]
+    return len(np.unique(np.concatenate(groups))), sum(map(len, groups))
 
 
 @dataclass(frozen=True, repr=False)
@@ -183,10 +197,11 @@ class StudyPlan(Shown):
         weights = np.array([[dict(question.weights).get(arm.name, 0.0) for arm in arms] for question in declared])
         trainings = np.unique([f"{shape(arm.recipe).key} {arm.seed_offset}" for arm in arms], return_inverse=True)[1]
         judged = self.groups * seeds
-        known = Share(0.0, independent(by_arms(weights)) * max(seeds - 1, 0.0) + PRIOR)
-        one = off(expected(min(self.pool, judged), judged, seeds), known)
-        variance = median(squares(row, trainings, self.churn) for row in weights) * one.variance
-        return detectable(math.sqrt(variance), one.df, 0.05 / len(declared))
+        known = taken(Share(0.0, independent(by_arms(weights)) * max(seeds - 1, 0.0)))
+        alike = median(squares(row, trainings) for row in weights)
+        kept = min(PERSISTENT, alike)
+        one = off(expected(min(self.pool, judged), judged, seeds, alike - kept, kept), known)
+        return detectable(math.sqrt(self.churn * one.variance), one.df, 0.05 / len(declared))
 
     def _sheet(self) -> Sheet:
         arms = [(arm.name, arm.edits or "the reference recipe") for arm in self.design.arms]

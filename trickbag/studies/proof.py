@@ -2,17 +2,19 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 
 from trickbag.report.findings import CONTROLS, Proof
 from trickbag.statistics.belief import Belief
-from trickbag.statistics.effects import NOTHING, seeds_add
-from trickbag.statistics.power import assurance, elsewhere, expected
-from trickbag.statistics.variance import Share, Spread
+from trickbag.statistics.effects import seeds_add, spread_of
+from trickbag.statistics.power import assurance, elsewhere, two
+from trickbag.statistics.variance import UNKNOWN, Share, Spread
 from trickbag.studies.arms import Arm as Planned
-from trickbag.studies.arms import Question
+from trickbag.studies.arms import Question, differences
+from trickbag.studies.plan import ProofPlan
 from trickbag.studies.questions import Table, dearer, effect, estimates, met, samples, weighted
 from trickbag.studies.recommend import NOMINEE, Nomination
-from trickbag.studies.record import Study, table
+from trickbag.studies.record import Judged, Study, table
 
 ROUNDING = 1e-9
 """A sum of weights below this is what rounding leaves of 0."""
@@ -54,7 +56,7 @@ def proof(study: Study, nominated: Nomination) -> Proof | None:
     # A recipe with another content of a plugin is another nominee, though it is spelled alike.
     edited = sum(departure.startswith("plugin ") for departure in study.facts["departures"])
     level = 0.05 / (1 + nominees.index(nominated.arm.recipe.key) + edited)
-    here, there = judged_here(study), judgements(study, runs, NOMINEE)
+    here, there = judged_here(study, nominated.arm), judgements(study, runs[NOMINEE], nominated.arm)
     found, loss = (
         estimates(study, runs, [*pair], [question], of, level, seeds_here(study, of).carried(here, there))[0]
         for of in ("correct", "calibrated")
@@ -74,18 +76,19 @@ def proof(study: Study, nominated: Nomination) -> Proof | None:
     )
 
 
-def likely(study: Study, nominated: Nomination, there: Spread) -> float:
-    """The probability that the proof proves the nominated recipe, with fresh seeds, which images will judge like this.
+def likely(study: Study, nominated: Nomination, plan: ProofPlan) -> float:
+    """The probability that the proof proves the nominated recipe, with fresh seeds.
 
     How far the proof may be off is taken from the arm that is most like the recipe.
     """
-    near, known = nearest(study, nominated.arm), seeds_here(study)
-    runs, reference = table(study, study.arms), study.arms[0].name
-    asked = [question for question in against_reference(study, runs) if question.name == near.name]
-    found = estimates(study, runs, [reference, near.name], asked, before=known)[0]
-    if not found.error:
+    near, reference = nearest(study, nominated.arm), study.arms[0]
+    pair = [reference.name, near.name]
+    found = spread_of(samples(study, table(study, study.arms), pair, "correct"), [-1.0, 1.0])
+    if not found or not found.images:
         return float(nominated.belief.gain > 0)
-    return assurance(*nominated.belief, *elsewhere(found.error, known, judged_here(study), there))
+    there = plan.spread(differences(nominated.arm.recipe, reference.recipe))
+    here = judged_here(study, nominated.arm)
+    return assurance(*nominated.belief, *elsewhere(found.images, seeds_here(study), here, there))
 
 
 def against_reference(study: Study, runs: Table) -> list[Question]:
@@ -100,26 +103,22 @@ def seeds_here(study: Study, of: str = "correct") -> Share:
     runs = table(study, study.arms)
     arms = [arm.name for arm in study.arms if any(runs[arm.name]) and arm.role not in CONTROLS]
     asked = [question for question in against_reference(study, runs) if question.name in arms]
-    return seeds_add(samples(study, runs, arms, of), weighted(asked, arms)) if asked else NOTHING
+    return seeds_add(samples(study, runs, arms, of), weighted(asked, arms)) if asked else UNKNOWN
 
 
-def judged_here(study: Study) -> Spread:
-    """How images judge the reference in the study itself."""
-    return judgements(study, table(study, study.arms[:1]), study.arms[0].name)
+def judged_here(study: Study, wanted: Planned) -> Spread:
+    """How images judge the arm that is most like another in the study itself."""
+    near = nearest(study, wanted)
+    return judgements(study, table(study, [near])[near.name], near)
 
 
-def judgements(study: Study, runs: Table, arm: str) -> Spread:
-    """The expected spread of a contrast that images judge as these runs judge an arm."""
-    counts, (images, groups) = [len(one.rows) for one in runs[arm] if one], met(study, runs)
-    return expected(groups, sum(counts) * groups / images, len(counts))
+def judgements(study: Study, runs: Sequence[Judged | None], arm: Planned) -> Spread:
+    """The expected spread of an arm against the reference where images judge as in these runs."""
+    counts, (images, groups) = [len(one.rows) for one in runs if one], met(study, {arm.name: list(runs)})
+    return two(groups, sum(counts) * groups / images, len(counts), differences(arm.recipe, study.arms[0].recipe))
 
 
 def nearest(study: Study, wanted: Planned) -> Planned:
     """The arm, not a control unless it is wanted, whose recipe differs least from another."""
     arms = [arm for arm in study.arms[1:] if arm.role not in CONTROLS or arm == wanted]
-
-    def distance(arm: Planned) -> int:
-        ours, theirs = arm.recipe.spelled(), wanted.recipe.spelled()
-        return sum(bool(ours[name] != theirs[name]) for name in ours) + len(set(arm.recipe.tricks) ^ set(wanted.recipe.tricks))
-
-    return min(arms, key=distance)
+    return min(arms, key=lambda arm: differences(arm.recipe, wanted.recipe))

@@ -8,10 +8,10 @@ import numpy as np
 
 from trickbag import plugins
 from trickbag.report.findings import CONTROLS, Effect, Measure, MeasuredEffect
-from trickbag.statistics.effects import NOTHING, UNMOVED, Sample, effects
+from trickbag.statistics.effects import UNMOVED, Sample, effects
 from trickbag.statistics.intervals import Interval
 from trickbag.statistics.looks import Decided, decide
-from trickbag.statistics.variance import Share
+from trickbag.statistics.variance import UNKNOWN, Share
 from trickbag.statistics.verdicts import SHARED, Estimate
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Question
@@ -91,7 +91,7 @@ def estimates(
     asked: Sequence[Question],
     of: str = "correct",
     alpha: float = 0.05,
-    before: Share = NOTHING,
+    before: Share = UNKNOWN,
 ) -> tuple[Estimate, ...]:
     """The estimates of some questions as one family, of ``correct``, ``calibrated`` or one's own metric, more being better."""
     if not asked:

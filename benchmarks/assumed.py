@@ -8,7 +8,8 @@ the recipe. *Churn* is how often the two trainings of the reference disagree, *o
 right: 1 - churn / (2 right (1 - right)). *Kept* is the covariance of an arm's difference from the reference between the two
 trainings, over its changes and the churn, the mean over arms. *Of main effects* is the share of their variance over photos that
 the two have in common. *Interactions* is the root of the mean square of interactions of two over that of main effects, each
-less its squared error; 0 where errors explain them. Prints a Markdown table.
+less its squared error; 0 where errors explain them. *Untrained* is what the classifier alone keeps, over the churn. Prints a
+Markdown table.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.machine import origin
 from trickbag.report.findings import CONTROLS
 from trickbag.studies.arms import Question, differences
+from trickbag.studies.design import PROBE
 from trickbag.studies.questions import estimates, samples, weighted
 from trickbag.studies.record import Study, table
 
@@ -62,12 +64,15 @@ def shown(study: Study) -> str:
     share, churn = float(right[:, 0].mean()), float((right[0, 0] != right[1, 0]).mean())
     changes = [differences(arm.recipe, reference.recipe) for arm in arms[1:]]
     together = [common(right[:, number] - right[:, 0]) for number in range(1, len(arms))]
+    fitted = [arm.name for arm in study.arms if arm.role == PROBE]
+    probe = twice(study, [reference.name, *fitted])
+    untrained = f"{common(probe[:, 1] - probe[:, 0]) / churn:.3f}" if fitted else "–"
     kept = float(np.mean([both / count for both, count in zip(together, changes, strict=True)])) / churn
     mains = [np.einsum("a,san->sn", row, right) for row in weighted(asked(study, "main"), names)]
     of_mains = sum(map(common, mains)) / sum(float(one.var(1, ddof=1).mean()) for one in mains)
     squares = [beyond_chance(study, names, asked(study, kind)) for kind in ("pair", "main")]
     figures = share, churn, 1 - churn / (2 * share * (1 - share)), kept, of_mains, math.sqrt(max(squares[0], 0.0) / squares[1])
-    return f"| {right.shape[2]} | {len(mains)} | {' | '.join(f'{figure:.3f}' for figure in figures)} |"
+    return f"| {right.shape[2]} | {len(mains)} | {' | '.join(f'{figure:.3f}' for figure in figures)} | {untrained} |"
 
 
 def main() -> None:
@@ -75,8 +80,8 @@ def main() -> None:
     parser.add_argument("study", type=Path, nargs="+")
     args = parser.parse_args()
     print(origin(), "", sep="\n", flush=True)
-    print("| study | photos | tricks | right | churn | own | kept | of main effects | interactions |")
-    print("|---|" + 8 * "--:|")
+    print("| study | photos | tricks | right | churn | own | kept | of main effects | interactions | untrained |")
+    print("|---|" + 9 * "--:|")
     for folder in args.study:
         print(f"| {folder.parent.name if folder.name == 'study' else folder.name} {shown(Study.load(folder))}", flush=True)
 

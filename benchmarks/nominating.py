@@ -25,7 +25,7 @@ from benchmarks.machine import origin
 from trickbag.statistics.belief import Belief, Prior, alike, belief, off_by
 from trickbag.statistics.effects import Sample, by_arms, effects, independent, seeds_add, spread_of
 from trickbag.statistics.nominate import Option, nominee
-from trickbag.statistics.power import assurance, detectable, elsewhere, two
+from trickbag.statistics.power import PERSISTENT, assurance, detectable, elsewhere, expected
 from trickbag.statistics.variance import Share, Spread, off, taken
 from trickbag.statistics.verdicts import Estimate
 from trickbag.studies import factorial
@@ -206,8 +206,8 @@ def judging(changes: int) -> tuple[Spread, Spread]:
     """How photos judge a recipe of so many changes in the study, and in the proof."""
     met, images, judged = POOL * JUDGING // FOLDS, POOL * 2 // FOLDS + TEST, PROOF_SEEDS * (POOL // FOLDS + TEST)
     return (
-        two(met, met, SEEDS, changes),
-        two(images, judged, PROOF_SEEDS, changes),
+        expected(met, met, SEEDS, kept=PERSISTENT * changes),
+        expected(images, judged, PROOF_SEEDS, kept=PERSISTENT * changes),
     )
 
 
@@ -274,7 +274,7 @@ def gaining(count: int, gain: float) -> World:
 def sized(studies: int) -> Iterator[str]:
     """Rows of a table: how often the gain that a plan says is proved with 80 % power is proved, by the tricks that make it."""
     known = Share(0.0, independent(by_arms(np.hstack([-np.ones((15, 1)), np.eye(15)]))) * (SEEDS - 1))
-    df = PROOF_SEEDS - 1 + known.carried(*judging(1)).df
+    df = PROOF_SEEDS - 1 + known.carried(*judging(0)).df
     cells = factorial.crossed(TRICKS, 0) > 0
     for count in (1, 3, 5, 8):
         one = off(judging(count)[1], taken(Share(0.0, df)))

@@ -12,7 +12,6 @@ from trickbag.statistics.power import (
     BESIDE,
     MOST,
     OWN,
-    PERSISTENT,
     churn,
     detectable,
     elsewhere,
@@ -22,7 +21,6 @@ from trickbag.statistics.power import (
     seeds_for,
     seeds_within,
     squares,
-    two,
     variance,
     variance_for,
 )
@@ -101,11 +99,11 @@ def test_the_expected_error_is_that_of_answers_with_so_much_churn(rotating: bool
     rng, churn, images, seeds = np.random.default_rng(0), 0.1, 200, 3
     means = []
     for _ in range(4000):
-        kept = rng.normal(0, math.sqrt(5 * PERSISTENT * churn), (seeds if rotating else 1, images))
+        kept = rng.normal(0, math.sqrt(0.1 * churn), (seeds if rotating else 1, images))
         means.append((kept + rng.normal(0, math.sqrt(churn), (seeds, images))).mean())
     pool = seeds * images if rotating else images
     assert squares(np.array([1.0, -1.0]), np.arange(2)) == 1
-    assert math.sqrt(churn * two(pool, seeds * images, seeds, changes=5).images) == pytest.approx(np.std(means), rel=0.04)
+    assert math.sqrt(churn * expected(pool, seeds * images, seeds, kept=0.1).images) == pytest.approx(np.std(means), rel=0.04)
 
 
 @pytest.mark.parametrize("trick", ["shaping", "beside"])
@@ -193,7 +191,7 @@ def test_mistakes_are_refused_with_a_sentence(call, says: str) -> None:
 @pytest.mark.parametrize(("images", "judged", "seeds"), [(30, 300, 3), (2, 18, 3), (48, 384, 3), (3, 23, 3)])
 def test_an_expected_spread_is_one_whatever_is_asked(images: int, judged: int, seeds: int) -> None:
     """More judgements of each image than there are seeds: nothing is left that differs, and nothing is below 0."""
-    one = two(images, judged, seeds, changes=3)
+    one = expected(images, judged, seeds, kept=0.1)
     assert one.within > 0
     assert off(one, Share(0.5, 10.0)).variance > off(one, Share(0.0, 10.0)).variance
     assert Share(0.5, 10.0).carried(one, expected(90, 90, 3)).share > 0

@@ -16,6 +16,8 @@ POWER = 0.8
 PERSISTENT = 0.02
 """The variance over images of what one change of a recipe does to each in every training, as a multiple of the churn: 0.00 to
 0.04 in the studies of ``python -m benchmarks.assumed``."""
+UNTRAINED = 0.3
+"""The same of a network of which only the classifier is fitted, beside one that is trained: 0.24 to 0.41 in six studies."""
 OWN = 0.44
 """Share of the variance over images of being right that is the image's own, the same in every training: 0.57, 0.56, 0.48 and
 0.34 in the four studies of ``python -m benchmarks.resolution``, 0.27 in that of ``trickbag demo``; 0.44 is their mean."""
@@ -148,15 +150,6 @@ def expected(images: float, judged: float, seeds: float, fresh: float = 1.0, kep
     by_next = min(more / (seeds - 1), 1.0) if seeds > 1 else 0.0  # of a seed's images, what share the next one judges too
     within = (fresh + kept * (1 - by_next)) * seeds / judged
     return Spread((fresh + kept * (1 + more)) / judged, within, 0.0, seeds, round(images), kept / images)
-
-
-def two(images: float, judged: float, seeds: float, changes: float) -> Spread:
-    """The spread that is expected of the difference of two recipes with so many changes, as a multiple of the churn.
-
-    >>> [round(900 * two(900, judged=900, seeds=3, changes=changes).images, 2) for changes in (0, 5)]
-    [1.0, 1.1]
-    """
-    return expected(images, judged, seeds, 1.0, PERSISTENT * changes)
 
 
 def elsewhere(images: float, known: Share, here: Spread, there: Spread) -> tuple[float, float]:

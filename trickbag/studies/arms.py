@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from trickbag.ground.errors import UsageError
 from trickbag.recipe import Recipe, idle
+from trickbag.statistics.power import PERSISTENT, UNTRAINED
 from trickbag.trick import Trick, conflict
 
 Weights = dict[str, float]
@@ -77,6 +78,11 @@ def differences(one: Recipe, other: Recipe) -> int:
         for recipe in (one, other)
     )
     return sum(bool(ours.get(name) != theirs.get(name)) for name in ours.keys() | theirs.keys())
+
+
+def kept(one: Recipe, other: Recipe) -> float:
+    """What one recipe does to an image beside another in every training: its variance, as a multiple of the churn."""
+    return UNTRAINED if (one.epochs == 0) != (other.epochs == 0) else PERSISTENT * differences(one, other)
 
 
 class Bench:

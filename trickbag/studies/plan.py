@@ -18,7 +18,7 @@ from trickbag.report.findings import CONTROLS
 from trickbag.runs.request import Request
 from trickbag.statistics.effects import by_arms, independent
 from trickbag.statistics.looks import LOOKS, planned
-from trickbag.statistics.power import PERSISTENT, churn, detectable, expected, squares, two
+from trickbag.statistics.power import PERSISTENT, churn, detectable, expected, squares
 from trickbag.statistics.variance import Share, Spread, off, taken
 from trickbag.statistics.verdicts import SEEDS
 from trickbag.studies.arms import differences
@@ -59,17 +59,17 @@ class ProofPlan:
         to_reference = np.hstack([-np.ones((len(others), 1)), np.eye(len(others))])
         here, there = _judged(images, judging, seeds, "study"), _judged(images, judging, PROOF_SEEDS, "proof")
         known = Share(0.0, independent(by_arms(to_reference)) * (seeds - 1) if others else 0.0)
-        before = known.carried(two(*here, seeds, 1), two(*there, PROOF_SEEDS, 1))
+        before = known.carried(expected(*here, seeds), expected(*there, PROOF_SEEDS))
         most = max((differences(arm.recipe, design.arms[0].recipe) for arm in others), default=1)
         return cls(judging.proof_images(images), *there, seconds, before.df, most)
 
-    def spread(self, changes: int) -> Spread:
-        """How images will judge a recipe of so many changes; see ``trickbag.statistics.power.two``."""
-        return two(self.groups, self.judged, PROOF_SEEDS, changes)
+    def spread(self, kept: float) -> Spread:
+        """How images will judge a recipe, as a multiple of the churn; see ``trickbag.studies.arms.kept``."""
+        return expected(self.groups, self.judged, PROOF_SEEDS, kept=kept)
 
     def least(self, churn: float, changes: int) -> float:
         """The smallest gain of a recipe of so many changes that is proved with 80 % power; see ``StudyPlan.churn``."""
-        one = off(self.spread(changes), taken(Share(0.0, self.before + PROOF_SEEDS - 1)))
+        one = off(self.spread(PERSISTENT * changes), taken(Share(0.0, self.before + PROOF_SEEDS - 1)))
         return detectable(math.sqrt(churn * one.variance), one.df)
 
     def line(self, churn: float) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from trickbag.report.findings import CONTROLS, Proof
 from trickbag.statistics.belief import Belief
 from trickbag.statistics.effects import seeds_add, spread_of
-from trickbag.statistics.power import assurance, elsewhere, two
+from trickbag.statistics.power import assurance, elsewhere, expected
 from trickbag.statistics.variance import UNKNOWN, Share, Spread
 from trickbag.studies.arms import Arm as Planned
-from trickbag.studies.arms import Question, differences
+from trickbag.studies.arms import Question, differences, kept
 from trickbag.studies.plan import ProofPlan
 from trickbag.studies.questions import Table, dearer, effect, estimates, met, samples, weighted
 from trickbag.studies.recommend import NOMINEE, Nomination
@@ -86,7 +86,7 @@ def likely(study: Study, nominated: Nomination, plan: ProofPlan) -> float:
     found = spread_of(samples(study, table(study, study.arms), pair, "correct"), [-1.0, 1.0])
     if not found or not found.images:
         return float(nominated.belief.gain > 0)
-    there = plan.spread(differences(nominated.arm.recipe, reference.recipe))
+    there = plan.spread(kept(nominated.arm.recipe, reference.recipe))
     here = judged_here(study, nominated.arm)
     return assurance(*nominated.belief, *elsewhere(found.images, seeds_here(study), here, there))
 
@@ -115,7 +115,8 @@ def judged_here(study: Study, wanted: Planned) -> Spread:
 def judgements(study: Study, runs: Sequence[Judged | None], arm: Planned) -> Spread:
     """The expected spread of an arm against the reference where images judge as in these runs."""
     counts, (images, groups) = [len(one.rows) for one in runs if one], met(study, {arm.name: list(runs)})
-    return two(groups, sum(counts) * groups / images, len(counts), differences(arm.recipe, study.arms[0].recipe))
+    own = kept(arm.recipe, study.arms[0].recipe)
+    return expected(groups, sum(counts) * groups / images, len(counts), kept=own)
 
 
 def nearest(study: Study, wanted: Planned) -> Planned:

@@ -20,9 +20,9 @@ SHARES = special.expit(ODDS)
 PROBABLE = SHARES * (1 - SHARES)
 """How probable each of them is before, where all shares are equally probable."""
 
-SMALLER = 0.25
-"""How large an interaction of two is expected to be beside effects: 0 to 0.15 of these in six studies, 0.8 in one of small
-networks from scratch (``python -m benchmarks.assumed``); of all seven together this is the likeliest."""
+SMALLER = np.array([0.125, 0.25, 0.5, 1.0])
+"""How large interactions of two may be beside effects, over which beliefs are averaged, all equally probable before: seven
+studies are likeliest with 0 to 0.25, and one of small networks from scratch with 1 (``python -m benchmarks.assumed``)."""
 
 
 class Prior(NamedTuple):
@@ -62,12 +62,12 @@ def off_by(error: float, df: float) -> float:
 def alike(measured: Sequence[float], errors: Sequence[float], pairs: int = 0) -> tuple[list[Belief], Floats]:
     """What is believed of effects that are alike, [n], and its covariances [n, n], by how far each may be off, all above 0.
 
-    True effects are draws from N(m, tau^2), and m itself one from N(0, omega^2). The last ``pairs`` of them are interactions
-    of two and drawn from N(0, (SMALLER tau)^2). How far what was measured of the others is drawn to m, s^2 / (s^2 + tau^2) with
-    the median s^2 of their squared errors, and how far the mean is drawn to 0, may be any share between 0 and 1, all equally
-    probable before (the uniform shrinkage prior; Daniels, Canadian J. Stat. 1999). What is believed is the mean over these
-    shares, each as probable as what was measured makes it. Few effects say little of how they are spread, and this counts
-    that; they share m, so that a sum of them is less sure than if each stood for itself.
+    True effects are draws from N(m, tau^2), and m itself one from N(0, omega^2). The last ``pairs`` of them are interactions of
+    two and drawn from N(0, (r tau)^2) with an r of SMALLER. How far what was measured of the others is drawn to m, s^2 / (s^2 +
+    tau^2) with the median s^2 of their squared errors, and how far the mean is drawn to 0, may be any share between 0 and 1,
+    all equally probable before (the uniform shrinkage prior; Daniels, Canadian J. Stat. 1999). What is believed is the mean
+    over these shares and r, each as probable as what was measured makes it. Few effects say little of how they are spread, and
+    this counts that; they share m, so that a sum of them is less sure than if each stood for itself.
 
     >>> found, together = alike([0.01, 0.01, 0.01, 0.01], [0.001] * 4)
     >>> [round(one.gain, 4) for one in found], round(alike([0.01, -0.01], [0.02, 0.02])[0][0].gain, 4)
@@ -77,12 +77,14 @@ def alike(measured: Sequence[float], errors: Sequence[float], pairs: int = 0) ->
     mains = np.arange(len(b)) < len(b) - pairs
     if not mains.any():
         return [], np.zeros((0, 0))
-    tau2 = np.median(v[mains]) * np.exp(-ODDS)[:, None] * np.where(mains, 1.0, SMALLER**2)
+    scales = np.where(mains, 1.0, SMALLER[:, None, None] ** 2)
+    tau2 = (np.median(v[mains]) * np.exp(-ODDS)[:, None] * scales).reshape(-1, len(b))
+    before = np.tile(PROBABLE, len(SMALLER))[:, None] * PROBABLE
     weights, kept = 1 / (v + tau2), tau2 / (v + tau2)
     spread = 1 / (weights * mains).sum(1, keepdims=True)
     mean = (weights @ (b * mains))[:, None] * spread
     said = np.log(weights).sum(1, keepdims=True) + np.log(spread) - (weights * (b - mains * mean) ** 2).sum(1, keepdims=True)
-    said = (said + np.log(SHARES / spread) - SHARES * mean**2 / spread) / 2 + np.log(PROBABLE[:, None] * PROBABLE)
+    said = (said + np.log(SHARES / spread) - SHARES * mean**2 / spread) / 2 + np.log(before)
     probable = np.exp(said - said.max())[..., None] / np.exp(said - said.max()).sum()
     m, of_m = (1 - SHARES) * mean, (1 - SHARES) * spread
     gains = kept[:, None] * b + (1 - kept)[:, None] * mains * m[..., None]

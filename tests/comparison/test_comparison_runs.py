@@ -155,6 +155,10 @@ def test_what_is_no_finished_run_is_refused(ask: Here) -> None:
     Path("study").mkdir()
     Path("study/study.json").write_text("{}")
     assert "trickbag report study" in ask("compare", "plain0", "study").err
+    shutil.copytree("plain1", "bare")
+    Path("bare/model.json").unlink()  # as a run inside a study's folder, which keeps no network of its own
+    told = ask("compare", "plain0", "bare")
+    assert (told.code, "bare holds no trained classifier" in told.err) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["predictions.npz", "images.csv.gz", "asked.json", "model.json", "MANIFEST.json"])

@@ -112,6 +112,8 @@ def test_what_cannot_be_reviewed_is_refused(place: Path, ask) -> None:
         told = ask("review", folder)
         assert told.code == 2
         assert "holds no finished run and no study" in told.err
+    told = ask("review", str(next(Path("study/runs").glob("[!.]*"))))
+    assert (told.code, "holds no trained classifier" in told.err) == (2, True)
     kept = Path("run/result.json").read_bytes()
     for out in (".", "", "run/result.json", "photos/a/00.png"):
         assert "is no name of a page" in ask("review", "run", "--out", out).err

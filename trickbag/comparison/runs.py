@@ -11,7 +11,7 @@ from trickbag.comparison.results import Results, Run
 from trickbag.ground import records, store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.text import brief, clipped, show
-from trickbag.models.card import Card
+from trickbag.models.card import Card, check_trained
 from trickbag.runs.folder import (
     AGAIN,
     ASKED,
@@ -94,6 +94,7 @@ def _read(folder: Path) -> Read:
         raise UsageError(
             f"{folder} holds no finished run: there is no {RESULT}. Train it to its end, or end it by trickbag finish."
         )
+    check_trained(folder)
     if reason := store.verify(folder, *FINISHED, ASKED, IMAGES):
         raise TrickbagError(f"{folder} is damaged: {reason}. {AGAIN}")
     asked = records.read(folder / ASKED, Asked, AGAIN).plain()

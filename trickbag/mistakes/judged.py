@@ -10,7 +10,7 @@ import numpy as np
 from trickbag.ground import store
 from trickbag.ground.errors import TrickbagError, UsageError
 from trickbag.ground.text import counted
-from trickbag.models.card import Card
+from trickbag.models.card import Card, check_trained
 from trickbag.recipe import Recipe
 from trickbag.runs.folder import (
     FINISHED,
@@ -66,6 +66,7 @@ def said(folder: Path) -> Said:
 
 
 def _of_run(folder: Path) -> Said:
+    check_trained(folder)
     if reason := store.verify(folder, *FINISHED):
         raise TrickbagError(f"{folder} is damaged: {reason}. Train it again or restore it.")
     record, classes = RunRecord.load(folder), Card.load(folder).classes

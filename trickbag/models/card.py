@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from trickbag.ground import records
+from trickbag.ground.errors import UsageError
 from trickbag.ground.records import Record
 
 CARD, WEIGHTS = "model.json", "model.safetensors"
@@ -78,3 +79,12 @@ def transferred(folder: Path) -> bool:
     """Whether a folder holds a detector or a segmenter, or such of several seeds."""
     patterns = (TRANSFER, f"seed-*/{TRANSFER}")
     return os.path.isdir(folder) and any(glob(pattern, root_dir=folder) for pattern in patterns)  # noqa: PTH207  any name will do
+
+
+def check_trained(folder: Path) -> None:
+    """Raise UsageError where a folder holds no trained classifier."""
+    if os.path.isfile(folder / CARD):
+        return
+    what = "a detector or a segmenter, no classifier of whole images" if transferred(folder) else ""
+    what = what or f"no trained classifier: there is no {CARD}"
+    raise UsageError(f"{folder} holds {what}. Give the folder that train wrote.")

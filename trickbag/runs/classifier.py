@@ -1,7 +1,6 @@
 """A trained classifier: all that prediction needs, in ``model.safetensors`` and ``model.json``."""
 
 import copy
-import os
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -31,7 +30,7 @@ from trickbag.ground.records import MALFORMED
 from trickbag.ground.shown import Sheet, Shown, html
 from trickbag.ground.typed import spellings
 from trickbag.models import networks
-from trickbag.models.card import CARD, WEIGHTS, Card, transferred
+from trickbag.models.card import CARD, WEIGHTS, Card, check_trained
 from trickbag.recipe import Recipe
 from trickbag.runs.stream import batches, unreadable
 from trickbag.trick import Facts, Outputs, Trick, Tricks, having, ordered
@@ -113,10 +112,7 @@ class Classifier(Shown):
         Raises UsageError where the folder holds no finished run or a trick needs training, TrickbagError where it is damaged.
         """
         folder = Path(run)
-        if not os.path.isfile(folder / CARD):
-            what = "a detector or a segmenter, no classifier of whole images" if transferred(folder) else ""
-            what = what or f"no trained classifier: there is no {CARD}"
-            raise UsageError(f"{folder} holds {what}. Give the folder that train wrote.")
+        check_trained(folder)
         if reason := store.verify(folder, CARD, WEIGHTS):
             raise TrickbagError(f"{folder} is damaged: {reason}. Train it again or restore it.")
         with plugins.using(kept=folder):

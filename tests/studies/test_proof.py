@@ -17,7 +17,8 @@ from trickbag.studies import analysis, finished, questions, recommend
 from trickbag.studies.atlas import combined
 from trickbag.studies.folder import StudyRecord
 from trickbag.studies.prior import AtlasRecord
-from trickbag.studies.proof import rests_on
+from trickbag.studies.plan import ProofPlan
+from trickbag.studies.proof import likely, nearest, rests_on
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,24 @@ def test_of_two_changes_what_is_believed_counts_what_they_share(place, tmp_path)
     alone = sum(one.sd**2 for one in beliefs.of.values())
     assert shared > 0
     assert nominated.belief.sd == pytest.approx((alone + 2 * shared) ** 0.5)
+
+
+def test_a_candidate_whose_own_arm_failed_is_judged_by_the_arm_that_is_most_like_it(place, tmp_path):
+    """Planted: both tricks help, and of the combination of both no run is left."""
+    both = [["mixup", "label_smoothing"]]
+    asked = {"tricks": ["mixup", "label_smoothing"], "design": "add-one", "combine": both}
+    trained = done(place, "combined", {"epochs": 2}, **asked)
+    made = study_lab.answered(trained, tmp_path / "failed", lambda arm: 0.6 + 0.15 * len(arm.recipe.tricks))
+    held = study_lab.held(made)
+    whole = next(arm for arm in held.arms if len(arm.recipe.tricks) == 2)
+    for cell in held.row(whole):
+        shutil.rmtree(held.place.run(cell.key))
+    held = study_lab.held(finished.report(made.folder))
+    nominated = analysis.nomination(held)
+    assert nominated.arm == whole
+    assert nearest(held, whole).recipe.key != whole.recipe.key
+    plan = ProofPlan(images=60, groups=60, judged=240, seconds=1.0, before=4.0, most=2)
+    assert 0 < likely(held, nominated, plan) <= 1
 
 
 def test_another_candidate_on_the_same_images_has_a_stricter_proof(proved, place, tmp_path):

@@ -120,6 +120,7 @@ def judgements(study: Study, runs: Sequence[Judged | None], arm: Planned) -> Spr
 
 
 def nearest(study: Study, wanted: Planned) -> Planned:
-    """The arm, not a control unless it is wanted, whose recipe differs least from another."""
-    arms = [arm for arm in study.arms[1:] if arm.role not in CONTROLS or arm == wanted]
+    """The arm with runs, not a control unless it is wanted, whose recipe differs least from another."""
+    runs = table(study, study.arms[1:])
+    arms = [arm for arm in study.arms[1:] if any(runs[arm.name]) and (arm.role not in CONTROLS or arm == wanted)]
     return min(arms, key=lambda arm: differences(arm.recipe, wanted.recipe))

@@ -16,8 +16,8 @@ from trickbag.ground import store
 from trickbag.studies import analysis, finished, questions, recommend
 from trickbag.studies.atlas import combined
 from trickbag.studies.folder import StudyRecord
-from trickbag.studies.prior import AtlasRecord
 from trickbag.studies.plan import ProofPlan
+from trickbag.studies.prior import AtlasRecord
 from trickbag.studies.proof import likely, nearest, rests_on
 
 

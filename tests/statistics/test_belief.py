@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trickbag.statistics.belief import SMALLER, Belief, Prior, alike, belief
+from trickbag.statistics.belief import Belief, Prior, alike, belief
 
 
 def test_a_belief_is_the_posterior_of_a_normal_mean():
@@ -31,13 +31,14 @@ def test_alike_effects_are_believed_as_the_model_has_it() -> None:
     """By drawing what is not known from its distribution, and weighing each draw by what was measured."""
     rng, b, s = np.random.default_rng(3), np.array([0.9, -0.2, 0.5, 0.4]), np.array([0.4, 0.5, 0.3, 0.2])
     for pairs in (0, 1):
-        effects, scale = len(b) - pairs, np.ones((400_000, len(b)))
-        scale[:, effects:] = rng.choice(SMALLER, (400_000, pairs))
-        tau2 = np.median(s[:effects] ** 2) * (1 / rng.uniform(size=400_000) - 1)
-        w = 1 / (s[:effects] ** 2 + tau2[:, None])
-        omega2 = (1 / rng.uniform(size=len(tau2)) - 1) / w.sum(1)
-        m = rng.normal(0, np.sqrt(omega2))[:, None] * (np.arange(len(b)) < effects)
-        theta = m + np.sqrt(tau2)[:, None] * scale * rng.normal(size=(len(tau2), len(b)))
+        effects, n = len(b) - pairs, 400_000
+        tau2 = np.median(s[:effects] ** 2) * (1 / rng.uniform(size=n) - 1)
+        w, z = 1 / (s[:effects] ** 2 + tau2[:, None]), rng.uniform(size=n)
+        m = rng.normal(0, np.sqrt((1 / z - 1) / w.sum(1)))
+        square = ((1 - z) * (w * b[:effects]).sum(1) / w.sum(1)) ** 2 + (1 - z) / w.sum(1)
+        theta = m[:, None] + np.sqrt(tau2)[:, None] * rng.normal(size=(n, len(b)))
+        for number in range(effects, len(b)):  # an interaction, as large as effects times one of the ratios
+            theta[:, number] = rng.choice([0.125, 0.25, 0.5, 1, 2], n) * np.sqrt(tau2 + square) * rng.normal(size=n)
         likely = np.exp(-(((b - theta) / s) ** 2).sum(1) / 2)
         likely /= likely.sum()
         mean = likely @ theta

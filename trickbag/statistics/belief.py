@@ -20,8 +20,8 @@ SHARES = special.expit(ODDS)
 PROBABLE = SHARES * (1 - SHARES)
 """How probable each of them is before, where all shares are equally probable."""
 
-SMALLER = np.array([0.125, 0.25, 0.5, 1.0])
-"""How large interactions of two may be beside effects, over which beliefs are averaged, all equally probable before: seven
+SMALLER = np.array([0.125, 0.25, 0.5, 1.0, 2.0])
+"""How large interactions of two may be beside effects, over which beliefs are averaged, all equally probable before. Six
 studies are likeliest with 0 to 0.25, and one of small networks from scratch with 1 (``python -m benchmarks.assumed``)."""
 
 
@@ -62,36 +62,40 @@ def off_by(error: float, df: float) -> float:
 def alike(measured: Sequence[float], errors: Sequence[float], pairs: int = 0) -> tuple[list[Belief], Floats]:
     """What is believed of effects that are alike, [n], and its covariances [n, n], by how far each may be off, all above 0.
 
-    True effects are draws from N(m, tau^2), and m itself one from N(0, omega^2). The last ``pairs`` of them are interactions of
-    two and drawn from N(0, (r tau)^2) with an r of SMALLER. How far what was measured of the others is drawn to m, s^2 / (s^2 +
-    tau^2) with the median s^2 of their squared errors, and how far the mean is drawn to 0, may be any share between 0 and 1,
-    all equally probable before (the uniform shrinkage prior; Daniels, Canadian J. Stat. 1999). What is believed is the mean
-    over these shares and r, each as probable as what was measured makes it. Few effects say little of how they are spread, and
-    this counts that; they share m, so that a sum of them is less sure than if each stood for itself.
+    True effects are draws from N(m, tau^2), and m itself one from N(0, omega^2). How far what was measured is drawn to m, s^2 /
+    (s^2 + tau^2) with the median s^2 of the squared errors, and how far the mean is drawn to 0, may be any share between 0 and
+    1, all equally probable before (the uniform shrinkage prior; Daniels, Canadian J. Stat. 1999). The last ``pairs`` of them
+    are interactions of two and draws from N(0, r^2 (tau^2 + m^2)), with what is expected of m^2 and an r of SMALLER. What is
+    believed is the mean over the shares and r, each as probable as what was measured makes it. Few effects say little of how
+    they are spread, and this counts that; they share m, so that a sum of them is less sure than if each stood for itself.
 
     >>> found, together = alike([0.01, 0.01, 0.01, 0.01], [0.001] * 4)
     >>> [round(one.gain, 4) for one in found], round(alike([0.01, -0.01], [0.02, 0.02])[0][0].gain, 4)
     ([0.0099, 0.0099, 0.0099, 0.0099], 0.0035)
     """
     b, v = np.asarray(measured, float), np.asarray(errors, float) ** 2
-    mains = np.arange(len(b)) < len(b) - pairs
-    if not mains.any():
+    mains = len(b) - pairs
+    if mains <= 0:
         return [], np.zeros((0, 0))
-    scales = np.where(mains, 1.0, SMALLER[:, None, None] ** 2)
-    tau2 = (np.median(v[mains]) * np.exp(-ODDS)[:, None] * scales).reshape(-1, len(b))
-    before = np.tile(PROBABLE, len(SMALLER))[:, None] * PROBABLE
-    weights, kept = 1 / (v + tau2), tau2 / (v + tau2)
-    spread = 1 / (weights * mains).sum(1, keepdims=True)
-    mean = (weights @ (b * mains))[:, None] * spread
-    said = np.log(weights).sum(1, keepdims=True) + np.log(spread) - (weights * (b - mains * mean) ** 2).sum(1, keepdims=True)
-    said = (said + np.log(SHARES / spread) - SHARES * mean**2 / spread) / 2 + np.log(before)
-    probable = np.exp(said - said.max())[..., None] / np.exp(said - said.max()).sum()
+    tau2 = np.median(v[:mains]) * np.exp(-ODDS)[:, None]
+    weights = 1 / (v[:mains] + tau2)
+    spread = 1 / weights.sum(1, keepdims=True)
+    mean = (weights @ b[:mains])[:, None] * spread
     m, of_m = (1 - SHARES) * mean, (1 - SHARES) * spread
-    gains = kept[:, None] * b + (1 - kept)[:, None] * mains * m[..., None]
-    gain = (probable * gains).sum((0, 1))
-    off, drawn = gains - gain, (1 - kept)[:, None] * mains * np.sqrt(of_m)[..., None]
-    together = sum(np.einsum("tzi,tzj->ij", probable * x, x) for x in (off, drawn))
-    together = together + np.diag((probable.sum(1) * kept * v).sum(0))
+    said = np.log(weights).sum(1, keepdims=True) + np.log(spread) - (weights * (b[:mains] - mean) ** 2).sum(1, keepdims=True)
+    said = (said + np.log(SHARES / spread) - SHARES * mean**2 / spread) / 2 + np.log(PROBABLE[:, None] * PROBABLE)
+    # [R, T, Z, n] from here on: ratios, shares taken from an effect, shares taken from the mean, effects and interactions.
+    pair = SMALLER[:, None, None, None] ** 2 * (tau2 + m**2 + of_m)[..., None]
+    pair = 1 / (v[mains:] + np.broadcast_to(pair, (*pair.shape[:3], pairs)))
+    said = said + (np.log(pair) - pair * b[mains:] ** 2).sum(-1) / 2
+    probable = np.exp(said - said.max())[..., None] / np.exp(said - said.max()).sum()
+    taken = np.concatenate([np.broadcast_to((weights * v[:mains])[:, None], (*said.shape, mains)), pair * v[mains:]], -1)
+    to_mean = taken * (np.arange(len(b)) < mains)
+    gains = (1 - taken) * b + to_mean * m[..., None]
+    gain = (probable * gains).sum((0, 1, 2))
+    off, drawn = gains - gain, to_mean * np.sqrt(of_m)[..., None]
+    together = sum(np.einsum("rtzi,rtzj->ij", probable * x, x) for x in (off, drawn))
+    together = together + np.diag((probable * (1 - taken) * v).sum((0, 1, 2)))
     return [Belief(float(g), math.sqrt(c)) for g, c in zip(gain, np.diag(together), strict=True)], together
 
 

@@ -11,6 +11,7 @@ from trickbag.ground.spec import Spec
 from trickbag.recipe import Recipe
 from trickbag.report.findings import Effect
 from trickbag.statistics.belief import Belief, Prior, alike, belief, off_by
+from trickbag.statistics.effects import UNMOVED
 from trickbag.statistics.nominate import Option, Term, nominee
 from trickbag.studies.arms import Arm, Bench
 from trickbag.studies.design import PROBE
@@ -82,8 +83,8 @@ def believed(effects: Sequence[Effect], priors: Mapping[str, Prior], pairs: Coll
 
     The others are shrunk together, towards the mean of them all, and interactions towards nothing.
     """
-    measured = {name: e for name, e in deciding(effects).items() if e.error}
-    both = measured | {e.name: e for e in effects if e.name in pairs and e.error}
+    measured = {name: e for name, e in deciding(effects).items() if e.error and UNMOVED not in e.note}
+    both = measured | {e.name: e for e in effects if e.name in pairs and e.error and measured}
     shrunk, covariances = alike(*known(both.values()), pairs=len(both) - len(measured))
     found = {
         name: belief(e.difference, sd(e), priors[name]) if name in priors else own
@@ -94,7 +95,8 @@ def believed(effects: Sequence[Effect], priors: Mapping[str, Prior], pairs: Coll
         for (i, a), (j, b) in combinations(enumerate(both), 2)
         if a not in priors and b not in priors
     }
-    same = {name: Belief(0.0, 0.0) for name, e in deciding(effects).items() if e.verdict == "identical"}
+    # What changed no answer gains nothing: the others' effects say nothing of it.
+    same = {name: Belief(0.0, sd(e)) for name, e in deciding(effects).items() if e.verdict == "identical" or UNMOVED in e.note}
     # Training nothing is no trick among others: what was measured of it stands for itself.
     probe = {e.name: Belief(e.difference, sd(e)) for e in effects if e.name == PROBE and e.error}
     return Beliefs(found | same | probe, together)

@@ -174,10 +174,10 @@ def test_test_set_selection_is_said() -> None:
 def test_verdicts_in_words() -> None:
     effects = sample().effects
     undecided = dataclasses.replace(effects[0], verdict="open", more_seeds=1, more_images=None)
-    assert verdict(undecided) == "not decided; about 1 more seed would"
+    assert verdict(undecided) == "not decided; about 1 more seed may decide it"
     by_images = dataclasses.replace(undecided, more_seeds=None, more_images=1200)
-    assert verdict(by_images) == "not decided; about 1,200 more judged images would"
-    assert verdict(dataclasses.replace(by_images, more_images=None)) == "not decided; that takes more seeds and more images"
+    assert verdict(by_images) == "not decided; about 1,200 more judged images may decide it"
+    assert verdict(dataclasses.replace(by_images, more_images=None)) == "not decided; that takes many more seeds and images"
     assert verdict(dataclasses.replace(undecided, verdict="identical")) == "the same network"
     assert verdict(sample(seeds=2).effects[0]) == "descriptive only"
 

@@ -14,6 +14,8 @@ import pytest
 
 from trickbag.ground.errors import UsageError
 from trickbag.recipe import Recipe, recipe_names
+from trickbag.statistics.power import PERSISTENT, UNTRAINED
+from trickbag.studies.arms import differences, kept
 from trickbag.studies.design import WEAKNESS, Arm, Design, Question, design, matched
 from trickbag.trick import Trick, conflict
 from trickbag.tricks import parse
@@ -479,3 +481,25 @@ def test_edits_spell_what_differs() -> None:
         words = arm.edits.split()
         put, gone = [w[1:] for w in words if w[0] == "+"], [w[1:] for w in words if w[0] == "-"]
         assert made.arms[0].recipe.edit(put, gone) == arm.recipe
+
+
+def test_differences_of_recipes_are_fields_and_tricks_each_counted_once() -> None:
+    one = Recipe(tricks=["mixup", "adamw"])
+    assert differences(one, one) == 0
+    assert differences(one, one.edit(lr=7.0)) == 1
+    assert differences(one, one.edit(["mixup(alpha=0.7)"])) == 1
+    assert differences(one, one.edit(["ema"], ["mixup"], batch_size=7)) == 3
+    assert differences(one.edit(["ema"], ["mixup"], batch_size=7), one) == 3
+
+
+def test_what_recipes_do_to_an_image_in_every_training_grows_with_their_differences() -> None:
+    one = Recipe(tricks=["mixup"])
+    assert kept(one, one.edit(["ema"], lr=7.0)) == 2 * PERSISTENT
+    assert kept(one, one.edit(epochs=0, tricks=[])) == kept(one.edit(epochs=0), one) == UNTRAINED
+
+
+def test_where_nothing_can_be_tried_that_is_said_with_the_reason() -> None:
+    with pytest.raises(UsageError, match="nothing to study: each value to try is the reference's own"):
+        design(Recipe(), [], vary={"size": [Recipe().size]})
+    with pytest.raises(UsageError, match=r"nothing to study: .*center_features changes features that no trick"):
+        design(Recipe.load("linear-probe"), [parse("center_features")])

@@ -47,6 +47,9 @@ def test_a_budget_chooses_seeds_or_says_that_it_is_too_short(place, monkeypatch)
     assert planned(budget=7.5 * one).proof
     assert len(planned(budget=2.9 * one, proof=False).seeds) == 3  # of a smaller design
     assert not planned(budget=2.9 * one).proof
+    left_out = "proof: left out, since the budget does not hold the"
+    assert left_out in "\n".join(planned(budget=2.9 * one).lines())
+    assert left_out not in "\n".join([*planned(budget=2.9 * one, proof=False).lines(), *planned(budget=7.5 * one).lines()])
     with pytest.raises(
         UsageError, match=r"A budget of 0\.0011 s is too short: 3 seeds of the .* take about [^.]+ s\. .*epochs"
     ):

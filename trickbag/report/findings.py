@@ -217,6 +217,11 @@ class Proof:
     """The gain that the study expected when it nominated the recipe."""
 
     @property
+    def number(self) -> int:
+        """Of the nominated recipes that these images have judged so far."""
+        return round(0.05 / self.level)
+
+    @property
     def difference(self) -> float:
         """The gain in accuracy."""
         return self.effect.difference

@@ -9,7 +9,7 @@ from collections import Counter
 from trickbag.ground.text import counted
 from trickbag.report.findings import Findings
 from trickbag.report.tables import mark
-from trickbag.report.wording import MEASURES, number
+from trickbag.report.wording import MEASURES, number, points, span
 
 REFERENCES = {
     "holm1979": """@article{holm1979,
@@ -168,7 +168,7 @@ def _estimates(f: Findings) -> list[str]:
         ),
         (
             "Effects are contrasts between recipes, paired by seed and image; "
-            f"{counted(len(family), 'contrast')} were declared in advance."
+            f"{counted(len(family), 'contrast')} {'was' if len(family) == 1 else 'were'} declared in advance."
         ),
         (
             "Their standard errors speak of new images from the same source and of new seeds: the cluster-robust variance over "
@@ -213,15 +213,20 @@ def _downstream(f: Findings) -> list[str]:
     return said
 
 
+PROVED = {"proved": "a gain is proved", "harms": "a loss is proved", "not proved": "neither a gain nor a loss is proved"}
+
+
 def _proof(f: Findings) -> list[str]:
     if f.proof is None:
         return []
     seeds, images = counted(len(f.proof.seeds), "fresh seed"), counted(f.proof.images, "image")
     said = (
         "The recipe with the largest expected gain was then compared with the reference in one contrast, with "
-        f"{seeds} on {images} that had chosen nothing, two-sided at a level of {number(100 * f.proof.level, 1)} %."
+        f"{seeds} on {images} that had chosen nothing, two-sided at a level of {number(100 * f.proof.level, 1)} %"
     )
-    return [said]
+    again = f", since it was recipe number {f.proof.number} that these images tested" if f.proof.number > 1 else ""
+    gain = f"{points(f.proof.difference)} points ({span(f.proof.interval, points)})"
+    return [f"{said}{again}. It differed by {gain}: {PROVED[f.proof.verdict]}."]
 
 
 def _record(f: Findings) -> list[str]:

@@ -165,10 +165,10 @@ def verdict(effect: Effect) -> str:
     if UNMOVED in effect.note:
         return "not decided; no answer differs"
     if effect.more_seeds is not None:
-        return f"not decided; about {counted(effect.more_seeds, 'more seed')} would"
+        return f"not decided; about {counted(effect.more_seeds, 'more seed')} may decide it"
     if effect.more_images is not None:
-        return f"not decided; about {counted(effect.more_images, 'more judged image')} would"
-    return "not decided; that takes more seeds and more images"
+        return f"not decided; about {counted(effect.more_images, 'more judged image')} may decide it"
+    return "not decided; that takes many more seeds and images"
 
 
 def failed(arm: Arm, findings: Findings) -> str:

@@ -120,8 +120,13 @@ def measured(proof: Proof) -> str:
     seen = proof.effect
     return (
         f"{points(seen.difference)} points on new photos ({between(seen.interval)}), "
-        f"measured with {len(proof.seeds)} fresh seeds on {counted(proof.images, 'photo')} that chose nothing"
+        f"measured with {len(proof.seeds)} fresh seeds on {counted(proof.images, 'photo')} that chose nothing{again(proof)}"
     )
+
+
+def again(proof: Proof) -> str:
+    """That the same photos tested other recipes before, so that this one is tested at a stricter level; else empty."""
+    return f"; they test recipe number {proof.number}, so at {100 * proof.level:.2g} %" if proof.number > 1 else ""
 
 
 def unproved(found: Found) -> str:
@@ -130,12 +135,14 @@ def unproved(found: Found) -> str:
         seen = found.proof.effect
         return (
             f"the proof on {counted(found.proof.images, 'photo')} did not decide it: "
-            f"{points(seen.difference)} points ({between(seen.interval)})"
+            f"{points(seen.difference)} points ({between(seen.interval)}){again(found.proof)}"
         )
     if found.nominated.arm.recipe.key in [nominee.arm().recipe.key for nominee in found.study.held.nominees]:
         return "its proof is not complete: give the same trickbag study command to complete it"
     if found.study.held.counts.proof:
-        return "that is not proved yet: run the study again with --proof"
+        budget = found.study.facts["options"]["budget"]
+        seeds = f", and --seeds {len(found.study.seeds)} in the place of --budget" if budget else ""
+        return f"that is not proved yet: run the study again with --proof{seeds}"
     return "that is not proved, and no photos are left that chose nothing"
 
 

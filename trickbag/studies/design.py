@@ -16,6 +16,7 @@ from typing import Any
 from trickbag.ground.errors import UsageError
 from trickbag.ground.spec import Spec, spell
 from trickbag.recipe import Recipe
+from trickbag.report.findings import CONTROLS
 from trickbag.studies import factorial
 from trickbag.studies.arms import Arm, Bench, Design, Question, Weights, ask, blend, minus
 from trickbag.trick import Trick
@@ -71,8 +72,7 @@ def design(
     ['reference', 'all', 'all without mixup', 'all without ema', 'placebo']
     """
     bench = Bench(reference, tricks)
-    if not bench.tricks and not any(vary.values()) and not combine and not same:
-        raise UsageError("There is nothing to study: name tricks (--tricks) or values (--vary) to try.")
+    check_asked(bench.tricks, vary, combine, same)
     if kind not in ("auto", *WEAKNESS):
         raise UsageError(f"there is no design {kind!r}. Choose auto, {', '.join(WEAKNESS)}.")
     kind, reason = _chosen(bench) if kind == "auto" else (kind, "")
@@ -83,9 +83,21 @@ def design(
             "these, and of the others. Name fewer, or use --design add-one."
         )
     asked = [*_QUESTIONS[kind](bench), *_varied(bench, vary), *_combined(bench, combine), *_controls(bench, same)]
+    if not same and all(arm.role in ("reference", *CONTROLS) for arm in bench.arms.values()):
+        why = "; ".join(text for name, text in bench.not_run.items() if name not in CONTROLS)
+        why = why or "each value to try is the reference's own"
+        raise UsageError(f"There is nothing to study: {why}. Name other tricks (--tricks) or values (--vary).")
     aliases = tuple((question.name, *question.aliases) for question in asked if question.aliases)
     weakness = WEAKNESS[kind] + (_fraction_says(bench.together()) if kind == "factorial" else "")
     return Design(kind, tuple(bench.arms.values()), _once(asked), weakness, tuple(bench.not_run.values()), aliases, reason)
+
+
+def check_asked(
+    tricks: Sequence[Trick], vary: Mapping[str, Sequence[object]], combine: Sequence[Sequence[Trick]], same: int
+) -> None:
+    """Raise UsageError where nothing is asked."""
+    if not tricks and not any(vary.values()) and not combine and not same:
+        raise UsageError("There is nothing to study: name tricks (--tricks) or values (--vary) to try.")
 
 
 def matched(reference: Recipe, ratio: float) -> Arm:

@@ -25,7 +25,7 @@ from trickbag.runs.request import Request, called, check_named, check_used, edit
 from trickbag.statistics.power import seeds_within
 from trickbag.statistics.verdicts import SEEDS
 from trickbag.studies import transfers
-from trickbag.studies.design import DEAR, MATCHED, Design, design
+from trickbag.studies.design import DEAR, MATCHED, Design, check_asked, design
 from trickbag.studies.folder import STUDY, StudyRecord
 from trickbag.studies.folds import FOLDS, PROVING, Judging
 from trickbag.studies.options import Options
@@ -90,6 +90,8 @@ class Planner:
             raise UsageError("--on test reads the test images, and there are none. Leave it out.")
         if o.prior:
             expected(o.prior, regime_of(self.wanted.recipe))  # a file that cannot be read is refused before steps are timed
+        if o.tricks != "auto":
+            check_asked(named, o.vary, together, o.same)
         reference = self.reference()
         tricks = self.proposed(reference) if o.tricks == "auto" else named
         self.look_back([*self.wanted.recipe.tricks, *tricks, *chain(*together)])
@@ -249,9 +251,11 @@ class Planner:
         seeds = tuple(range(self.options.seed, self.options.seed + count))
         last = None
         if proof:
-            last = ProofPlan.build(self.data.images, self.judging, self.proof_seconds(made, pilot), made, count)
+            most = max(len(tricks) + len(self.options.vary), 1)
+            last = ProofPlan.build(self.data.images, self.judging, self.proof_seconds(made, pilot), made, count, most)
+        unheld = self.proof_seconds(made, pilot) if self.proving and not proof else 0.0
         asked = self.options, self.wanted, reference, made, tricks, seeds, self.data.fingerprint, self.judging
-        return StudyPlan.build(*asked, pilot, last, rivals)
+        return StudyPlan.build(*asked, pilot, last, unheld, rivals)
 
     def planned_there(self, ray: str) -> StudyPlan:
         """The plan as a machine of the cluster makes it: what is timed and chosen for a device is so for the jobs' one."""

@@ -25,7 +25,7 @@ from benchmarks.machine import origin
 from trickbag.statistics.belief import Belief, Prior, alike, belief, off_by
 from trickbag.statistics.effects import Sample, by_arms, effects, independent, seeds_add, spread_of
 from trickbag.statistics.nominate import Option, nominee
-from trickbag.statistics.power import PERSISTENT, assurance, detectable, elsewhere, expected
+from trickbag.statistics.power import GRAIN, PERSISTENT, assurance, detectable, elsewhere, evenly, expected
 from trickbag.statistics.variance import Share, Spread, off, taken
 from trickbag.statistics.verdicts import Estimate
 from trickbag.studies import factorial
@@ -175,7 +175,7 @@ def nominated(made: Designed, world: World, samples: Sequence[Sample]) -> tuple[
     terms = [*(frozenset({name}) for name in names), *made.pairs]
     contrasts = np.array([*made.mains, *made.pairs.values()])
     pool = JUDGING * POOL // FOLDS
-    families = [effects(samples, own, pool=pool) for own in (made.mains, [*made.pairs.values()]) if len(own)]
+    families = [effects(samples, own, pool=pool) for own in (made.mains, *([row] for row in made.pairs.values()))]
     found = [one for family in families for one in family]
     beliefs, shared = alike(
         [e.difference or 0.0 for e in found], [off_by(e.error or 1.0, e.df or 1.0) for e in found], len(made.pairs)
@@ -204,11 +204,10 @@ def adds(samples: Sequence[Sample]) -> Share:
 
 def judging(changes: int) -> tuple[Spread, Spread]:
     """How photos judge a recipe of so many changes in the study, and in the proof."""
-    met, images, judged = POOL * JUDGING // FOLDS, POOL * 2 // FOLDS + TEST, PROOF_SEEDS * (POOL // FOLDS + TEST)
-    return (
-        expected(met, met, SEEDS, kept=PERSISTENT * changes),
-        expected(images, judged, PROOF_SEEDS, kept=PERSISTENT * changes),
-    )
+    met = POOL * JUDGING // FOLDS
+    proving = evenly(np.repeat([PROOF_SEEDS // 2, PROOF_SEEDS], [POOL * 2 // FOLDS, TEST]))
+    kept = PERSISTENT * changes
+    return expected(met, met, SEEDS, kept=kept), expected(*proving, PROOF_SEEDS, kept=kept)
 
 
 def proof(
@@ -234,7 +233,7 @@ def printed(samples: Sequence[Sample], cells: NDArray[np.bool_], on: NDArray[np.
     found = spread_of(samples, row)
     assert found
     here, there = judging(int(cells[near].sum()))[0], judging(int(on.sum()))[1]
-    return assurance(*gain, *elsewhere(found.images, adds(samples), here, there))
+    return assurance(*gain, *elsewhere(found.images, adds(samples), here, there, GRAIN / there.groups**2))
 
 
 def before(world: World, number: int) -> Ended:
@@ -277,7 +276,8 @@ def sized(studies: int) -> Iterator[str]:
     df = PROOF_SEEDS - 1 + known.carried(*judging(0)).df
     cells = factorial.crossed(TRICKS, 0) > 0
     for count in (1, 3, 5, 8):
-        one = off(judging(count)[1], taken(Share(0.0, df)))
+        there = judging(count)[1]
+        one = off(there, taken(Share(0.0, df)), GRAIN / there.groups**2 / CHURN)
         gain = 100 * detectable(math.sqrt(CHURN * one.variance), one.df)
         world, on, proved, likely = gaining(count, gain), np.arange(TRICKS) < count, list[bool](), list[float]()
         for number in range(studies):

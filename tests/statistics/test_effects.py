@@ -199,26 +199,27 @@ def test_what_seeds_add_is_carried_to_other_seeds_and_images() -> None:
     assert few.df == pytest.approx(freedom(sizes[0], contrasts))
 
 
-@pytest.mark.parametrize("times", [0.4, 2.5])
 @pytest.mark.parametrize("share", [0.0, 1.5])
-def test_what_is_carried_is_known_as_well_as_its_spread_over_studies_says(share: float, times: float) -> None:
-    """A mean square of which the part of the images is known, so that only that of the seeds is carried."""
-    squares = (1 + share) * stats.chi2.rvs(20, size=200_000, random_state=0) / 20
+def test_what_is_carried_is_known_as_well_as_its_spread_over_studies_says(share: float) -> None:
+    """A mean square of which the part of the images is known, so that only that of the seeds is carried; never the better."""
+    squares, times = (1 + share) * stats.chi2.rvs(20, size=200_000, random_state=0) / 20, 2.5
     carried = 1 + (squares - 1) * times
-    known = Share(share, 20.0).carried(
-        *(spread([Part(w * np.array([0.0, 1.0, 2.0]), np.arange(3) + 3 * s) for s in range(3)]) for w in (times**0.5, 1.0))
+    more, less = (
+        spread([Part(w * np.array([0.0, 1.0, 2.0]), np.arange(3) + 3 * s) for s in range(3)]) for w in (times**0.5, 1)
     )
+    known = Share(share, 20.0).carried(more, less)
     assert known.share == pytest.approx(carried.mean() - 1, abs=0.02)
     assert 2 / known.df == pytest.approx(carried.var() / carried.mean() ** 2, rel=0.03)
+    assert Share(share, 20.0).carried(less, more) == pytest.approx((share / times, 20.0))
+    assert Share(-0.5, 20.0).carried(more, less) == pytest.approx((-1.25, 20.0 / times**2))
 
 
 @pytest.mark.parametrize("known", [Share(0.0, 2.0), Share(0.0, 12.0), Share(0.8, 6.0)])
 def test_what_will_be_taken_for_what_seeds_add_is_the_mean_of_what_is_taken(known: Share) -> None:
-    """Less than nothing is taken for nothing."""
-    squares = (1 + known.share) * stats.chi2.rvs(known.df, size=400_000, random_state=1) / known.df
-    each = np.maximum(known.df * (squares - 1) / (known.df + PRIOR), 0.0)
-    assert taken(known).share == pytest.approx(each.mean(), abs=0.005)
-    assert taken(known).df == known.df + PRIOR
+    """Less than nothing is taken for nothing, and nothing is known of it before."""
+    squares = (1 + known.share) * stats.chi2.rvs(known.df, size=20_000, random_state=1) / known.df
+    each = np.array([joined(one - 1, known.df, 0.0, PRIOR) for one in squares])
+    assert taken(known) == pytest.approx((np.maximum(each[:, 0], 0.0).mean(), each[:, 1].mean()), rel=0.04)
     assert taken(Share(0.0, 0.0)) == Share(0.0, PRIOR)
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from reference import joined
+from reference import joined, satterthwaite
 from scipy import integrate, stats
 
 from trickbag.ground.errors import UsageError
@@ -133,16 +133,21 @@ def test_the_expected_spread_is_the_one_that_is_measured(turns: int) -> None:
 
 def test_an_error_is_carried_to_other_judgements() -> None:
     """What seeds add stays as it is, what images add is that of these images; later seeds say what they add, too."""
-    here, there, images = expected(900, 900, 3, 0.8, 0.2), expected(500, 1500, 5, 0.8, 0.4), 2e-5
-    known = Share(0.5, 6.0)
-    error, df = elsewhere(images, known, here, there)
-    carried = known.carried(here, there)
-    share = joined(*carried, 0.0, PRIOR)[0]
-    seed = taken(Share(share, carried.df + 4)).share * there.within
-    after = there.images + seed * (1 / 5 + 0.1)
-    assert error == pytest.approx(math.sqrt(after * images / here.images))
-    assert df > carried.df + 4 + PRIOR
-    assert elsewhere(images, known, here, there)[0] < elsewhere(images, Share(2.0, 6.0), here, there)[0]
+    here, there, images = expected(900, 900, 3, 0.8, 0.2), expected(500, 3000, 5, 0.8, 0.2), 2e-5
+    known, ratio = Share(0.5, 6.0), (1 / 300) / (0.8 / 600)  # each image is judged anew by every seed, so that kept cancels
+    error, df = elsewhere(images, known, here, there, grain=1e-6)
+    carried = Share(0.5 * ratio, 6.0 * ((1 + 0.5 * ratio) / (1.5 * ratio)) ** 2)
+    later = taken(Share(joined(*carried, 0.0, PRIOR)[0], carried.df + 4))
+    times = images / (1 / 900)
+    by_images, by_seed = times * (0.8 + 0.2 * 6) / 3000 + 1e-6, times * 0.8 / 600
+    assert (error, df) == pytest.approx(satterthwaite(by_images, by_seed, 5, 500, *later))
+    assert error < elsewhere(images, Share(2.0, 6.0), here, there)[0]
+
+
+def test_a_share_below_nothing_is_carried_too() -> None:
+    here, there = expected(900, 900, 3), expected(500, 3000, 5)
+    low, none = (elsewhere(2e-5, Share(share, 6.0), here, there)[0] for share in (-0.5, 0.0))
+    assert 0 < low < none
 
 
 @pytest.mark.parametrize("accuracy", [0.6, 0.9])

@@ -1,24 +1,34 @@
 """Nomination and proof in whole studies, and what is expected before them."""
 
 import itertools
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import study_lab
 from atlases import found, measured
+from reference import joined, satterthwaite
 from scipy import stats
 from study_lab import done, effect
 
 from trickbag.ground import store
-from trickbag.studies import analysis, finished, questions, recommend
+from trickbag.ground.events import silent
+from trickbag.report.findings import CONTROLS
+from trickbag.statistics.belief import Prior
+from trickbag.statistics.effects import UNMOVED, Sample, effects
+from trickbag.statistics.power import evenly
+from trickbag.statistics.variance import PRIOR, Part, Share, spread
+from trickbag.studies import analysis, conduct, finished, questions, recommend
 from trickbag.studies.atlas import combined
 from trickbag.studies.folder import StudyRecord
 from trickbag.studies.plan import ProofPlan
+from trickbag.studies.planning import Planner
 from trickbag.studies.prior import AtlasRecord
-from trickbag.studies.proof import likely, nearest, rests_on
+from trickbag.studies.proof import likely, nearest, rests_on, seeds_here
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +59,13 @@ def test_what_costs_nothing_is_recommended_without_a_proof_and_called_unproved(p
     made = done(place, tmp_path / "unproved", {"epochs": 4}, seeds=3, **asked)
     assert made.proof is None
     assert list(map(str, made.recommended.tricks)) == ["wrong_answers(share=0.0)"]
-    assert "not proved yet: run the study again with --proof" in made.findings.answer[0]
+    assert "not proved yet: run the study again with --proof." in made.findings.answer[0]
+    budgeted = StudyRecord.load(made.folder)
+    options = budgeted.options.model_copy(update={"budget": 60.0})
+    changed = budgeted.model_copy(update={"options": options})
+    store.write(made.folder / "study.json", store.to_json(StudyRecord.of(changed.plain()).signed()))
+    said = finished.report(made.folder).findings.answer[0]
+    assert "run the study again with --proof, and --seeds 3 in the place of --budget." in said
     assert (made.folder / "recommended.toml").read_text("utf-8").startswith("# Not proved, but expected to gain +")
 
 
@@ -129,6 +145,135 @@ def test_of_two_changes_what_is_believed_counts_what_they_share(place, tmp_path)
     assert nominated.belief.sd == pytest.approx((alone + 2 * shared) ** 0.5)
 
 
+@pytest.fixture(scope="module")
+def turned(place, tmp_path_factory):
+    """Planted: it helps to take out what the reference holds, more so beside the other trick, which helps too."""
+    fields = {"epochs": 2, "tricks": '"label_smoothing"'}
+    trained = done(place, "turned", fields, tricks=["mixup", "label_smoothing"])
+
+    def chance(arm):
+        mixup, smoothing = (any(trick.name() == name for trick in arm.recipe.tricks) for name in ("mixup", "label_smoothing"))
+        return 0.5 + 0.1 * mixup + 0.1 * (not smoothing) + 0.2 * (mixup and not smoothing)
+
+    held = study_lab.held(study_lab.answered(trained, tmp_path_factory.mktemp("turned") / "study", chance))
+    runs, known, results, _ = analysis.measured(held)
+    return held, runs, questions.answers(held, known, runs, results)
+
+
+def test_what_is_believed_of_a_removal_is_turned_round(turned):
+    """By the coordinates of the design: -1 without a trick, +1 with it, so that the reference is at (-1, +1)."""
+    held, _, found = turned
+    beliefs = recommend.believed(found, {}, recommend.clear(held))
+    names = ["mixup", "label_smoothing", next(name for name in beliefs.of if " × " in name)]
+    nominated = recommend.nominate(held, found, beliefs)
+    assert nominated.changes == ("+mixup", "-label_smoothing")
+    # From (-1, +1) to (+1, -1): an effect counts whole, with its sign, and an interaction not at all.
+    change = dict(zip(names, (1.0, -1.0, 0.0), strict=True))
+    assert nominated.belief.gain == pytest.approx(sum(change[name] * beliefs.of[name].gain for name in names))
+    variance = sum((change[name] * beliefs.of[name].sd) ** 2 for name in names)
+    variance += sum(
+        2 * change[a] * change[b] * beliefs.together[frozenset({a, b})] for a, b in itertools.combinations(names, 2)
+    )
+    assert nominated.belief.sd == pytest.approx(variance**0.5)
+    assert {part.name: factor for part, factor in nominated.parts} == {"mixup": 1.0, "label_smoothing": -1.0}
+    without = beliefs._replace(of=beliefs.of | {"mixup": beliefs.of["mixup"]._replace(gain=-1.0)})
+    single = recommend.nominate(held, found, without)
+    assert single.changes == ("-label_smoothing",)
+    # From (-1, +1) to (-1, -1): the product of the two goes from -1 to +1, and an interaction b adds b / 4 times that.
+    assert single.belief.gain == pytest.approx(-beliefs.of[names[1]].gain + 0.5 * beliefs.of[names[2]].gain)
+    assert {part.name: factor for part, factor in single.parts}[names[2]] == 0.5
+
+
+def test_only_interactions_that_the_design_tells_from_others_count(turned):
+    held, _, found = turned
+    mixed = [replace(question, aliases=("another",)) if question.kind == "pair" else question for question in held.questions]
+    assert recommend.clear(SimpleNamespace(questions=held.questions)) == {e.name for e in found if e.kind == "pair"}
+    assert recommend.clear(SimpleNamespace(questions=mixed)) == set()
+
+
+def test_what_was_expected_before_shares_nothing_with_the_others(turned):
+    held, _, found = turned
+    beliefs = recommend.believed(found, {"mixup": Prior(0.1, 0.01)}, recommend.clear(held))
+    assert not any("mixup" in pair for pair in beliefs.together)
+    assert any("label_smoothing" in pair for pair in beliefs.together)
+
+
+def test_what_changed_no_answer_is_not_nominated_for_what_others_gain(turned):
+    held, _, found = turned
+    still = [replace(e, difference=0.0, note=UNMOVED) if e.name == "mixup" else e for e in found]
+    beliefs = recommend.believed(still, {}, recommend.clear(held))
+    assert beliefs.of["mixup"].gain == 0
+    none = [replace(e, difference=0.0, note=UNMOVED) if e.kind == "main" else e for e in found]
+    assert all(own.gain == 0 for own in recommend.believed(none, {}, recommend.clear(held)).of.values())
+
+
+def test_the_proof_counts_what_seeds_added_in_the_study_as_it_is_known_there(proved):
+    """The share of the study, by formulas: carried to fewer judgements by each seed, with its degrees of freedom there."""
+    held = study_lab.held(proved)
+    nominated = analysis.nomination(held)
+    cells = [held.proofs(arm) for arm in (held.arms[0], nominated.arm)]
+    both = [[held.judged(cell) for cell in row] for row in cells]
+    parts = [Part(other.correct - one.correct, one.rows) for one, other in zip(*both, strict=True)]
+    own, study = spread(parts), seeds_here(held)
+
+    def within(judges, seeds):
+        """Of one seed's mean, in units of the churn, where one change is kept."""
+        often = np.unique(np.concatenate(judges), return_counts=True)[1]
+        again = (often**2).sum() / often.sum() - 1
+        return (1 + 0.02 * (1 - again / (seeds - 1))) * seeds / often.sum()
+
+    here = within([held.judged(cell).rows for cell in held.row(nominated.arm)], len(held.seeds))
+    there = within([part.groups for part in parts], len(parts))
+    ratio, added = here / there, max(study.share, 0.0)
+    carried = study.share * ratio, study.df * min(((1 + added * ratio) / ((1 + added) * ratio)) ** 2, 1.0)
+    known = joined(*joined(own.seed / own.within, 7, *carried), 0.0, PRIOR)
+    error = satterthwaite(own.images + 2 / own.groups**2, own.within, 8, own.groups, *known)[0]
+    assert proved.proof.effect.error == pytest.approx(error)
+
+
+def test_the_gain_that_a_plan_prints_is_proved_four_times_in_five():
+    """Of binary answers, a part of them the same with every seed, whatever a study of seeds that add nothing says of these."""
+    images, judged = evenly(np.repeat([4, 8], [240, 160]))
+    plan = ProofPlan(images=400, groups=images, judged=judged, seconds=1.0, before=5.0, most=5)
+    churn, rng, proved = 0.2, np.random.default_rng(0), []
+    gain = plan.least(churn, 5)
+    assert gain > plan.least(churn, 1)
+    folds, test = np.split(np.arange(240), 2), np.arange(240, 400)
+    for _ in range(400):
+        own = gain + np.sqrt(5 * 0.02 * churn) * rng.choice([-1, 1], 400)
+        samples = []
+        for seed in range(8):
+            rows = np.append(folds[seed % 2], test)
+            draws, right = rng.random(len(rows)), np.full((2, len(rows)), 0.5)
+            differ = 1.1 * churn  # by chance, and by what the changes do
+            right[1] += (draws < (differ + own[rows]) / 2).astype(float) - (draws > 1 - (differ - own[rows]) / 2)
+            samples.append(Sample(right, rows))
+        shown = effects(samples, [[-1.0, 1.0]], before=Share(rng.chisquare(5) / 5 - 1, 5.0))[0]
+        proved.append(shown.verdict in ("helps", "worthwhile"))
+    assert np.mean(proved) == pytest.approx(0.8, abs=0.06)
+
+
+def test_a_plan_of_a_proof_counts_judgements_and_changes(place):
+    """By the rows themselves; what the study knows of seeds is carried as far as images make less of their means."""
+    asked = {"recipe": study_lab.recipe(place, epochs=1), "tricks": ["mixup", "ema"], "vary": {"lr": [0.3, 0.4]}, "seeds": 3}
+    planner = Planner(place / "album", None, None, None, silent, asked)
+    made, images = planner.planned(), planner.data.images
+    often = [
+        np.unique(np.concatenate([made.judging.judges(images, turn, role) for turn in range(count)]), return_counts=True)[1]
+        for role, count in (("study", 3), ("proof", 8))
+    ]
+    assert (made.proof.groups, made.proof.judged) == (often[1].sum() ** 2 / (often[1] ** 2).sum(), often[1].sum())
+    assert (often[0] == 1).all()
+    others = sum(arm.role not in CONTROLS for arm in made.design.arms[1:])
+    known = 2 * others / (1 + (others - 1) / 4)  # correlated by a half through the reference
+    assert made.proof.before == pytest.approx(known * min((8 / often[1].sum()) / (3 / often[0].sum()), 1.0) ** 2)
+    assert made.proof.most == 3
+    line = next(text for text in made.lines() if text.startswith("proof: "))
+    assert re.search(r"a gain of [\d.]+ points by one change, or of [\d.]+ points by 3, is proved with 80 % power", line)
+    one = conduct.plan(place / "album", **asked | {"tricks": ["mixup"], "vary": {}})
+    assert re.search(r"; a gain of [\d.]+ points is proved", next(text for text in one.lines() if text.startswith("proof: ")))
+
+
 def test_a_candidate_whose_own_arm_failed_is_judged_by_the_arm_that_is_most_like_it(place, tmp_path):
     """Planted: both tricks help, and of the combination of both no run is left."""
     both = [["mixup", "label_smoothing"]]
@@ -154,9 +299,16 @@ def test_another_candidate_on_the_same_images_has_a_stricter_proof(proved, place
     other = record.nominees[0].model_copy(update={"recipe": record.nominees[0].recipe | {"epochs": 3}})
     changed = record.model_copy(update={"nominees": [other, *record.nominees]})
     store.write(tmp_path / "again" / "study.json", store.to_json(StudyRecord.of(changed.plain()).signed()))
-    found = finished.report(tmp_path / "again").proof
+    again = finished.report(tmp_path / "again")
+    found = again.proof
     assert (proved.proof.level, found.level) == (0.05, 0.025)
     assert found.interval.low < proved.proof.interval.low
+    assert "they test recipe number 2, so at 2.5 %" in again.findings.answer[0]
+    assert "they test" not in proved.findings.answer[0]
+    texts = {name: [(one.folder / name).read_text("utf-8") for one in (proved, again)] for name in ("methods.md", "report.md")}
+    assert ["since it was recipe number 2" in text for text in texts["methods.md"]] == [False, True]
+    assert all("points (" in text and "a gain is proved" in text for text in texts["methods.md"])
+    assert all(text.startswith("Use this recipe") for text in texts["report.md"])
 
 
 def test_what_other_data_sets_found_is_expected_here_and_named(place):

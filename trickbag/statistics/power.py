@@ -14,8 +14,8 @@ from trickbag.statistics.variance import NOTHING, Floats, Ints, Share, Spread, a
 
 POWER = 0.8
 PERSISTENT = 0.02
-"""The variance over images of what one change of a recipe does to each in every training, as a multiple of the churn: 0.00 to
-0.04 in the studies of ``python -m benchmarks.assumed``."""
+"""The variance over images of what one change of a recipe does to each in every training, as a multiple of the churn: -0.02 to
+0.05 in the studies, 0.02 in the mean of ``python -m benchmarks.assumed``."""
 UNTRAINED = 0.3
 """The same of a network of which only the classifier is fitted, beside one that is trained: 0.24 to 0.41 in six studies."""
 OWN = 0.44
@@ -24,6 +24,8 @@ OWN = 0.44
 BESIDE = 0.57
 """How often two judgements of one training disagree, with and without a trick that acts beside or after it, as a share of how
 often two trainings do: 0.56 to 0.62 in the former four."""
+GRAIN = 2.0
+"""Images that are counted beside those that judge two recipes, one of which each side got right (``effects``)."""
 MOST = 1000
 """Seeds beyond which the answer is that seeds are not the way."""
 
@@ -108,9 +110,9 @@ def seeds_for(wanted: float, found: Spread, seed: float, pool: int) -> int | Non
 
 
 def images_for(wanted: float, found: Spread, seed: float) -> int | None:
-    """The fewest judged images with which the same seeds reach ``wanted``; None where no number does."""
+    """The fewest judged images with which the same seeds reach ``wanted``; None where a hundred times as many do not."""
     left = wanted - averaged(seed, found.seeds)
-    return math.ceil(found.images * found.groups / left) if left > 0 else None
+    return math.ceil(found.images * found.groups / left) if left > found.images / 100 else None
 
 
 def churn(accuracy: float) -> float:
@@ -152,16 +154,25 @@ def expected(images: float, judged: float, seeds: float, fresh: float = 1.0, kep
     return Spread((fresh + kept * (1 + more)) / judged, within, 0.0, seeds, round(images), kept / images)
 
 
-def elsewhere(images: float, known: Share, here: Spread, there: Spread) -> tuple[float, float]:
+def evenly(judged: Ints) -> tuple[float, int]:
+    """Of images that are judged so often [n]: how many would say as much if all were judged alike often, and how often in all.
+
+    >>> evenly(np.array([3, 3])), evenly(np.array([4, 2]))
+    ((2.0, 6), (1.8, 6))
+    """
+    return float(judged.sum() ** 2 / (judged**2).sum()), int(judged.sum())
+
+
+def elsewhere(images: float, known: Share, here: Spread, there: Spread, grain: float = 0.0) -> tuple[float, float]:
     """The standard error that a contrast will have where it is judged as ``there``, and its degrees of freedom.
 
     ``images`` is its variance by the images where it is judged as ``here``, and ``known`` what was measured there of what seeds
-    add; the later seeds will measure it too, and are counted with it.
+    add; the later seeds will measure it too, and are counted with it. ``grain``: see ``off``.
     """
-    before = known.carried(here, there)
-    added = Share(max(together(before, NOTHING).share, 0.0), before.df + there.seeds - 1)
-    later = off(there, taken(added))
-    return math.sqrt(later.variance * images / here.images), later.df
+    before, times = known.carried(here, there), images / here.images
+    added = Share(together(before, NOTHING).share, before.df + there.seeds - 1)
+    later = off(there._replace(images=there.images * times, within=there.within * times), taken(added), grain)
+    return math.sqrt(later.variance), later.df
 
 
 def seeds_within(budget: float, seconds: float) -> int:

@@ -6,6 +6,7 @@ before, without it the same. Both are one case here, since an image, or a group 
 
 from collections.abc import Sequence
 from itertools import combinations
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -79,16 +80,17 @@ class Share(NamedTuple):
 
         Where images make less of the seeds' means there, as where each seed judges more of them, the share is larger, and
         known the worse: its degrees of freedom are those of a mean square of which only what seeds add is carried
-        (Satterthwaite).
+        (Satterthwaite). It is never known better there, since contrasts differ in what seeds add.
 
         >>> here, there = (Spread(w, w, 0.0, 3, 900, 0.0) for w in (2.0, 1.0))
-        >>> Share(0.0, 12.0).carried(here, there), Share(1.0, 12.0).carried(here, there)
-        (Share(share=0.0, df=3.0), Share(share=2.0, df=6.75))
+        >>> Share(0.0, 12.0).carried(here, there), Share(1.0, 12.0).carried(here, there), Share(0.0, 12.0).carried(there, here)
+        (Share(share=0.0, df=3.0), Share(share=2.0, df=6.75), Share(share=0.0, df=12.0))
         """
         times, added = one.within / other.within, max(self.share, 0.0)
-        return Share(self.share * times, self.df * ((1 + added * times) / ((1 + added) * times)) ** 2)
+        return Share(self.share * times, self.df * min((1 + added * times) / ((1 + added) * times), 1.0) ** 2)
 
 
+QUANTILES = (np.arange(64) + 0.5) / 64
 UNKNOWN = Share(0.0, 0.0)
 NOTHING = Share(0.0, PRIOR)
 """What is known of what seeds add before it is measured."""
@@ -107,17 +109,18 @@ def together(one: Share, other: Share) -> Share:
 def taken(known: Share) -> Share:
     """What will be taken for what seeds add, in the mean, where they add this and so many degrees of freedom will say so.
 
-    Beside NOTHING it is k / (k + PRIOR) of the mean of max(0, (1 + share) Q / k - 1) for a Q of chi-squared with k degrees of
-    freedom: chance alone makes it more than 0.
+    Their 1 + share is then (1 + share) Q / k with a Q of chi-squared with k degrees of freedom, NOTHING is counted with it, and
+    less than nothing is taken for nothing: chance alone makes it more than 0.
 
-    >>> [round(taken(Share(0.0, df)).share, 3) for df in (0, 2, 20, 1e6)], round(taken(Share(0.5, 1e6)).share, 3)
-    ([0.0, 0.123, 0.104, 0.001], 0.5)
+    >>> [round(taken(Share(0.0, df)).share, 2) for df in (0, 2, 20, 1e6)], round(taken(Share(0.5, 1e6)).share, 2)
+    ([0.0, 0.21, 0.11, 0.0], 0.5)
     """
-    (share, df), special = known, scipy.special
+    share, df = known
     if not df:
         return NOTHING
-    more = (1 + share) * special.chdtrc(df + 2, df / (1 + share)) - special.chdtrc(df, df / (1 + share))
-    return Share(float(more) * df / (df + PRIOR), df + PRIOR)
+    ratios = max(1 + share, 0.0) * 2 * scipy.special.gammaincinv(df / 2, QUANTILES) / df
+    each = [together(Share(float(ratio) - 1, df), NOTHING) for ratio in ratios]
+    return Share(fmean(max(one.share, 0.0) for one in each), fmean(one.df for one in each))
 
 
 class Off(NamedTuple):

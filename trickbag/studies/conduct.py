@@ -252,12 +252,12 @@ class Conductor:
             self.tell(Note("nothing to prove: no change that was tried is expected to gain"))
             return
         fresh = [self.options.seed + FRESH + n for n in range(PROOF_SEEDS)]
-        likely = proof.likely(held, nominated, plan)
+        likely, gain = proof.likely(held, nominated, plan), points(nominated.belief.gain)
+        chance = "" if likely is None else f", and prove it with a probability of {100 * likely:.0f} %, over all that it may be"
         self.tell(
             Note(
-                f"proof of {' '.join(nominated.changes)}: expected to gain {points(nominated.belief.gain)} points, which "
-                f"{PROOF_SEEDS} fresh seeds on {counted(plan.images, 'image')} that chose nothing prove with a probability "
-                f"of {100 * likely:.0f} %"
+                f"proof of {' '.join(nominated.changes)}: expected to gain {gain} points; {PROOF_SEEDS} fresh seeds judge the "
+                f"gain on {counted(plan.images, 'image')} that chose nothing{chance}"
             )
         )
         known = self.planner.held["nominees"]

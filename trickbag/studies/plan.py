@@ -18,10 +18,9 @@ from trickbag.report.findings import CONTROLS
 from trickbag.runs.request import Request
 from trickbag.statistics.effects import by_arms, independent
 from trickbag.statistics.looks import LOOKS, planned
-from trickbag.statistics.power import PERSISTENT, churn, detectable, expected, squares
+from trickbag.statistics.power import GRAIN, PERSISTENT, churn, detectable, evenly, expected, squares
 from trickbag.statistics.variance import Share, Spread, off, taken
 from trickbag.statistics.verdicts import SEEDS
-from trickbag.studies.arms import differences
 from trickbag.studies.design import Arm, Design
 from trickbag.studies.folds import Judging, Role, who
 from trickbag.studies.jobs import Cell, Job, jobs, key, shape
@@ -41,10 +40,10 @@ class ProofPlan:
 
     images: int
     """That judge, over all its seeds."""
-    groups: int
-    """Independent ones among them."""
+    groups: float
+    """Independent ones that would say as much if all were judged alike often."""
     judged: int
-    """Judgements of a recipe by these, as many for each as seeds judge it."""
+    """Judgements of a recipe by independent images."""
     seconds: float
     """At most, on one worker."""
     before: float
@@ -53,14 +52,13 @@ class ProofPlan:
     """Changes from the reference that a candidate can have."""
 
     @classmethod
-    def build(cls, images: Images, judging: Judging, seconds: float, design: Design, seeds: int) -> Self:
+    def build(cls, images: Images, judging: Judging, seconds: float, design: Design, seeds: int, most: int) -> Self:
         """With the images that have chosen nothing, after a study of the design with so many seeds."""
         others = [arm for arm in design.arms[1:] if arm.role not in CONTROLS]
         to_reference = np.hstack([-np.ones((len(others), 1)), np.eye(len(others))])
         here, there = _judged(images, judging, seeds, "study"), _judged(images, judging, PROOF_SEEDS, "proof")
         known = Share(0.0, independent(by_arms(to_reference)) * (seeds - 1) if others else 0.0)
         before = known.carried(expected(*here, seeds), expected(*there, PROOF_SEEDS))
-        most = max((differences(arm.recipe, design.arms[0].recipe) for arm in others), default=1)
         return cls(judging.proof_images(images), *there, seconds, before.df, most)
 
     def spread(self, kept: float) -> Spread:
@@ -69,7 +67,8 @@ class ProofPlan:
 
     def least(self, churn: float, changes: int) -> float:
         """The smallest gain of a recipe of so many changes that is proved with 80 % power; see ``StudyPlan.churn``."""
-        one = off(self.spread(PERSISTENT * changes), taken(Share(0.0, self.before + PROOF_SEEDS - 1)))
+        found, grain = self.spread(PERSISTENT * changes), GRAIN / self.groups**2 / churn
+        one = off(found, taken(Share(0.0, self.before + PROOF_SEEDS - 1)), grain)
         return detectable(math.sqrt(churn * one.variance), one.df)
 
     def line(self, churn: float) -> str:
@@ -82,10 +81,10 @@ class ProofPlan:
         )
 
 
-def _judged(images: Images, judging: Judging, seeds: int, role: Role) -> tuple[int, int]:
-    """How many independent images so many seeds judge, and how often in all."""
+def _judged(images: Images, judging: Judging, seeds: int, role: Role) -> tuple[float, int]:
+    """How many independent images so many seeds judge, were each judged alike often, and how often in all."""
     groups = [np.unique(images.groups[judging.judges(images, turn, role)]) for turn in range(seeds)]
-    return len(np.unique(np.concatenate(groups))), sum(map(len, groups))
+    return evenly(np.unique(np.concatenate(groups), return_counts=True)[1])
 
 
 @dataclass(frozen=True, repr=False)
@@ -129,6 +128,8 @@ class StudyPlan(Shown):
     rivals: tuple[tuple[str, float], ...]
     """What other designs resolve with as many trainings; see ``resolves``."""
     proof: ProofPlan | None
+    unheld: float = 0.0
+    """Seconds of a proof that the budget does not hold; 0 where it does, or none is asked for."""
     downstream: tuple[TransferPlan, ...] = ()
     """What is done with the classifiers besides."""
     hash: str = ""
@@ -147,6 +148,7 @@ class StudyPlan(Shown):
         judging: Judging,
         pilot: Pilot,
         proof: ProofPlan | None = None,
+        unheld: float = 0.0,
         rivals: Sequence[Design] = (),
     ) -> Self:
         """The plan of these arms and seeds; ``rivals`` are designs that answer the same questions."""
@@ -177,6 +179,7 @@ class StudyPlan(Shown):
             pilot.expected,
             (),
             proof,
+            unheld,
         )
         each = trainings(design, fingerprint, judging)
         alike = ((rival, len(seeds) * each / trainings(rival, fingerprint, judging)) for rival in rivals)
@@ -198,9 +201,9 @@ class StudyPlan(Shown):
         trainings = np.unique([f"{shape(arm.recipe).key} {arm.seed_offset}" for arm in arms], return_inverse=True)[1]
         judged = self.groups * seeds
         known = taken(Share(0.0, independent(by_arms(weights)) * max(seeds - 1, 0.0)))
-        alike = median(squares(row, trainings) for row in weights)
-        kept = min(PERSISTENT, alike)
-        one = off(expected(min(self.pool, judged), judged, seeds, alike - kept, kept), known)
+        alike, images = median(squares(row, trainings) for row in weights), min(self.pool, judged)
+        kept, grain = min(PERSISTENT, alike), median((weights**2).sum(1)) / images**2 / self.churn
+        one = off(expected(images, judged, seeds, alike - kept, kept), known, grain)
         return detectable(math.sqrt(self.churn * one.variance), one.df, 0.05 / len(declared))
 
     def _sheet(self) -> Sheet:
@@ -240,6 +243,11 @@ class StudyPlan(Shown):
             lines.append(f"with as many trainings the other designs would find: {least}")
         if self.proof:
             lines.append(self.proof.line(self.churn))
+        if self.unheld:
+            lines.append(
+                f"proof: left out, since the budget does not hold the {duration(self.unheld)} that it may take; for a proof, "
+                "give a larger --budget, or --seeds in its place"
+            )
         lines += [one.line(len(self.cells)) for one in self.downstream]
         if len(self.seeds) < SEEDS:
             lines.append(f"with fewer than {SEEDS} seeds there are no verdicts: the results are descriptive only")

@@ -4,10 +4,12 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+
 from trickbag.report.findings import CONTROLS, Proof
 from trickbag.statistics.belief import Belief
 from trickbag.statistics.effects import seeds_add, spread_of
-from trickbag.statistics.power import assurance, elsewhere, expected
+from trickbag.statistics.power import GRAIN, assurance, elsewhere, evenly, expected
 from trickbag.statistics.variance import UNKNOWN, Share, Spread
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Question, differences, kept
@@ -76,19 +78,18 @@ def proof(study: Study, nominated: Nomination) -> Proof | None:
     )
 
 
-def likely(study: Study, nominated: Nomination, plan: ProofPlan) -> float:
-    """The probability that the proof proves the nominated recipe, with fresh seeds.
+def likely(study: Study, nominated: Nomination, plan: ProofPlan) -> float | None:
+    """The probability that the proof proves the nominated recipe, with fresh seeds; None where too few seeds say nothing of it.
 
     How far the proof may be off is taken from the arm that is most like the recipe.
     """
     near, reference = nearest(study, nominated.arm), study.arms[0]
     pair = [reference.name, near.name]
     found = spread_of(samples(study, table(study, study.arms), pair, "correct"), [-1.0, 1.0])
-    if not found or not found.images:
-        return float(nominated.belief.gain > 0)
-    there = plan.spread(kept(nominated.arm.recipe, reference.recipe))
-    here = judged_here(study, nominated.arm)
-    return assurance(*nominated.belief, *elsewhere(found.images, seeds_here(study), here, there))
+    if not found:
+        return None
+    here, there = judged_here(study, nominated.arm), plan.spread(kept(nominated.arm.recipe, reference.recipe))
+    return assurance(*nominated.belief, *elsewhere(found.images, seeds_here(study), here, there, GRAIN / plan.groups**2))
 
 
 def against_reference(study: Study, runs: Table) -> list[Question]:
@@ -114,9 +115,9 @@ def judged_here(study: Study, wanted: Planned) -> Spread:
 
 def judgements(study: Study, runs: Sequence[Judged | None], arm: Planned) -> Spread:
     """The expected spread of an arm against the reference where images judge as in these runs."""
-    counts, (images, groups) = [len(one.rows) for one in runs if one], met(study, {arm.name: list(runs)})
-    own = kept(arm.recipe, study.arms[0].recipe)
-    return expected(groups, sum(counts) * groups / images, len(counts), kept=own)
+    judges = [np.unique(study.groups[one.rows]) for one in runs if one]
+    images, judged = evenly(np.unique(np.concatenate(judges), return_counts=True)[1])
+    return expected(images, judged, len(judges), kept=kept(arm.recipe, study.arms[0].recipe))
 
 
 def nearest(study: Study, wanted: Planned) -> Planned:

@@ -15,6 +15,7 @@ from trickbag.ground.streams import MOST_SEED
 from trickbag.ground.text import brief, clipped
 from trickbag.ground.typed import assignments, seconds, several, spellings, varied
 from trickbag.recipe import Recipe
+from trickbag.tricks import names
 
 FOLDS = re.compile(r"(\d{1,9})x(\d{1,9})")
 TRANSFER = re.compile(r"(detection|segmentation):(.+)", re.DOTALL)
@@ -194,6 +195,7 @@ def _read(file: str | Path) -> dict[str, Any]:
     try:
         return toml.parse(files.text(path))
     except OSError as error:
-        raise UsageError(f"study {brief(str(path))} cannot be read: {files.reason(error)}. Give a TOML file.") from None
+        advice = "Separate tricks by commas: --tricks mixup,ema." if str(path) in names() else "Give a TOML file."
+        raise UsageError(f"study {brief(str(path))} cannot be read: {files.reason(error)}. {advice}") from None
     except ValueError as error:
         raise UsageError(f"study {path.name}: {error}.") from None

@@ -6,6 +6,7 @@ from typing import Any
 
 from trickbag.ground.text import counted
 from trickbag.report.findings import Arm, Effect
+from trickbag.report.wording import said
 from trickbag.statistics.intervals import Interval
 from trickbag.statistics.power import detectable
 from trickbag.statistics.verdicts import SEEDS
@@ -68,7 +69,7 @@ def noise(study: Study, arms: Sequence[Arm], effects: Sequence[Effect], idle: bo
             f"{100 * max(errors):.2f} points."
         )
     controls = (e for e in effects if e.kind == "control")
-    return (*told, *(f"Control {e.name}: {points(e.difference)} points, {e.verdict}." for e in controls))
+    return (*told, *(f"Control {e.name}: {points(e.difference)} points, {said(e.verdict)}." for e in controls))
 
 
 def decided(study: Study) -> tuple[tuple[str, str], ...]:

@@ -189,4 +189,4 @@ def cost(found: Found) -> str:
     """The price of the nominated recipe."""
     base = found.arms[0].price
     long = f", {duration(found.ratio * base.seconds)} as timed here" if base and base.alone else ""
-    return f"Training takes {found.ratio:.2f} times as long as with the reference{long}."
+    return f"Training and judging take {found.ratio:.2f} times as long as with the reference{long}."

@@ -92,6 +92,22 @@ def test_a_plan_trains_nothing(place, made, ask):
     assert re.search(r"trainings: 15, .*75 % of the steps", told.out)
 
 
+def test_what_a_file_lists_counts_where_the_command_does_not_name_it(place, ask):
+    own = study_lab.recipe(place, tricks='"ema"')
+    lists = 'with = ["flip"]\nwithout = ["ema"]\ntricks = ["flip", "ema"]\ncombine = [["mixup", "cutmix"], ["flip", "mixup"]]\n'
+    (place / "lists.toml").write_text(f'recipe = "{own}"\ndesign = "add-one"\nvary = {{ lr = [0.3] }}\n{lists}')
+    told = ask("study", "album", "lists.toml", "--plan", "--out", "listed")
+    assert told.code == 0, told.err
+    arms = re.findall(r"^  ([^:\n]+): [+-]?\w", told.out, re.MULTILINE)
+    assert [arm for arm in arms if arm != "not run"] == [
+        "reference", "without flip", "ema", "lr=0.3", "flip + mixup", "placebo",
+    ]  # fmt: skip
+    assert "not run: mixup + cutmix" in told.out
+    told = ask("study", "album", "lists.toml", "--combine", "mixup,random_erasing", "--plan", "--out", "listed")
+    assert "  mixup + random_erasing: " in told.out
+    assert "flip + mixup" not in told.out
+
+
 def test_a_plan_prints_the_hash_that_its_study_stores(place, made, ask):
     told = ask("study", "album", "study.toml", "--plan", "--out", "planned")
     facts = json.loads((place / "made" / "study.json").read_text())

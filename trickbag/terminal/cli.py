@@ -221,7 +221,7 @@ def study(
     import trickbag as tb
 
     fields = tb.Options.model_fields
-    given = {name: value for name, value in context.params.items() if name in fields and value not in (None, "", [])}
+    given = {name: value for name, value in context.params.items() if name in fields and value not in (None, "", [], ())}
     with screen_of() as screen:
         given |= {"plugins": plugins or [], "out": out, "began": BEGAN, "progress": screen.tell}
         if plan:

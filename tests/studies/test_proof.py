@@ -69,6 +69,12 @@ def test_what_costs_nothing_is_recommended_without_a_proof_and_called_unproved(p
     assert (made.folder / "recommended.toml").read_text("utf-8").startswith("# Not proved, but expected to gain +")
 
 
+def test_where_the_test_images_chose_the_recipe_no_proof_is_advised(place, shelf, tmp_path):
+    asked = {"with_": ["wrong_answers(share=0.4)"], "vary": {"wrong_answers.share": [0.0]}, "on": "test"}
+    made = done(place, tmp_path / "read", {"epochs": 4}, seeds=3, **asked)
+    assert "that is not proved, and no photos are left that chose nothing" in made.findings.answer[0]
+
+
 def test_the_proof_has_fresh_seeds_and_images_that_chose_nothing(proved, mended):
     found, held = proved.proof, study_lab.held(proved)
     assert len(found.seeds) == 8

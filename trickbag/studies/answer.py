@@ -139,7 +139,7 @@ def unproved(found: Found) -> str:
         )
     if found.nominated.arm.recipe.key in [nominee.arm().recipe.key for nominee in found.study.held.nominees]:
         return "its proof is not complete: give the same trickbag study command to complete it"
-    if found.study.held.counts.proof:
+    if found.study.held.counts.proof and found.study.judging.on == "val":
         budget = found.study.facts["options"]["budget"]
         seeds = f", and --seeds {len(found.study.seeds)} in the place of --budget" if budget else ""
         return f"that is not proved yet: run the study again with --proof{seeds}"

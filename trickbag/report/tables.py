@@ -111,7 +111,6 @@ def markdown(findings: Findings) -> str:
     judged = f"{counted(findings.images, 'image')} ({findings.judges}), {counted(len(findings.seeds), 'seed')}"
     return "\n".join(
         [
-            *(line for said in findings.answer for line in (mark(said), "")),
             f"Accuracy on {mark(judged)}, mean ± sd over seeds; differences in percentage points.{chosen}",
             "",
             *_table(ACCURACY_HEAD, [accuracy_row(row) for row in rows(findings)]),

@@ -14,7 +14,7 @@ from trickbag.report.findings import Downstream, Effect, Findings, Proof
 from trickbag.report.latex import effects_tex
 from trickbag.report.methods import methods, references_bib
 from trickbag.report.page import page
-from trickbag.report.tables import EFFECT_HEAD, arms_csv, effect_row, effects_csv, markdown
+from trickbag.report.tables import EFFECT_HEAD, arms_csv, effect_row, effects_csv, mark, markdown
 from trickbag.studies import analysis
 from trickbag.studies.record import Study
 
@@ -97,7 +97,7 @@ def reported(held: Study) -> Finished:
     found = analysis.findings(held)
     files = {
         "report.html": page(found),
-        "report.md": markdown(found),
+        "report.md": "\n\n".join([*map(mark, found.answer), markdown(found)]),
         "effects.csv": effects_csv(found),
         "arms.csv": arms_csv(found),
         "recommended.toml": found.recommended,

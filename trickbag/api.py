@@ -707,8 +707,8 @@ def study(
         seed: The first seed; it also splits a data set that has no splits.
         delta: The largest difference that does not matter to you, in percentage points (the region of practical equivalence).
             Default: 0.2.
-        price: The most that the recommended recipe may cost, as a multiple of the training time of the reference. Default:
-            3.0.
+        price: The most that the recommended recipe may cost, as a multiple of the reference's time for training and judging.
+            Default: 3.0.
         same: Number of A/A arms: the reference with other seeds, to measure the noise.
         matched: Whether to also train the reference for as long as each trick takes that costs over 5 % more.
         prior: A file that trickbag atlas wrote.

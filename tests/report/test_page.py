@@ -142,7 +142,7 @@ def test_the_proof_and_its_price_stand_in_the_answer() -> None:
     said = tree(proved(sample())).said("answer")
     assert "+0.58 points proved; 5 fresh seeds, 2,500 photos that chose nothing" in said
     assert "84.1 % → 84.7 %" in said.replace("\u00a0", " ")
-    assert "1.03× times the training time" in said
+    assert "1.03× times the reference's time for training and judging" in said
 
 
 def test_every_change_says_what_is_expected_of_it_and_what_would_decide_it() -> None:

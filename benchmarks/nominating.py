@@ -2,10 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.nominating
 
-Simulated studies of eight tricks with 1,500 photos that rotate and 375 of a test: sixteen cells, three seeds, three folds of
-five that judge, a proof with eight fresh seeds on the other two folds and the test. A photo is named rightly where the sum of
-its own ease, of what each trick does to it, of the tricks' mean effects and of the run's luck is above 0; all are normal, so
-that the true gain of every recipe is a formula. Beside it what a two-sided design of as many trainings finds on a fixed tenth
+Simulated studies of eight or four tricks in the worlds of ``benchmarks.worlds``, with 1,500 photos that rotate and 375 of a
+test: sixteen cells, three seeds, three folds of five that judge, a proof with eight fresh seeds on the other two folds and the
+test. Beside it what a two-sided design of as many trainings finds on a fixed tenth
 of the photos when it recommends what Holm's method proves. Then how often, over all worlds together, a proof succeeds to which
 a study gave such a probability before. Last, recipes of one to eight tricks whose true gain is what a plan says is proved with
 80 % power, and how often that is so. Every draw has a fixed seed. Prints Markdown tables.
@@ -19,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 from benchmarks.machine import origin
+from benchmarks.worlds import ACCURACY, POOL, TEST, TRICKS, WORLDS, Floats, Photos, World, accuracy, gaining, photos
 from trickbag.statistics.belief import Belief, Prior, alike, belief, off_by
 from trickbag.statistics.effects import Sample, by_arms, effects, independent, seeds_add, spread_of
 from trickbag.statistics.nominate import Option, nominee
@@ -31,78 +30,9 @@ from trickbag.statistics.verdicts import Estimate
 from trickbag.studies import factorial
 from trickbag.studies.plan import PROOF_SEEDS
 
-Floats = NDArray[np.float64]
 BOUNDS = (0, 0.1, 0.25, 0.5, 0.75, 1.01)
-TRICKS, POOL, TEST, FOLDS, JUDGING, SEEDS = 8, 1500, 375, 5, 3, 3
-ACCURACY, LUCK, OWN, CHURN = 0.85, 0.45, 0.14, 0.108
-"""Of the reference; sd of a run's luck in a photo, and of what a trick does to one beyond its mean; that of the ease is 1.
-Two runs of the reference then disagree on about a tenth of the photos, and of what five tricks together change in a photo 27 %
-is the same in every run, as ``python -m benchmarks.population`` finds it for half of its learners."""
-
-
-class World(NamedTuple):
-    """What is true."""
-
-    gains: Floats
-    """[K] in points, of each trick alone; of a pair that helps only together, of the pair."""
-    pair: tuple[int, int] | None = None
-    """Tricks of which each does half of its harm alone and both their gain together."""
-    excluded: tuple[int, int] | None = None
-    instead: tuple[int, int] | None = None
-    """Tricks of which the second adds nothing to the first."""
-
-
-WORLDS = {
-    "null": World(np.zeros(TRICKS)),
-    "8 of +0.3": World(np.full(TRICKS, 0.3)),
-    "3 of +0.5": World(np.array([0.5] * 3 + [0.0] * 5)),
-    "8 of −0.5": World(np.full(TRICKS, -0.5)),
-    "mixed": World(np.array([1, 0.5, 0.3, 0, 0, -0.3, -0.5, -1])),
-    "two that help only together, +1.5": World(np.array([1.5, 1.5] + [0.0] * 6), pair=(0, 1)),
-    "two of +1 that exclude each other": World(np.array([1.0, 1.0] + [0.0] * 6), excluded=(0, 1)),
-    "null, four tricks": World(np.zeros(4)),
-    "4 of +0.5": World(np.full(4, 0.5)),
-    "1, 0.5, 0, −0.5": World(np.array([1, 0.5, 0, -0.5])),
-    "two of four that help only together, +1.5": World(np.array([1.5, 1.5, 0, 0]), pair=(0, 1)),
-    "two of four, +1 each and +1 together": World(np.array([1.0, 1.0, 0, 0]), instead=(0, 1)),
-}
-
-
-def shift(gain: float) -> float:
-    """What moves the latent mean of a recipe with one trick by a gain in points."""
-    wide = math.sqrt(1 + LUCK**2)
-    base = float(special.ndtri(ACCURACY)) * wide
-    return float(special.ndtri(ACCURACY + gain / 100)) * math.sqrt(1 + LUCK**2 + OWN**2) - base
-
-
-def mean_of(world: World, on: NDArray[np.bool_]) -> float:
-    """The latent mean of a recipe."""
-    moves = np.array([shift(gain) for gain in world.gains])
-    if world.pair:
-        moves[list(world.pair)] = on[list(world.pair)].all() * moves[world.pair[0]] / 2
-    if world.instead:
-        moves[world.instead[1]] *= not on[world.instead[0]]
-    return float(special.ndtri(ACCURACY)) * math.sqrt(1 + LUCK**2) + float(moves @ on)
-
-
-def accuracy(world: World, on: NDArray[np.bool_]) -> float:
-    """Of a recipe on new photos."""
-    return float(special.ndtr(mean_of(world, on) / math.sqrt(1 + LUCK**2 + OWN**2 * on.sum())))
-
-
-class Photos(NamedTuple):
-    """A data set's photos."""
-
-    ease: Floats
-    """[N]"""
-    own: Floats
-    """[TRICKS, N] what each trick does to each."""
-
-    def right(self, world: World, cells: NDArray[np.bool_], rows: NDArray[np.int64], rng: np.random.Generator) -> Floats:
-        """[A, n] which recipes name which photos rightly, each in a run of its own."""
-        means = np.array([mean_of(world, on) for on in cells])
-        latent = means[:, None] + self.ease[rows] + cells.astype(float) @ self.own[:, rows]
-        return np.asarray(latent + LUCK * rng.normal(size=latent.shape) > 0, dtype=float)
+FOLDS, JUDGING, SEEDS, CHURN = 5, 3, 3, 0.108
+"""CHURN: on how many photos two runs of the reference disagree."""
 
 
 class Ended(NamedTuple):
@@ -119,10 +49,6 @@ class Ended(NamedTuple):
     """Whether there was a nominee."""
 
 
-def photos(rng: np.random.Generator, tricks: int = TRICKS) -> Photos:
-    return Photos(rng.normal(size=POOL + TEST), OWN * rng.normal(size=(tricks, POOL + TEST)))
-
-
 def ours(world: World, number: int) -> Ended:
     """Nominate and prove."""
     rng = np.random.default_rng(number)
@@ -137,8 +63,8 @@ def ours(world: World, number: int) -> Ended:
     seen = proof(data, world, samples, folds, on, rng)
     proved = seen.verdict in ("helps", "worthwhile")
     after = belief(seen.difference or 0.0, off_by(seen.error or 1.0, seen.df or 1.0), Prior(gain.gain, max(gain.sd, 1e-9) ** 2))
-    taken = proved or (after.gain > 0 and seen.verdict != "hurts")
-    return Ended(proved, true if taken else 0.0, likely, power, True)
+    used = proved or (after.gain > 0 and seen.verdict != "hurts")
+    return Ended(proved, true if used else 0.0, likely, power, True)
 
 
 class Designed(NamedTuple):
@@ -258,16 +184,6 @@ def kept(ended: Sequence[Ended]) -> Iterator[str]:
         own = [e for e in ended if e.tried and low <= e.likely < high]
         likely, proved = (100 * float(np.mean([getattr(e, name) for e in own] or [math.nan])) for name in ("likely", "proved"))
         yield f"| {100 * low:.0f} to {100 * min(high, 1):.0f} | {len(own)} | {likely:.1f} | {proved:.1f} |"
-
-
-def gaining(count: int, gain: float) -> World:
-    """A world in which so many tricks, all alike, gain so many points together."""
-    on = np.arange(TRICKS) < count
-
-    def short(each: float) -> float:
-        return accuracy(World(np.where(on, each, 0.0)), on) - ACCURACY - gain / 100
-
-    return World(np.where(on, optimize.brentq(short, -5.0, 10.0), 0.0))
 
 
 def sized(studies: int) -> Iterator[str]:

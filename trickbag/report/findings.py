@@ -218,7 +218,7 @@ class Proof:
 
     @property
     def number(self) -> int:
-        """Of the nominated recipes that these images have judged so far."""
+        """Of nominated recipes that these images have judged so far, this one included."""
         return round(0.05 / self.level)
 
     @property

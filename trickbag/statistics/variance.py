@@ -91,7 +91,9 @@ class Share(NamedTuple):
 
 
 QUANTILES = (np.arange(64) + 0.5) / 64
+"""Over which a mean over a distribution is taken."""
 UNKNOWN = Share(0.0, 0.0)
+"""Where nothing was measured."""
 NOTHING = Share(0.0, PRIOR)
 """What is known of what seeds add before it is measured."""
 

@@ -4,10 +4,10 @@
 
 Simulated studies of eight or four tricks in the worlds of ``benchmarks.worlds``, with 1,500 photos that rotate and 375 of a
 test: sixteen cells, three seeds, three folds of five that judge, a proof with eight fresh seeds on the other two folds and the
-test. Beside it what a two-sided design of as many trainings finds on a fixed tenth
-of the photos when it recommends what Holm's method proves. Then how often, over all worlds together, a proof succeeds to which
-a study gave such a probability before. Last, recipes of one to eight tricks whose true gain is what a plan says is proved with
-80 % power, and how often that is so. Every draw has a fixed seed. Prints Markdown tables.
+test. Beside it what a two-sided design of as many trainings finds on a fixed tenth of the photos when it recommends what
+Holm's method proves. Then how often, over all worlds together, a proof succeeds to which a study gave such a probability
+before. Last, recipes of one to eight tricks whose true gain is what the plan of their own study prints as proved with 80 %
+power, after two trials of the reference, and how often that is so. Every draw has a fixed seed. Prints Markdown tables.
 """
 
 import argparse
@@ -24,15 +24,17 @@ from benchmarks.worlds import ACCURACY, POOL, TEST, TRICKS, WORLDS, Floats, Phot
 from trickbag.statistics.belief import Belief, Prior, alike, belief, off_by
 from trickbag.statistics.effects import Sample, by_arms, effects, independent, seeds_add, spread_of
 from trickbag.statistics.nominate import Option, nominee
-from trickbag.statistics.power import GRAIN, PERSISTENT, assurance, detectable, elsewhere, evenly, expected
-from trickbag.statistics.variance import Share, Spread, off, taken
+from trickbag.statistics.power import GRAIN, PERSISTENT, assurance, elsewhere, evenly, expected
+from trickbag.statistics.variance import Share, Spread
 from trickbag.statistics.verdicts import Estimate
 from trickbag.studies import factorial
-from trickbag.studies.plan import PROOF_SEEDS
+from trickbag.studies.pilot import QUARTER, Expected
+from trickbag.studies.plan import PROOF_SEEDS, ProofPlan
 
 BOUNDS = (0, 0.1, 0.25, 0.5, 0.75, 1.01)
-FOLDS, JUDGING, SEEDS, CHURN = 5, 3, 3, 0.108
-"""CHURN: on how many photos two runs of the reference disagree."""
+FOLDS, JUDGING, SEEDS = 5, 3, 3
+PROVING = evenly(np.repeat([PROOF_SEEDS // 2, PROOF_SEEDS], [POOL * 2 // FOLDS, TEST]))
+"""As how many photos judge a proof, and how often in all."""
 
 
 class Ended(NamedTuple):
@@ -131,9 +133,8 @@ def adds(samples: Sequence[Sample]) -> Share:
 def judging(changes: int) -> tuple[Spread, Spread]:
     """How photos judge a recipe of so many changes in the study, and in the proof."""
     met = POOL * JUDGING // FOLDS
-    proving = evenly(np.repeat([PROOF_SEEDS // 2, PROOF_SEEDS], [POOL * 2 // FOLDS, TEST]))
     kept = PERSISTENT * changes
-    return expected(met, met, SEEDS, kept=kept), expected(*proving, PROOF_SEEDS, kept=kept)
+    return expected(met, met, SEEDS, kept=kept), expected(*PROVING, PROOF_SEEDS, kept=kept)
 
 
 def proof(
@@ -187,22 +188,24 @@ def kept(ended: Sequence[Ended]) -> Iterator[str]:
 
 
 def sized(studies: int) -> Iterator[str]:
-    """Rows of a table: how often the gain that a plan says is proved with 80 % power is proved, by the tricks that make it."""
-    known = Share(0.0, independent(by_arms(np.hstack([-np.ones((15, 1)), np.eye(15)]))) * (SEEDS - 1))
-    df = PROOF_SEEDS - 1 + known.carried(*judging(0)).df
+    """Rows of a table: how often the gain is proved that a plan prints as proved with 80 % power, by its number of tricks."""
+    known = Share(0.0, independent(by_arms(np.hstack([-np.ones((15, 1)), np.eye(15)]))) * (SEEDS - 1)).carried(*judging(0))
+    plan = ProofPlan(POOL * 2 // FOLDS + TEST, *PROVING, 0.0, known.df, TRICKS, 1.0)
     cells = factorial.crossed(TRICKS, 0) > 0
     for count in (1, 3, 5, 8):
-        there = judging(count)[1]
-        one = off(there, taken(Share(0.0, df)), GRAIN / there.groups**2 / CHURN)
-        gain = 100 * detectable(math.sqrt(CHURN * one.variance), one.df)
-        world, on, proved, likely = gaining(count, gain), np.arange(TRICKS) < count, list[bool](), list[float]()
+        on, gains, likely, proved = np.arange(TRICKS) < count, list[float](), list[float](), list[bool]()
         for number in range(studies):
             rng = np.random.default_rng(number)
             data, folds = photos(rng), np.array_split(rng.permutation(POOL), FOLDS)
+            tried = data.right(WORLDS["null"], np.zeros((2, TRICKS), bool), rng.permutation(POOL)[: POOL // QUARTER], rng) > 0
+            gain = plan.least(Expected.counted(*tried).churn, count)
+            world = gaining(count, 100 * gain)
             samples = [Sample(data.right(world, cells, folds[s], rng), folds[s]) for s in range(SEEDS)]
-            likely.append(printed(samples, cells, on, Belief(gain / 100, 0.0)))
+            gains.append(100 * gain)
+            likely.append(printed(samples, cells, on, Belief(gain, 0.0)))
             proved.append(proof(data, world, samples, folds, on, rng).verdict in ("helps", "worthwhile"))
-        yield f"| {count} | {gain:.2f} | {100 * np.mean(likely):.1f} | {100 * np.mean(proved):.1f} |"
+        found = f"{np.mean(gains):.2f} ± {np.std(gains, ddof=1):.2f}"
+        yield f"| {count} | {found} | {100 * np.mean(likely):.1f} | {100 * np.mean(proved):.1f} |"
 
 
 def mean(values: Sequence[float]) -> str:

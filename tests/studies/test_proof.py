@@ -20,7 +20,7 @@ from trickbag.ground.events import silent
 from trickbag.report.findings import CONTROLS
 from trickbag.statistics.belief import Prior
 from trickbag.statistics.effects import UNMOVED, Sample, effects
-from trickbag.statistics.power import evenly
+from trickbag.statistics.power import BESIDE, evenly
 from trickbag.statistics.variance import PRIOR, Part, Share, spread
 from trickbag.studies import analysis, conduct, finished, questions, recommend
 from trickbag.studies.atlas import combined
@@ -28,7 +28,7 @@ from trickbag.studies.folder import StudyRecord
 from trickbag.studies.plan import ProofPlan
 from trickbag.studies.planning import Planner
 from trickbag.studies.prior import AtlasRecord
-from trickbag.studies.proof import likely, nearest, rests_on, seeds_here
+from trickbag.studies.proof import foreseen, nearest, rests_on, seeds_here
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def test_the_proof_counts_what_seeds_added_in_the_study_as_it_is_known_there(pro
 def test_the_gain_that_a_plan_prints_is_proved_four_times_in_five():
     """Of binary answers, a part of them the same with every seed, whatever a study of seeds that add nothing says of these."""
     images, judged = evenly(np.repeat([4, 8], [240, 160]))
-    plan = ProofPlan(images=400, groups=images, judged=judged, seconds=1.0, before=5.0, most=5)
+    plan = ProofPlan(images=400, groups=images, judged=judged, seconds=1.0, before=5.0, most=5, apart=1.0)
     churn, rng, proved = 0.2, np.random.default_rng(0), []
     gain = plan.least(churn, 5)
     assert gain > plan.least(churn, 1)
@@ -278,6 +278,9 @@ def test_a_plan_of_a_proof_counts_judgements_and_changes(place):
     assert re.search(r"a gain of [\d.]+ points by one change, or of [\d.]+ points by 3, is proved with 80 % power", line)
     one = conduct.plan(place / "album", **asked | {"tricks": ["mixup"], "vary": {}})
     assert re.search(r"; a gain of [\d.]+ points is proved", next(text for text in one.lines() if text.startswith("proof: ")))
+    after = conduct.plan(place / "album", **asked | {"tricks": ["flip_tta"], "vary": {}})
+    assert (one.proof.apart, after.proof.apart) == (1.0, BESIDE)
+    assert after.proof.least(0.2, 1) < 0.9 * one.proof.least(0.2, 1)
 
 
 def test_a_candidate_whose_own_arm_failed_is_judged_by_the_arm_that_is_most_like_it(place, tmp_path):
@@ -294,8 +297,10 @@ def test_a_candidate_whose_own_arm_failed_is_judged_by_the_arm_that_is_most_like
     nominated = analysis.nomination(held)
     assert nominated.arm == whole
     assert nearest(held, whole).recipe.key != whole.recipe.key
-    plan = ProofPlan(images=60, groups=60, judged=240, seconds=1.0, before=4.0, most=2)
-    assert 0 < likely(held, nominated, plan) <= 1
+    plan = ProofPlan(images=60, groups=60, judged=240, seconds=1.0, before=4.0, most=2, apart=1.0)
+    before = foreseen(held, nominated, plan)
+    assert 0 < before.likely <= 1
+    assert before.least > 0
 
 
 def test_another_candidate_on_the_same_images_has_a_stricter_proof(proved, place, tmp_path):
@@ -309,6 +314,12 @@ def test_another_candidate_on_the_same_images_has_a_stricter_proof(proved, place
     found = again.proof
     assert (proved.proof.level, found.level) == (0.05, 0.025)
     assert found.interval.low < proved.proof.interval.low
+    plan, studies = (
+        ProofPlan(images=60, groups=60, judged=240, seconds=1.0, before=4.0, most=1, apart=1.0),
+        map(study_lab.held, (proved, again)),
+    )
+    first, second = (foreseen(held, analysis.nomination(held), plan) for held in studies)
+    assert (first.least < second.least, first.likely > second.likely) == (True, True)
     assert "they test recipe number 2, so at 2.5 %" in again.findings.answer[0]
     assert "they test" not in proved.findings.answer[0]
     texts = {name: [(one.folder / name).read_text("utf-8") for one in (proved, again)] for name in ("methods.md", "report.md")}

@@ -137,7 +137,7 @@ def unproved(found: Found) -> str:
             f"the proof on {counted(found.proof.images, 'photo')} did not decide it: "
             f"{points(seen.difference)} points ({between(seen.interval)}){again(found.proof)}"
         )
-    if found.nominated.arm.recipe.key in [nominee.arm().recipe.key for nominee in found.study.held.nominees]:
+    if found.nominated.arm.recipe.key in found.study.nominees:
         return "its proof is not complete: give the same trickbag study command to complete it"
     if found.study.held.counts.proof and found.study.judging.on == "val":
         budget = found.study.facts["options"]["budget"]

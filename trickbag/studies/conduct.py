@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,9 +37,6 @@ from trickbag.studies.record import Study, entry, table
 from trickbag.studies.transfers import TransferPlan, Transferring
 from trickbag.studies.words import points
 from trickbag.studies.worker import carry, network
-
-if TYPE_CHECKING:
-    pass
 
 FRESH = 100_000
 """Added to the first seed for the proof's."""
@@ -252,16 +249,17 @@ class Conductor:
             self.tell(Note("nothing to prove: no change that was tried is expected to gain"))
             return
         fresh = [self.options.seed + FRESH + n for n in range(PROOF_SEEDS)]
-        likely, gain = proof.likely(held, nominated, plan), points(nominated.belief.gain)
-        chance = "" if likely is None else f", and prove it with a probability of {100 * likely:.0f} %, over all that it may be"
+        gain, judges = points(nominated.belief.gain), counted(plan.images, "image")
         self.tell(
             Note(
                 f"proof of {' '.join(nominated.changes)}: expected to gain {gain} points; {PROOF_SEEDS} fresh seeds judge the "
-                f"gain on {counted(plan.images, 'image')} that chose nothing{chance}"
+                f"gain on {judges} that chose nothing"
             )
         )
+        if before := proof.foreseen(held, nominated, plan):
+            self.tell(Note(before.line()))
         known = self.planner.held["nominees"]
-        if nominated.arm.recipe.key not in [ArmRecord.of(arm).arm().recipe.key for arm in known]:
+        if nominated.arm.recipe.key not in held.nominees:
             known = [*known, spelled(nominated.arm)]
         self.update(proof_seeds=fresh, nominees=known)
         self.run([held.arms[0], nominated.arm], list(enumerate(fresh)), "proof")

@@ -18,7 +18,7 @@ from trickbag.report.findings import CONTROLS
 from trickbag.runs.request import Request
 from trickbag.statistics.effects import by_arms, independent
 from trickbag.statistics.looks import LOOKS, planned
-from trickbag.statistics.power import GRAIN, PERSISTENT, churn, detectable, evenly, expected, squares
+from trickbag.statistics.power import GRAIN, PERSISTENT, detectable, evenly, expected, squares
 from trickbag.statistics.variance import Share, Spread, off, taken
 from trickbag.statistics.verdicts import SEEDS
 from trickbag.studies.design import Arm, Design
@@ -50,6 +50,9 @@ class ProofPlan:
     """Degrees of freedom behind what the study before it says of what seeds add."""
     most: int
     """Changes from the reference that a candidate can have."""
+    apart: float
+    """Variance between a candidate and the reference in one judgement, by what differs from seed to seed, as a multiple of the
+    churn: less than 1 where nothing that is tried changes the training. See ``squares``."""
 
     @classmethod
     def build(cls, images: Images, judging: Judging, seconds: float, design: Design, seeds: int, most: int) -> Self:
@@ -59,15 +62,18 @@ class ProofPlan:
         here, there = _judged(images, judging, seeds, "study"), _judged(images, judging, PROOF_SEEDS, "proof")
         known = Share(0.0, independent(by_arms(to_reference)) * (seeds - 1) if others else 0.0)
         before = known.carried(expected(*here, seeds), expected(*there, PROOF_SEEDS))
-        return cls(judging.proof_images(images), *there, seconds, before.df, most)
+        shapes = [shape(arm.recipe).key for arm in (design.arms[0], *others)]
+        apart = squares(np.array([1.0, -1.0]), np.array([0, int(len(set(shapes)) > 1)]))
+        return cls(judging.proof_images(images), *there, seconds, before.df, most, apart)
 
     def spread(self, kept: float) -> Spread:
         """How images will judge a recipe, as a multiple of the churn; see ``trickbag.studies.arms.kept``."""
         return expected(self.groups, self.judged, PROOF_SEEDS, kept=kept)
 
     def least(self, churn: float, changes: int) -> float:
-        """The smallest gain of a recipe of so many changes that is proved with 80 % power; see ``StudyPlan.churn``."""
-        found, grain = self.spread(PERSISTENT * changes), GRAIN / self.groups**2 / churn
+        """The smallest gain of a recipe of so many changes that is proved with 80 % power; see ``Expected.churn``."""
+        found = expected(self.groups, self.judged, PROOF_SEEDS, self.apart, PERSISTENT * changes)
+        grain = GRAIN / self.groups**2 / churn
         one = off(found, taken(Share(0.0, self.before + PROOF_SEEDS - 1)), grain)
         return detectable(math.sqrt(churn * one.variance), one.df)
 
@@ -124,7 +130,7 @@ class StudyPlan(Shown):
     pool: int
     """Independent images that seeds judge, in turn or all at a time."""
     expected: Expected
-    """What the network will get right; see ``Pilot.expected``."""
+    """What trainings of the reference will do; see ``Pilot.expected``."""
     rivals: tuple[tuple[str, float], ...]
     """What other designs resolve with as many trainings; see ``resolves``."""
     proof: ProofPlan | None
@@ -185,11 +191,6 @@ class StudyPlan(Shown):
         alike = ((rival, len(seeds) * each / trainings(rival, fingerprint, judging)) for rival in rivals)
         return replace(plan, rivals=tuple((rival.kind, plan.resolves(count, rival)) for rival, count in alike))
 
-    @property
-    def churn(self) -> float:
-        """The share of the images on which two trainings of a recipe are expected to disagree."""
-        return churn(self.expected.right)
-
     @public
     def resolves(self, seeds: Annotated[float, Between(0)], design: Design | None = None) -> float:
         """The smallest effect of a trick that so many seeds find with 80 % power: the median over the declared questions."""
@@ -202,9 +203,9 @@ class StudyPlan(Shown):
         judged = self.groups * seeds
         known = taken(Share(0.0, independent(by_arms(weights)) * max(seeds - 1, 0.0)))
         alike, images = median(squares(row, trainings) for row in weights), min(self.pool, judged)
-        kept, grain = min(PERSISTENT, alike), median((weights**2).sum(1)) / images**2 / self.churn
+        kept, grain = min(PERSISTENT, alike), median((weights**2).sum(1)) / images**2 / self.expected.churn
         one = off(expected(images, judged, seeds, alike - kept, kept), known, grain)
-        return detectable(math.sqrt(self.churn * one.variance), one.df, 0.05 / len(declared))
+        return detectable(math.sqrt(self.expected.churn * one.variance), one.df, 0.05 / len(declared))
 
     def _sheet(self) -> Sheet:
         arms = [(arm.name, arm.edits or "the reference recipe") for arm in self.design.arms]
@@ -220,6 +221,7 @@ class StudyPlan(Shown):
 
     def lines(self) -> list[str]:
         """The plan for people."""
+        two = self.expected
         least = ", ".join(f"{100 * self.resolves(seeds):.2f} with {seeds} seeds" for seeds in LOOKS)
         controls = {question.name: f" ({question.says})" for question in self.design.questions if question.kind == "control"}
         arms = [f"  {arm.name}: {arm.edits or 'the reference recipe'}{controls.get(arm.name, '')}" for arm in self.design.arms]
@@ -233,16 +235,13 @@ class StudyPlan(Shown):
             f"trainings: {len(self.jobs)}, with {100 * self.steps_share:.0f} % of the steps of runs trained alone",
             f"time: about {duration(self.seconds)} on one worker; disk: about {self.disk / 1e9:.2f} GB",
             f"smallest effect found with 80 % power, in points on new photos: {least}",
-            (
-                f"this assumes that two trainings disagree on {100 * self.churn:.0f} % of the images, as networks do that get "
-                f"{100 * self.expected.right:.0f} % right: {self.expected.known}"
-            ),
+            f"this assumes that two trainings disagree on {100 * two.churn:.0f} % of the images: {two.known}",
         ]
         if self.rivals:
             least = ", ".join(f"{100 * resolved:.2f} by {kind}" for kind, resolved in self.rivals)
             lines.append(f"with as many trainings the other designs would find: {least}")
         if self.proof:
-            lines.append(self.proof.line(self.churn))
+            lines.append(self.proof.line(self.expected.churn))
         if self.unheld:
             lines.append(
                 f"proof: left out, since the budget does not hold the {duration(self.unheld)} that it may take; for a proof, "

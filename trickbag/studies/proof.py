@@ -3,13 +3,14 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from trickbag.report.findings import CONTROLS, Proof
 from trickbag.statistics.belief import Belief
 from trickbag.statistics.effects import seeds_add, spread_of
-from trickbag.statistics.power import GRAIN, assurance, elsewhere, evenly, expected
+from trickbag.statistics.power import GRAIN, assurance, detectable, elsewhere, evenly, expected
 from trickbag.statistics.variance import UNKNOWN, Share, Spread
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Question, differences, kept
@@ -46,8 +47,7 @@ def rests_on(study: Study, runs: Table, nominated: Nomination) -> Belief:
 
 def proof(study: Study, nominated: Nomination) -> Proof | None:
     """The nominated recipe against the reference on images that chose nothing; None before it was put to the proof."""
-    nominees = [record.arm().recipe.key for record in study.held.nominees]
-    if nominated.arm.recipe.key not in nominees:
+    if nominated.arm.recipe.key not in study.nominees:
         return None
     pair = {NOMINEE: nominated.arm, study.arms[0].name: study.arms[0]}
     cells = {name: study.proofs(arm) for name, arm in pair.items()}
@@ -55,9 +55,7 @@ def proof(study: Study, nominated: Nomination) -> Proof | None:
     if not all(judged for row in runs.values() for judged in row):
         return None
     question = Question(NOMINEE, "combination", SAYS, tuple(zip(pair, (1.0, -1.0), strict=True)), True)
-    # A recipe with another content of a plugin is another nominee, though it is spelled alike.
-    edited = sum(departure.startswith("plugin ") for departure in study.facts["departures"])
-    level = 0.05 / (1 + nominees.index(nominated.arm.recipe.key) + edited)
+    level = level_of(study, nominated)
     here, there = judged_here(study, nominated.arm), judgements(study, runs[NOMINEE], nominated.arm)
     found, loss = (
         estimates(study, runs, [*pair], [question], of, level, seeds_here(study, of).carried(here, there))[0]
@@ -78,8 +76,24 @@ def proof(study: Study, nominated: Nomination) -> Proof | None:
     )
 
 
-def likely(study: Study, nominated: Nomination, plan: ProofPlan) -> float | None:
-    """The probability that the proof proves the nominated recipe, with fresh seeds; None where too few seeds say nothing of it.
+class Foreseen(NamedTuple):
+    """What a proof will find, by the runs of its study."""
+
+    least: float
+    """The smallest gain that it proves with 80 % power."""
+    likely: float
+    """The probability that it proves the nominated recipe, over all that is believed of its gain."""
+
+    def line(self) -> str:
+        """For people."""
+        return (
+            f"by the runs so far, the proof finds a gain of {100 * self.least:.2f} points with 80 % power; the gain of this "
+            f"recipe, whatever it may be, with a probability of {100 * self.likely:.0f} %"
+        )
+
+
+def foreseen(study: Study, nominated: Nomination, plan: ProofPlan) -> Foreseen | None:
+    """What a proof with fresh seeds will find; None where too few seeds say nothing of it.
 
     How far the proof may be off is taken from the arm that is most like the recipe.
     """
@@ -89,7 +103,18 @@ def likely(study: Study, nominated: Nomination, plan: ProofPlan) -> float | None
     if not found:
         return None
     here, there = judged_here(study, nominated.arm), plan.spread(kept(nominated.arm.recipe, reference.recipe))
-    return assurance(*nominated.belief, *elsewhere(found.images, seeds_here(study), here, there, GRAIN / plan.groups**2))
+    error, df = elsewhere(found.images, seeds_here(study), here, there, GRAIN / plan.groups**2)
+    level = level_of(study, nominated)
+    return Foreseen(detectable(error, df, level), assurance(*nominated.belief, error, df, level))
+
+
+def level_of(study: Study, nominated: Nomination) -> float:
+    """The level of the test of a nomination: each further recipe on the same images has a stricter one."""
+    before, own = study.nominees, nominated.arm.recipe.key
+    number = before.index(own) if own in before else len(before)
+    # A recipe with another content of a plugin is another nominee, though it is spelled alike.
+    edited = [departure for departure in study.facts["departures"] if departure.startswith("plugin ")]
+    return 0.05 / (1 + number + len(edited))
 
 
 def against_reference(study: Study, runs: Table) -> list[Question]:

@@ -80,6 +80,11 @@ class Study:
         return self.held.plain()
 
     @cached_property
+    def nominees(self) -> list[str]:
+        """The keys of the recipes that were put to the proof, in turn."""
+        return [record.arm().recipe.key for record in self.held.nominees]
+
+    @cached_property
     def arms(self) -> tuple[Arm, ...]:
         """The arms, the reference first."""
         return tuple(arm.arm() for arm in self.held.arms)

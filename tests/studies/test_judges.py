@@ -17,7 +17,7 @@ from trickbag.ground.events import Note, silent
 from trickbag.statistics.power import churn
 from trickbag.studies import conduct
 from trickbag.studies.folds import Judging
-from trickbag.studies.pilot import ASSUMED
+from trickbag.studies.pilot import ASSUMED, Pilot
 from trickbag.studies.plan import StudyPlan
 from trickbag.studies.planning import Planner
 
@@ -105,6 +105,23 @@ def test_how_often_two_trainings_disagree_is_counted(place, fitted, monkeypatch)
         assert (differ == 0) == (lr < 0.1)
         assert made.churn == pytest.approx((differ + 10) / (len(one) + 10 / churn(made.right)))
         assert f"did on {100 * differ / len(one):.0f} % of the others, with {100 * made.right:.0f} % right" in made.known
+
+
+def test_a_classifier_is_tried_on_a_sample_as_far_as_time_lasts(place, fitted, monkeypatch):
+    seen = []
+
+    def trial(recipe, data, *rest):
+        seen.append(len(data.images))
+        return assemble(recipe, data, *rest)
+
+    monkeypatch.setattr("trickbag.studies.pilot.assemble", trial)
+    monkeypatch.setattr("trickbag.studies.pilot.SAMPLE", 60)
+    wanted = asked(place / "album", recipe=study_lab.recipe(place, epochs=10**5), weights=str(fitted)).wanted
+    found = Pilot(wanted).expected
+    assert "a classifier" in found.known
+    assert seen == [60]
+    assert Pilot(wanted, seconds=0.0).expected == ASSUMED
+    assert seen == [60]
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("of the trial"), Diverged(3, 0.1, [])])

@@ -126,11 +126,13 @@ class Pilot:
         return Expected.counted(first, second, named)
 
     def probed(self, pool: Ints) -> Expected | None:
-        """By a classifier on the initial features; None where these are drawn at random, or it fails."""
+        """By a classifier on the initial features; None where these are drawn at random, time is too short, or it fails."""
         recipe, timing = untrained(self.wanted.recipe, "linear-probe"), self.timing(self.wanted.recipe)
-        within = int((self.late - time.monotonic()) / max(timing.judge + timing.decode, 1e-9))
-        some = max(SAMPLE, EACH * len(self.wanted.data.images.classes), within)
-        right = None if recipe.weights == "none" else self.right(recipe, pool[:some], math.inf)
+        within = (self.late - time.monotonic()) / max(timing.judge + timing.decode, 1e-9)
+        least = EACH * len(self.wanted.data.images.classes)
+        if recipe.weights == "none" or within < least:
+            return None
+        right = self.right(recipe, pool[: min(max(SAMPLE, least), int(within))], math.inf)
         if right is None:
             return None
         return Expected.guessed(share(right), "as a classifier on its initial features did, on a sample")

@@ -81,9 +81,9 @@ def test_what_a_plan_resolves_follows_from_trainings_of_the_reference(place, fit
         assert easy.expected.churn < hard.expected.churn
     assert long.resolves(3) < 0.8 * unknown.resolves(3)
     lines = "\n".join(harder.lines())
-    assert f"disagree on {100 * harder.expected.churn:.0f} % of the images: two of the reference, trained" in lines
+    assert f"disagree on {100 * harder.expected.churn:.0f} % of the images (two of the reference, trained" in lines
     assert f"with {100 * harder.expected.right:.0f} % right" in lines
-    assert "networks that get 75 % right do, which nothing tells before" in "\n".join(unknown.lines())
+    assert "networks that get 75 % right do, and nothing tells before" in "\n".join(unknown.lines())
 
 
 def test_how_often_two_trainings_disagree_is_counted(place, fitted, monkeypatch):

@@ -53,7 +53,7 @@ class Expected(NamedTuple):
     churn: float
     """The share of them on which two disagree, one right and one wrong."""
     known: str
-    """By what that is known: a main clause."""
+    """By what that is known: a main clause without its object."""
 
     @classmethod
     def guessed(cls, right: float, known: str) -> Self:
@@ -72,7 +72,7 @@ class Expected(NamedTuple):
         return cls(right, float(expected), known)
 
 
-ASSUMED = Expected.guessed(0.75, "which nothing tells before this one is trained")
+ASSUMED = Expected.guessed(0.75, "and nothing tells before training whether this one will")
 QUARTER = 4
 """Of as many parts of the images one judges a network that is tried."""
 SAMPLE = 600

@@ -235,7 +235,10 @@ class StudyPlan(Shown):
             f"trainings: {len(self.jobs)}, with {100 * self.steps_share:.0f} % of the steps of runs trained alone",
             f"time: about {duration(self.seconds)} on one worker; disk: about {self.disk / 1e9:.2f} GB",
             f"smallest effect found with 80 % power, in points on new photos: {least}",
-            f"this assumes that two trainings disagree on {100 * two.churn:.0f} % of the images: {two.known}",
+            (
+                f"this assumes that two trainings disagree on {100 * two.churn:.0f} % of the images ({two.known}), "
+                "and that no seed is better than another on all of them"
+            ),
         ]
         if self.rivals:
             least = ", ".join(f"{100 * resolved:.2f} by {kind}" for kind, resolved in self.rivals)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
 
 from benchmarks.machine import origin
 from benchmarks.worlds import ACCURACY, POOL, TEST, TRICKS, WORLDS, Floats, Photos, World, accuracy, gaining, photos
@@ -25,7 +26,7 @@ from trickbag.statistics.belief import Belief, Prior, alike, belief, off_by
 from trickbag.statistics.effects import Sample, by_arms, effects, independent, seeds_add, spread_of
 from trickbag.statistics.nominate import Option, nominee
 from trickbag.statistics.power import GRAIN, PERSISTENT, assurance, elsewhere, evenly, expected
-from trickbag.statistics.variance import Share, Spread
+from trickbag.statistics.variance import Share, Spread, together
 from trickbag.statistics.verdicts import Estimate
 from trickbag.studies import factorial
 from trickbag.studies.pilot import QUARTER, Expected
@@ -160,7 +161,8 @@ def printed(samples: Sequence[Sample], cells: NDArray[np.bool_], on: NDArray[np.
     found = spread_of(samples, row)
     assert found
     here, there = judging(int(cells[near].sum()))[0], judging(int(on.sum()))[1]
-    return assurance(*gain, *elsewhere(found.images, adds(samples), here, there, GRAIN / there.groups**2))
+    known, among = adds(samples), seeds_add(samples, linalg.helmert(len(cells)))
+    return assurance(*gain, *elsewhere(found.images, together(known, among), known, here, there, GRAIN / there.groups**2))
 
 
 def before(world: World, number: int) -> Ended:

@@ -24,7 +24,7 @@ from trickbag.statistics.power import (
     variance,
     variance_for,
 )
-from trickbag.statistics.variance import PRIOR, Part, Share, Spread, off, spread, taken
+from trickbag.statistics.variance import PRIOR, Part, Share, Spread, off, spread
 
 ERROR = 0.004
 
@@ -132,21 +132,29 @@ def test_the_expected_spread_is_the_one_that_is_measured(turns: int) -> None:
 
 
 def test_an_error_is_carried_to_other_judgements() -> None:
-    """What seeds add stays as it is, what images add is that of these images; later seeds say what they add, too."""
+    """Images add what these do; what seeds add is drawn to nothing, and what they will say of that to what was known."""
     here, there, images = expected(900, 900, 3, 0.8, 0.2), expected(500, 3000, 5, 0.8, 0.2), 2e-5
     known, ratio = Share(0.5, 6.0), (1 / 300) / (0.8 / 600)  # each image is judged anew by every seed, so that kept cancels
-    error, df = elsewhere(images, known, here, there, grain=1e-6)
-    carried = Share(0.5 * ratio, 6.0 * ((1 + 0.5 * ratio) / (1.5 * ratio)) ** 2)
-    later = taken(Share(joined(*carried, 0.0, PRIOR)[0], carried.df + 4))
+    believed = Share(0.3, 30.0)
+
+    def carried(share: float, df: float) -> tuple[float, float]:
+        return share * ratio, df * min((1 + share * ratio) / ((1 + share) * ratio), 1.0) ** 2
+
+    error, df = elsewhere(images, believed, known, here, there, grain=1e-6)
+    truth = joined(*carried(*believed), 0.0, PRIOR)[0]
+    squares = (1 + truth) * stats.chi2.rvs(4, size=20_000, random_state=1) / 4
+    each = np.array([joined(*joined(one - 1, 4, *carried(*known)), 0.0, PRIOR) for one in squares])
+    later = np.maximum(each[:, 0], 0.0).mean(), each[:, 1].mean()
     times = images / (1 / 900)
     by_images, by_seed = times * (0.8 + 0.2 * 6) / 3000 + 1e-6, times * 0.8 / 600
-    assert (error, df) == pytest.approx(satterthwaite(by_images, by_seed, 5, 500, *later))
-    assert error < elsewhere(images, Share(2.0, 6.0), here, there)[0]
+    assert (error, df) == pytest.approx(satterthwaite(by_images, by_seed, 5, 500, *later), rel=0.02)
+    assert error < elsewhere(images, Share(2.0, 30.0), known, here, there)[0]
+    assert error < elsewhere(images, believed, Share(2.0, 6.0), here, there)[0]
 
 
 def test_a_share_below_nothing_is_carried_too() -> None:
     here, there = expected(900, 900, 3), expected(500, 3000, 5)
-    low, none = (elsewhere(2e-5, Share(share, 6.0), here, there)[0] for share in (-0.5, 0.0))
+    low, none = (elsewhere(2e-5, Share(share, 6.0), Share(share, 6.0), here, there)[0] for share in (-0.5, 0.0))
     assert 0 < low < none
 
 

@@ -13,6 +13,7 @@ import study_lab
 from atlases import found, measured
 from reference import joined, satterthwaite
 from scipy import stats
+from scipy.linalg import helmert
 from study_lab import done, effect
 
 from trickbag.ground import store
@@ -20,15 +21,16 @@ from trickbag.ground.events import silent
 from trickbag.report.findings import CONTROLS
 from trickbag.statistics.belief import Prior
 from trickbag.statistics.effects import UNMOVED, Sample, effects
-from trickbag.statistics.power import BESIDE, evenly
+from trickbag.statistics.power import BESIDE, detectable, elsewhere, evenly
 from trickbag.statistics.variance import PRIOR, Part, Share, spread
 from trickbag.studies import analysis, conduct, finished, questions, recommend
+from trickbag.studies.arms import kept
 from trickbag.studies.atlas import combined
 from trickbag.studies.folder import StudyRecord
 from trickbag.studies.plan import ProofPlan
 from trickbag.studies.planning import Planner
 from trickbag.studies.prior import AtlasRecord
-from trickbag.studies.proof import foreseen, nearest, rests_on, seeds_here
+from trickbag.studies.proof import foreseen, judged_here, nearest, rests_on, seeds_among, seeds_here
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +237,29 @@ def test_the_proof_counts_what_seeds_added_in_the_study_as_it_is_known_there(pro
     known = joined(*joined(own.seed / own.within, 7, *carried), 0.0, PRIOR)
     error = satterthwaite(own.images + 2 / own.groups**2, own.within, 8, own.groups, *known)[0]
     assert proved.proof.effect.error == pytest.approx(error)
+
+
+def test_before_a_proof_all_arms_say_what_seeds_add_to_two_of_them(turned):
+    """By any contrasts that are at right angles, controls left out; what is known of the reference alone comes first."""
+    held, runs, _ = turned
+    names = [arm.name for arm in held.arms if arm.role not in CONTROLS]
+    assert len(names) < len(held.arms)
+    shares, rows = [], []
+    for weights in helmert(len(names)):
+        values = [weights @ np.array([runs[name][s].correct for name in names]) for s in range(len(held.seeds))]
+        one = spread([Part(value, runs[names[0]][s].rows) for s, value in enumerate(values)])
+        shares.append(one.seed / one.within)
+        rows.append(np.concatenate([value - value.mean() for value in values]))
+    alike = np.corrcoef(rows)
+    among = seeds_among(held)
+    assert among == pytest.approx((np.mean(shares), len(rows) ** 2 / (alike**2).sum() * (len(held.seeds) - 1)))
+    nominated, known = analysis.nomination(held), seeds_here(held)
+    plan = ProofPlan(images=60, groups=60, judged=240, seconds=1.0, before=4.0, most=2, apart=1.0)
+    near, reference = nearest(held, nominated.arm), held.arms[0]
+    found = spread([Part(o.correct - r.correct, r.rows) for o, r in zip(runs[near.name], runs[reference.name], strict=True)])
+    here, there = judged_here(held, nominated.arm), plan.spread(kept(nominated.arm.recipe, reference.recipe))
+    error = elsewhere(found.images, Share(*joined(*known, *among)), known, here, there, 2 / 60**2)
+    assert foreseen(held, nominated, plan).least == pytest.approx(detectable(*error))
 
 
 def test_the_gain_that_a_plan_prints_is_proved_four_times_in_five():

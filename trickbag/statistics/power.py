@@ -163,15 +163,17 @@ def evenly(judged: Ints) -> tuple[float, int]:
     return float(judged.sum() ** 2 / (judged**2).sum()), int(judged.sum())
 
 
-def elsewhere(images: float, known: Share, here: Spread, there: Spread, grain: float = 0.0) -> tuple[float, float]:
+def elsewhere(
+    images: float, believed: Share, known: Share, here: Spread, there: Spread, grain: float = 0.0
+) -> tuple[float, float]:
     """The standard error that a contrast will have where it is judged as ``there``, and its degrees of freedom.
 
-    ``images`` is its variance by the images where it is judged as ``here``, and ``known`` what was measured there of what seeds
-    add; the later seeds will measure it too, and are counted with it. ``grain``: see ``off``.
+    ``images`` is its variance by the images where it is judged as ``here``; ``believed`` is what seeds add, by all that was
+    measured here, and ``known`` what will be counted with what they turn out to add there. ``grain``: see ``off``.
     """
-    before, times = known.carried(here, there), images / here.images
-    added = Share(together(before, NOTHING).share, before.df + there.seeds - 1)
-    later = off(there._replace(images=there.images * times, within=there.within * times), taken(added), grain)
+    begun, times = together(believed.carried(here, there), NOTHING), images / here.images
+    added = taken(Share(begun.share, there.seeds - 1), known.carried(here, there))
+    later = off(there._replace(images=there.images * times, within=there.within * times), added, grain)
     return math.sqrt(later.variance), later.df
 
 

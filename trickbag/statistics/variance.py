@@ -108,20 +108,20 @@ def together(one: Share, other: Share) -> Share:
     return Share((one.df * one.share + counted * other.share) / df, df)
 
 
-def taken(known: Share) -> Share:
+def taken(added: Share, before: Share = UNKNOWN) -> Share:
     """What will be taken for what seeds add, in the mean, where they add this and so many degrees of freedom will say so.
 
-    Their 1 + share is then (1 + share) Q / k with a Q of chi-squared with k degrees of freedom, NOTHING is counted with it, and
-    less than nothing is taken for nothing: chance alone makes it more than 0.
+    Their 1 + share is then (1 + share) Q / k with a Q of chi-squared with k degrees of freedom, ``before`` and NOTHING are
+    counted with it, and less than nothing is taken for nothing: chance alone makes it more than 0.
 
     >>> [round(taken(Share(0.0, df)).share, 2) for df in (0, 2, 20, 1e6)], round(taken(Share(0.5, 1e6)).share, 2)
     ([0.0, 0.21, 0.11, 0.0], 0.5)
     """
-    share, df = known
+    share, df = added
     if not df:
         return NOTHING
     ratios = max(1 + share, 0.0) * 2 * scipy.special.gammaincinv(df / 2, QUANTILES) / df
-    each = [together(Share(float(ratio) - 1, df), NOTHING) for ratio in ratios]
+    each = [together(together(Share(float(ratio) - 1, df), before), NOTHING) for ratio in ratios]
     return Share(fmean(max(one.share, 0.0) for one in each), fmean(one.df for one in each))
 
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 
 from trickbag.report.findings import CONTROLS, Proof
 from trickbag.statistics.belief import Belief
 from trickbag.statistics.effects import seeds_add, spread_of
 from trickbag.statistics.power import GRAIN, assurance, detectable, elsewhere, evenly, expected
-from trickbag.statistics.variance import UNKNOWN, Share, Spread
+from trickbag.statistics.variance import UNKNOWN, Share, Spread, together
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Question, differences, kept
 from trickbag.studies.plan import ProofPlan
@@ -103,7 +104,8 @@ def foreseen(study: Study, nominated: Nomination, plan: ProofPlan) -> Foreseen |
     if not found:
         return None
     here, there = judged_here(study, nominated.arm), plan.spread(kept(nominated.arm.recipe, reference.recipe))
-    error, df = elsewhere(found.images, seeds_here(study), here, there, GRAIN / plan.groups**2)
+    known, grain = seeds_here(study), GRAIN / plan.groups**2
+    error, df = elsewhere(found.images, together(known, seeds_among(study)), known, here, there, grain)
     level = level_of(study, nominated)
     return Foreseen(detectable(error, df, level), assurance(*nominated.belief, error, df, level))
 
@@ -126,10 +128,21 @@ def against_reference(study: Study, runs: Table) -> list[Question]:
 
 def seeds_here(study: Study, of: str = "correct") -> Share:
     """What seeds add to an arm against the reference, which may be more restless than any arm, by the runs of the study."""
-    runs = table(study, study.arms)
-    arms = [arm.name for arm in study.arms if any(runs[arm.name]) and arm.role not in CONTROLS]
+    runs, arms = tried(study)
     asked = [question for question in against_reference(study, runs) if question.name in arms]
     return seeds_add(samples(study, runs, arms, of), weighted(asked, arms)) if asked else UNKNOWN
+
+
+def seeds_among(study: Study) -> Share:
+    """What seeds add to the difference of any two arms."""
+    runs, arms = tried(study)
+    return seeds_add(samples(study, runs, arms, "correct"), scipy.linalg.helmert(len(arms))) if len(arms) > 1 else UNKNOWN
+
+
+def tried(study: Study) -> tuple[Table, list[str]]:
+    """All runs, and the arms that have any, without controls."""
+    runs = table(study, study.arms)
+    return runs, [arm.name for arm in study.arms if any(runs[arm.name]) and arm.role not in CONTROLS]
 
 
 def judged_here(study: Study, wanted: Planned) -> Spread:

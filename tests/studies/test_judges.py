@@ -71,7 +71,7 @@ def test_what_a_plan_resolves_follows_from_trainings_of_the_reference(place, fit
 
     short, harder = plan("album", 1, str(fitted)), plan("hard", 1, str(fitted))
     long, longer, unknown = plan("album", 10**5, str(fitted)), plan("hard", 10**5, str(fitted)), plan("album", 10**5)
-    assert all(one.expected.known.startswith("two of the reference, trained on three quarters") for one in (short, harder))
+    assert all(one.expected.known.startswith("two trainings of the reference on three quarters") for one in (short, harder))
     assert all(
         one.expected.known.endswith("as a classifier on its initial features did, on a sample") for one in (long, longer)
     )
@@ -81,7 +81,7 @@ def test_what_a_plan_resolves_follows_from_trainings_of_the_reference(place, fit
         assert easy.expected.churn < hard.expected.churn
     assert long.resolves(3) < 0.8 * unknown.resolves(3)
     lines = "\n".join(harder.lines())
-    assert f"disagree on {100 * harder.expected.churn:.0f} % of the images (two of the reference, trained" in lines
+    assert f"disagree on {100 * harder.expected.churn:.0f} % of the images (two trainings of the reference" in lines
     assert f"with {100 * harder.expected.right:.0f} % right" in lines
     assert "networks that get 75 % right do, and nothing tells before" in "\n".join(unknown.lines())
 

@@ -30,7 +30,6 @@ from trickbag.studies.design import untrained
 
 Bools = NDArray[np.bool_]
 
-
 GUESSED = 10.0
 """Disagreements for which the guess counts that goes by what a network gets right: it is off by a sixth from data set to data
 set, as a count of some thirty is (``python -m benchmarks.assumed``); a new one may be another kind, so less."""
@@ -66,7 +65,7 @@ class Expected(NamedTuple):
         right, differ = share(np.concatenate([first, second])), first != second
         expected = (differ.sum() + GUESSED) / (len(differ) + GUESSED / churn(right))
         known = (
-            f"two of {named}, trained on three quarters of them, did on {100 * differ.mean():.0f} % of the others, with "
+            f"two trainings of {named} on three quarters of them did on {100 * differ.mean():.0f} % of the others, with "
             f"{100 * right:.0f} % right"
         )
         return cls(right, float(expected), known)

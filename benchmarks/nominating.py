@@ -154,7 +154,7 @@ def proof(
 
 
 def printed(samples: Sequence[Sample], cells: NDArray[np.bool_], on: NDArray[np.bool_], gain: Belief) -> float:
-    """The probability of the proof as ``trickbag.studies.proof.likely`` has it: by the cell that is most like the recipe."""
+    """The probability of the proof as ``trickbag.studies.proof.foreseen`` has it: by the cell that is most like the recipe."""
     near = int((cells[1:] != on).sum(1).argmin()) + 1
     row = np.zeros(len(cells))
     row[[0, near]] = -1, 1
@@ -162,7 +162,8 @@ def printed(samples: Sequence[Sample], cells: NDArray[np.bool_], on: NDArray[np.
     assert found
     here, there = judging(int(cells[near].sum()))[0], judging(int(on.sum()))[1]
     known, among = adds(samples), seeds_add(samples, linalg.helmert(len(cells)))
-    return assurance(*gain, *elsewhere(found.images, together(known, among), known, here, there, GRAIN / there.groups**2))
+    believed = together(known, among._replace(df=among.df - known.df))
+    return assurance(*gain, *elsewhere(found.images, believed, known, here, there, GRAIN / there.groups**2))
 
 
 def before(world: World, number: int) -> Ended:

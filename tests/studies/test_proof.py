@@ -30,7 +30,7 @@ from trickbag.studies.folder import StudyRecord
 from trickbag.studies.plan import ProofPlan
 from trickbag.studies.planning import Planner
 from trickbag.studies.prior import AtlasRecord
-from trickbag.studies.proof import foreseen, judged_here, nearest, rests_on, seeds_among, seeds_here
+from trickbag.studies.proof import foreseen, judged_here, level_of, nearest, rests_on, seeds_by_all, seeds_here
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def test_the_proof_counts_what_seeds_added_in_the_study_as_it_is_known_there(pro
 
 
 def test_before_a_proof_all_arms_say_what_seeds_add_to_two_of_them(turned):
-    """By any contrasts that are at right angles, controls left out; what is known of the reference alone comes first."""
+    """By contrasts at right angles, controls left out; those against the reference, which come first, are among them."""
     held, runs, _ = turned
     names = [arm.name for arm in held.arms if arm.role not in CONTROLS]
     assert len(names) < len(held.arms)
@@ -251,15 +251,22 @@ def test_before_a_proof_all_arms_say_what_seeds_add_to_two_of_them(turned):
         shares.append(one.seed / one.within)
         rows.append(np.concatenate([value - value.mean() for value in values]))
     alike = np.corrcoef(rows)
-    among = seeds_among(held)
-    assert among == pytest.approx((np.mean(shares), len(rows) ** 2 / (alike**2).sum() * (len(held.seeds) - 1)))
     nominated, known = analysis.nomination(held), seeds_here(held)
+    besides = len(rows) ** 2 / (alike**2).sum() * (len(held.seeds) - 1) - known.df
+    assert besides > 1
+    believed = Share(*joined(*known, float(np.mean(shares)), besides))
+    assert seeds_by_all(held, known) == pytest.approx(believed)
     plan = ProofPlan(images=60, groups=60, judged=240, seconds=1.0, before=4.0, most=2, apart=1.0)
     near, reference = nearest(held, nominated.arm), held.arms[0]
     found = spread([Part(o.correct - r.correct, r.rows) for o, r in zip(runs[near.name], runs[reference.name], strict=True)])
     here, there = judged_here(held, nominated.arm), plan.spread(kept(nominated.arm.recipe, reference.recipe))
-    error = elsewhere(found.images, Share(*joined(*known, *among)), known, here, there, 2 / 60**2)
+    error = elsewhere(found.images, believed, known, here, there, 2 / 60**2)
     assert foreseen(held, nominated, plan).least == pytest.approx(detectable(*error))
+
+
+def test_one_difference_says_once_what_seeds_add(proved):
+    held = study_lab.held(proved)
+    assert seeds_by_all(held, seeds_here(held)) == seeds_here(held)
 
 
 def test_the_gain_that_a_plan_prints_is_proved_four_times_in_five():
@@ -345,6 +352,9 @@ def test_another_candidate_on_the_same_images_has_a_stricter_proof(proved, place
     )
     first, second = (foreseen(held, analysis.nomination(held), plan) for held in studies)
     assert (first.least < second.least, first.likely > second.likely) == (True, True)
+    held = study_lab.held(proved)
+    held.facts["departures"].append("plugin wrong_answers: another content")
+    assert level_of(held, analysis.nomination(held)) == 0.025
     assert "they test recipe number 2, so at 2.5 %" in again.findings.answer[0]
     assert "they test" not in proved.findings.answer[0]
     texts = {name: [(one.folder / name).read_text("utf-8") for one in (proved, again)] for name in ("methods.md", "report.md")}

@@ -61,14 +61,19 @@ class Expected(NamedTuple):
 
     @classmethod
     def counted(cls, first: Bools, second: Bools, named: str = "the reference") -> Self:
-        """With the disagreement of two trainings on the same images, by which of them each gets right. See GUESSED."""
-        right, differ = share(np.concatenate([first, second])), first != second
-        expected = (differ.sum() + GUESSED) / (len(differ) + GUESSED / churn(right))
+        """With the disagreement of two trainings on the same images, by which of them each gets right. See GUESSED.
+
+        Many trainings disagree no more often in the mean than if each image were a matter of chance.
+        """
+        both, differ = np.concatenate([first, second]), first != second
+        right = share(both)
+        usual = churn(right)
+        expected = (differ.sum() + GUESSED) / (len(differ) + GUESSED / usual)
         known = (
             f"two trainings of {named} on three quarters of them did on {100 * differ.mean():.0f} % of the others, with "
-            f"{100 * right:.0f} % right"
+            f"{100 * both.mean():.0f} % right; most networks with as many right do on {100 * usual:.0f} %"
         )
-        return cls(right, float(expected), known)
+        return cls(right, min(float(expected), 2 * right * (1 - right)), known)
 
 
 ASSUMED = Expected.guessed(0.75, "and nothing tells before training whether this one will")
@@ -116,10 +121,12 @@ class Pilot:
         if not alone.epochs or self.seconds(alone) > self.late - time.monotonic():
             return None
         named = f"the reference{' without ' + ', '.join(aside) if aside else ''}"
+        began = time.monotonic()
         first = self.right(alone, pool, self.late)
         if first is None:
             return None
-        second = self.right(alone, pool, self.late, turn=1)
+        fits = time.monotonic() - began <= self.late - time.monotonic()
+        second = self.right(alone, pool, self.late, turn=1) if fits else None
         if second is None:
             return Expected.guessed(share(first), f"as {named} did, trained once on three quarters of them")
         return Expected.counted(first, second, named)

@@ -105,7 +105,7 @@ def foreseen(study: Study, nominated: Nomination, plan: ProofPlan) -> Foreseen |
         return None
     here, there = judged_here(study, nominated.arm), plan.spread(kept(nominated.arm.recipe, reference.recipe))
     known, grain = seeds_here(study), GRAIN / plan.groups**2
-    error, df = elsewhere(found.images, together(known, seeds_among(study)), known, here, there, grain)
+    error, df = elsewhere(found.images, seeds_by_all(study, known), known, here, there, grain)
     level = level_of(study, nominated)
     return Foreseen(detectable(error, df, level), assurance(*nominated.belief, error, df, level))
 
@@ -133,10 +133,13 @@ def seeds_here(study: Study, of: str = "correct") -> Share:
     return seeds_add(samples(study, runs, arms, of), weighted(asked, arms)) if asked else UNKNOWN
 
 
-def seeds_among(study: Study) -> Share:
-    """What seeds add to the difference of any two arms."""
+def seeds_by_all(study: Study, known: Share) -> Share:
+    """What seeds add to an arm against the reference, by ``seeds_here`` and by what all differences of arms say besides."""
     runs, arms = tried(study)
-    return seeds_add(samples(study, runs, arms, "correct"), scipy.linalg.helmert(len(arms))) if len(arms) > 1 else UNKNOWN
+    if len(arms) < 2:
+        return known
+    among = seeds_add(samples(study, runs, arms, "correct"), scipy.linalg.helmert(len(arms)))
+    return together(known, among._replace(df=max(among.df - known.df, 0.0)))
 
 
 def tried(study: Study) -> tuple[Table, list[str]]:

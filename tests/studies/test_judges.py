@@ -152,7 +152,7 @@ def test_nothing_is_tried_where_images_are_few(place, fitted, monkeypatch):
 
 
 def test_a_trial_ends_when_its_time_is_over(place):
-    wanted = asked(place / "album", recipe=study_lab.recipe(place, epochs=10**5)).wanted
+    wanted = asked(place / "album", recipe=study_lab.recipe(place, epochs=50)).wanted
     rows = np.arange(len(wanted.data.images))
     assert Pilot(wanted).right(wanted.recipe, rows, until=0.0) is None
 

@@ -35,6 +35,8 @@ TRIAL_SECONDS = 20.0
 """The most that is spent on timing before a training."""
 TRIAL_SHARE = 0.05
 """The most of a budget that is spent on timing."""
+FIT, FIT_EACH = 0.5, 0.0003
+"""Seconds of fitting a classifier to features, and of each training image among them (``python -m benchmarks.fitting``)."""
 SMALL_IMAGES = 64
 """Shorter side in pixels up to which networks for small images are taken."""
 FEW_IMAGES = 8
@@ -216,8 +218,8 @@ def expected(recipe: Recipe, wanted: Request, timing: Timing) -> float:
     """Seconds that training and scoring take."""
     splits = wanted.data.images.splits
     train, val, test = (int((splits == name).sum()) for name in ("train", "val", "test"))
-    prepare = any({"data", "prepare", "finish"} & set(trick.plugs()) for trick in recipe.tricks)
-    once = (prepare * (train + val) + val + test) * timing.judge + prepare * 10
+    fits = sum(bool({"data", "prepare", "finish"} & set(trick.plugs())) for trick in recipe.tricks)
+    once = ((fits > 0) * (train + val) + val + test) * timing.judge + fits * (FIT + FIT_EACH * train)
     once += before(recipe, train) * timing.train
     once += len(splits) * timing.decode / (os.cpu_count() or 1)
     return once + recipe.epochs * epoch_seconds(timing, shown(recipe, wanted), val, recipe)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, special
 
 from benchmarks.machine import origin
 from benchmarks.worlds import ACCURACY, POOL, TEST, TRICKS, WORLDS, Floats, Photos, World, accuracy, gaining, photos
@@ -62,7 +62,8 @@ def ours(world: World, number: int) -> Ended:
     if not on.any():
         return Ended(False, 0.0, 0.0, 0.0, False)
     true = 100 * (accuracy(world, on) - ACCURACY)
-    likely, power = (printed(samples, made.cells, on, one) for one in (gain, Belief(true / 100, 0.0)))
+    error = foreseen(samples, made.cells, on)
+    likely, power = (assurance(*one, *error) for one in (gain, Belief(true / 100, 0.0)))
     seen = proof(data, world, samples, folds, on, rng)
     proved = seen.verdict in ("helps", "worthwhile")
     after = belief(seen.difference or 0.0, off_by(seen.error or 1.0, seen.df or 1.0), Prior(gain.gain, max(gain.sd, 1e-9) ** 2))
@@ -153,8 +154,8 @@ def proof(
     return effects(found, [[-1.0, 1.0]], before=adds(samples).carried(*judging(int(on.sum()))))[0]
 
 
-def printed(samples: Sequence[Sample], cells: NDArray[np.bool_], on: NDArray[np.bool_], gain: Belief) -> float:
-    """The probability of the proof as ``trickbag.studies.proof.foreseen`` has it: by the cell that is most like the recipe."""
+def foreseen(samples: Sequence[Sample], cells: NDArray[np.bool_], on: NDArray[np.bool_]) -> tuple[float, float]:
+    """The standard error of the proof and its degrees of freedom, as ``trickbag.studies.proof.foreseen`` expects them."""
     near = int((cells[1:] != on).sum(1).argmin()) + 1
     row = np.zeros(len(cells))
     row[[0, near]] = -1, 1
@@ -163,7 +164,7 @@ def printed(samples: Sequence[Sample], cells: NDArray[np.bool_], on: NDArray[np.
     here, there = judging(int(cells[near].sum()))[0], judging(int(on.sum()))[1]
     known, among = adds(samples), seeds_add(samples, linalg.helmert(len(cells)))
     believed = together(known, among._replace(df=among.df - known.df))
-    return assurance(*gain, *elsewhere(found.images, believed, known, here, there, GRAIN / there.groups**2))
+    return elsewhere(found.images, believed, known, here, there, GRAIN / there.groups**2)
 
 
 def before(world: World, number: int) -> Ended:
@@ -196,7 +197,7 @@ def sized(studies: int) -> Iterator[str]:
     plan = ProofPlan(POOL * 2 // FOLDS + TEST, *PROVING, 0.0, known.df, TRICKS, 1.0)
     cells = factorial.crossed(TRICKS, 0) > 0
     for count in (1, 3, 5, 8):
-        on, gains, likely, proved = np.arange(TRICKS) < count, list[float](), list[float](), list[bool]()
+        on, found = np.arange(TRICKS) < count, list[tuple[float, ...]]()
         for number in range(studies):
             rng = np.random.default_rng(number)
             data, folds = photos(rng), np.array_split(rng.permutation(POOL), FOLDS)
@@ -204,11 +205,19 @@ def sized(studies: int) -> Iterator[str]:
             gain = plan.least(Expected.counted(*tried).churn, count)
             world = gaining(count, 100 * gain)
             samples = [Sample(data.right(world, cells, folds[s], rng), folds[s]) for s in range(SEEDS)]
-            gains.append(100 * gain)
-            likely.append(printed(samples, cells, on, Belief(gain, 0.0)))
-            proved.append(proof(data, world, samples, folds, on, rng).verdict in ("helps", "worthwhile"))
-        found = f"{np.mean(gains):.2f} ± {np.std(gains, ddof=1):.2f}"
-        yield f"| {count} | {found} | {100 * np.mean(likely):.1f} | {100 * np.mean(proved):.1f} |"
+            error = foreseen(samples, cells, on)
+            seen = proof(data, world, samples, folds, on, rng)
+            halves = (100 * half(*one) for one in (error, (seen.error or 0.0, seen.df or 1.0)))
+            proved = seen.verdict in ("helps", "worthwhile")
+            found.append((100 * gain, 100 * proved, 100 * assurance(gain, 0.0, *error), *halves))
+        each = (f"{np.mean(one):.2f} ± {np.std(one, ddof=1):.2f}" for one in np.transpose(found)[[0, 3, 4]])
+        shares = (f"{share:.1f}" for share in np.mean(found, axis=0)[1:3])
+        yield f"| {count} | {next(each)} | {' | '.join(shares)} | {' | '.join(each)} |"
+
+
+def half(error: float, df: float) -> float:
+    """Half the width of an interval of 95 %."""
+    return -float(special.stdtrit(df, 0.025)) * error
 
 
 def mean(values: Sequence[float]) -> str:
@@ -236,7 +245,8 @@ def main() -> None:
             flush=True,
         )
     print("\n| printed, % | proofs | mean, % | of which prove, % |\n|" + 4 * " --- |", *kept(every), sep="\n")
-    print("\n| tricks | gain, points | power before the proof, % | proved, % |\n|" + 4 * " --- |")
+    titles = "tricks", "gain that the plan prints, points", "proved, %", "power of it before the proof, %"
+    print(f"\n| {' | '.join(titles)} | ± points, expected before it | ± points, found |\n|{6 * ' --- |'}")
     print(*sized(args.studies), sep="\n")
 
 

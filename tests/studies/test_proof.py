@@ -21,7 +21,7 @@ from trickbag.ground.events import silent
 from trickbag.report.findings import CONTROLS
 from trickbag.statistics.belief import Prior
 from trickbag.statistics.effects import UNMOVED, Sample, effects
-from trickbag.statistics.power import BESIDE, detectable, elsewhere, evenly
+from trickbag.statistics.power import BESIDE, elsewhere, evenly
 from trickbag.statistics.variance import PRIOR, Part, Share, spread
 from trickbag.studies import analysis, conduct, finished, questions, recommend
 from trickbag.studies.arms import kept
@@ -260,8 +260,8 @@ def test_before_a_proof_all_arms_say_what_seeds_add_to_two_of_them(turned):
     near, reference = nearest(held, nominated.arm), held.arms[0]
     found = spread([Part(o.correct - r.correct, r.rows) for o, r in zip(runs[near.name], runs[reference.name], strict=True)])
     here, there = judged_here(held, nominated.arm), plan.spread(kept(nominated.arm.recipe, reference.recipe))
-    error = elsewhere(found.images, believed, known, here, there, 2 / 60**2)
-    assert foreseen(held, nominated, plan).least == pytest.approx(detectable(*error))
+    error, df = elsewhere(found.images, believed, known, here, there, 2 / 60**2)
+    assert foreseen(held, nominated, plan).half == pytest.approx(stats.t.ppf(0.975, df) * error)
 
 
 def test_one_difference_says_once_what_seeds_add(proved):
@@ -332,7 +332,7 @@ def test_a_candidate_whose_own_arm_failed_is_judged_by_the_arm_that_is_most_like
     plan = ProofPlan(images=60, groups=60, judged=240, seconds=1.0, before=4.0, most=2, apart=1.0)
     before = foreseen(held, nominated, plan)
     assert 0 < before.likely <= 1
-    assert before.least > 0
+    assert before.half > 0
 
 
 def test_another_candidate_on_the_same_images_has_a_stricter_proof(proved, place, tmp_path):
@@ -351,7 +351,7 @@ def test_another_candidate_on_the_same_images_has_a_stricter_proof(proved, place
         map(study_lab.held, (proved, again)),
     )
     first, second = (foreseen(held, analysis.nomination(held), plan) for held in studies)
-    assert (first.least < second.least, first.likely > second.likely) == (True, True)
+    assert (first.half < second.half, first.likely > second.likely) == (True, True)
     held = study_lab.held(proved)
     held.facts["departures"].append("plugin wrong_answers: another content")
     assert level_of(held, analysis.nomination(held)) == 0.025

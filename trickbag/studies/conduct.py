@@ -249,15 +249,13 @@ class Conductor:
             self.tell(Note("nothing to prove: no change that was tried is expected to gain"))
             return
         fresh = [self.options.seed + FRESH + n for n in range(PROOF_SEEDS)]
-        gain, judges = points(nominated.belief.gain), counted(plan.images, "image")
+        gain, before = points(nominated.belief.gain), proof.foreseen(held, nominated, plan)
         self.tell(
             Note(
                 f"proof of {' '.join(nominated.changes)}: expected to gain {gain} points; {PROOF_SEEDS} fresh seeds judge the "
-                f"gain on {judges} that chose nothing"
+                f"gain on {counted(plan.images, 'image')} that chose nothing{before.words() if before else ''}"
             )
         )
-        if before := proof.foreseen(held, nominated, plan):
-            self.tell(Note(before.line()))
         known = self.planner.held["nominees"]
         if nominated.arm.recipe.key not in held.nominees:
             known = [*known, spelled(nominated.arm)]

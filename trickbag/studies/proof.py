@@ -11,7 +11,7 @@ import scipy
 from trickbag.report.findings import CONTROLS, Proof
 from trickbag.statistics.belief import Belief
 from trickbag.statistics.effects import seeds_add, spread_of
-from trickbag.statistics.power import GRAIN, assurance, detectable, elsewhere, evenly, expected
+from trickbag.statistics.power import GRAIN, assurance, elsewhere, evenly, expected
 from trickbag.statistics.variance import UNKNOWN, Share, Spread, together
 from trickbag.studies.arms import Arm as Planned
 from trickbag.studies.arms import Question, differences, kept
@@ -80,16 +80,16 @@ def proof(study: Study, nominated: Nomination) -> Proof | None:
 class Foreseen(NamedTuple):
     """What a proof will find, by the runs of its study."""
 
-    least: float
-    """The smallest gain that it proves with 80 % power."""
+    half: float
+    """Half the width of its interval."""
     likely: float
     """The probability that it proves the nominated recipe, over all that is believed of its gain."""
 
-    def line(self) -> str:
-        """For people."""
+    def words(self) -> str:
+        """The end of a sentence on how the proof judges the gain."""
         return (
-            f"by the runs so far, the proof finds a gain of {100 * self.least:.2f} points with 80 % power; the gain of this "
-            f"recipe, whatever it may be, with a probability of {100 * self.likely:.0f} %"
+            f", to about ±{100 * self.half:.2f} points, and prove it with a probability of {100 * self.likely:.0f} %, over all "
+            "that it may be"
         )
 
 
@@ -107,7 +107,8 @@ def foreseen(study: Study, nominated: Nomination, plan: ProofPlan) -> Foreseen |
     known, grain = seeds_here(study), GRAIN / plan.groups**2
     error, df = elsewhere(found.images, seeds_by_all(study, known), known, here, there, grain)
     level = level_of(study, nominated)
-    return Foreseen(detectable(error, df, level), assurance(*nominated.belief, error, df, level))
+    half = -float(scipy.special.stdtrit(df, level / 2)) * error
+    return Foreseen(half, assurance(*nominated.belief, error, df, level))
 
 
 def level_of(study: Study, nominated: Nomination) -> float:

@@ -310,6 +310,9 @@ def test_a_plan_of_a_proof_counts_judgements_and_changes(place):
     assert re.search(r"a gain of [\d.]+ points by one change, or of [\d.]+ points by 3, is proved with 80 % power", line)
     one = conduct.plan(place / "album", **asked | {"tricks": ["mixup"], "vary": {}})
     assert re.search(r"; a gain of [\d.]+ points is proved", next(text for text in one.lines() if text.startswith("proof: ")))
+    few = replace(made.proof, groups=4.0, judged=16)
+    assert few.least(0.2, 1) > 1
+    assert "they are too few, and no gain is proved with 80 % power" in few.line(0.2)
     after = conduct.plan(place / "album", **asked | {"tricks": ["flip_tta"], "vary": {}})
     assert (one.proof.apart, after.proof.apart) == (1.0, BESIDE)
     assert after.proof.least(0.2, 1) < 0.9 * one.proof.least(0.2, 1)

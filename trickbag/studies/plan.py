@@ -79,8 +79,9 @@ class ProofPlan:
 
     def line(self, churn: float) -> str:
         """For people."""
-        one, most = (f"{100 * self.least(churn, changes):.2f} points" for changes in (1, self.most))
-        gain = f"a gain of {one} by one change, or of {most} by {self.most}," if self.most > 1 else f"a gain of {one}"
+        one, most = (self.least(churn, changes) for changes in (1, self.most))
+        each = f" by one change, or of {100 * most:.2f} points by {self.most}," if self.most > 1 and most <= 1 else ""
+        gain = f"a gain of {100 * one:.2f} points{each}" if one <= 1 else "they are too few, and no gain"
         return (
             f"proof: the best candidate against the reference, {PROOF_SEEDS} fresh seeds on {counted(self.images, 'image')} "
             f"that choose nothing; {gain} is proved with 80 % power; at most {duration(self.seconds)} more"
@@ -213,7 +214,7 @@ class StudyPlan(Shown):
             "design": self.design.kind,
             "runs": f"{len(self.cells)}, each judged on {counted(self.images, 'image')}",
             "time": f"about {duration(self.seconds)} on one worker",
-            "smallest effect found": f"{100 * self.resolves(len(self.seeds)):.2f} points with 80 % power",
+            "smallest effect found": f"{percent(self.resolves(len(self.seeds)))} with 80 % power, in points",
             "hash": self.hash,
         }
         title = f"plan: {counted(len(arms), 'arm')}, {counted(len(self.seeds), 'seed')}"
@@ -222,7 +223,7 @@ class StudyPlan(Shown):
     def lines(self) -> list[str]:
         """The plan for people."""
         two = self.expected
-        least = ", ".join(f"{100 * self.resolves(seeds):.2f} with {seeds} seeds" for seeds in LOOKS)
+        least = ", ".join(f"{percent(self.resolves(seeds))} with {seeds} seeds" for seeds in LOOKS)
         controls = {question.name: f" ({question.says})" for question in self.design.questions if question.kind == "control"}
         arms = [f"  {arm.name}: {arm.edits or 'the reference recipe'}{controls.get(arm.name, '')}" for arm in self.design.arms]
         why = f", since {self.design.reason}" if self.design.reason else ""
@@ -241,7 +242,7 @@ class StudyPlan(Shown):
             ),
         ]
         if self.rivals:
-            least = ", ".join(f"{100 * resolved:.2f} by {kind}" for kind, resolved in self.rivals)
+            least = ", ".join(f"{percent(resolved)} by {kind}" for kind, resolved in self.rivals)
             lines.append(f"with as many trainings the other designs would find: {least}")
         if self.proof:
             lines.append(self.proof.line(self.expected.churn))
@@ -263,6 +264,15 @@ class StudyPlan(Shown):
         if self.hash:
             lines.append(f"plan: {self.hash}, the hash that the study stores before its first run")
         return lines
+
+
+def percent(effect: float) -> str:
+    """An effect in points of accuracy; none where it is more than all.
+
+    >>> percent(0.0123), percent(1.5)
+    ('1.23', 'none')
+    """
+    return f"{100 * effect:.2f}" if effect <= 1 else "none"
 
 
 def trainings(design: Design, fingerprint: str, judging: Judging) -> float:

@@ -97,7 +97,8 @@ def test_the_page_fits_asks_for_nothing_and_runs_nothing_of_others(tab: Browser,
     assert tab.value("document.documentElement.scrollWidth") <= width
     outside = "filter(e => !e.closest('.scroll, svg, option') && e.getBoundingClientRect().right > innerWidth + 1)"
     assert tab.value(f"[...document.querySelectorAll('body *')].{outside}.map(e => e.outerHTML.slice(0, 99))") == []
-    assert [request for request in tab.requests if not request.startswith("data:image/jpeg;base64,")] == tab.requests[:1]
+    page = tab.value("location.href")  # the first heard of may be a picture of the page before, late
+    assert [request for request in tab.requests if not request.startswith("data:image/jpeg;base64,")] == [page]
     assert tab.complaints == []
     assert tab.value("document.title").startswith("What went wrong")
     assert tab.value("document.querySelectorAll('script').length") == 2
